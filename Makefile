@@ -1,0 +1,37 @@
+# Two commands: `make repro` builds the release, `make test` proves it. Both install what they need first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test lint types lab docs
+
+repro: $(READY)
+	@interplake check
+	dvc repro
+
+test: $(READY)
+	python -m pytest -q
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+
+types: $(READY)
+	mypy
+
+# Train the lab checkpoint again (half an hour on two cores).
+lab: $(READY)
+	python -m pipelines.lab
+	dvc commit --force lab
+
+# Write what is generated: docs/datasets.md from the tables, README's results from the release.
+docs: $(READY)
+	interplake docs
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $(READY)

@@ -1,0 +1,252 @@
+"""Text → documents → rows of token ids: the `tokens` config, and the sources the text comes from."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import json
+import pydoc_data.topics
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.errors import UserError
+from builders.progress import track
+from builders.seeds import seed_of
+from builders.table import Column, Table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DOCUMENTS = Table(
+    name="documents",
+    row="a document of the corpus, before any tokenizer",
+    key=("document",),
+    columns=(
+        Column("document", "int64", "position of the document in its source", low=0),
+        Column("name", "string", "what the source calls it: a module, a file, a row"),
+        Column("text", "string", "the document"),
+        Column("held_out", "bool", "kept away from everything that is trained here (the lab model, the SAEs)"),
+    ),
+    row_group=1_000,
+)
+
+TOKENS = Table(
+    name="tokens",
+    row="a row of token ids that the subject reads at once",
+    key=("subject", "row"),
+    columns=(
+        Column("subject", "string", "the language model whose tokenizer made the ids", categorical=True),
+        Column("row", "int32", "position of the row", low=0),
+        Column("document", "int64", "the document of its first token", low=0),
+        Column("held_out", "bool", "kept away from everything that is trained here (the lab model, the SAEs)"),
+        Column("ids", "list<int32>", "token ids", low=0),
+        Column("special", "list<bool>", "which ids are special tokens (BOS, EOS, …); their activations are left out"),
+        Column("bytes", "int32", "bytes of text the row covers", unit="bytes", low=0),
+        Column("text", "string", "the row's text"),
+    ),
+    row_group=2_000,
+)
+
+Document = tuple[str, str]  # name, text
+
+
+def python_docs() -> Iterator[Document]:
+    """Yield the language topics and the docstrings, module by module, of the Python that runs this (about 2 MB)."""
+    for topic, text in sorted(pydoc_data.topics.topics.items()):
+        yield f"topic {topic}", text.strip()
+    library = Path(sysconfig.get_path("stdlib"))
+    skipped = {"site-packages", "test", "tests", "idle_test", "__pycache__"}
+    seen: set[str] = set()
+    for path in sorted(library.rglob("*.py")):
+        relative = path.relative_to(library)
+        if skipped.isdisjoint(relative.parts):
+            text = "\n\n".join(_docstrings(path, seen))
+            if text:
+                yield f"module {'.'.join(relative.with_suffix('').parts)}", text
+
+
+def _docstrings(path: Path, seen: set[str]) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # lib2to3 and friends ship files that are not today's Python
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+            if text and text not in seen:
+                seen.add(text)
+                yield text if isinstance(node, ast.Module) else f"{node.name}\n{text}"
+
+
+def files(paths: list[str], column: str) -> Iterator[Document]:
+    """Yield the documents of txt, jsonl and parquet files that *paths* (globs) match; *column* holds the text.
+
+    Raises UserError where a glob matches nothing, a file has another ending, or a row lacks the column.
+    """
+    for pattern in paths:
+        matched = sorted(glob.glob(pattern, recursive=True))
+        if not matched:
+            raise UserError(f"corpus: no file matches {pattern!r}; give a path or a glob of .txt, .jsonl or .parquet files")
+        for name in matched:
+            yield from _read_file(Path(name), column)
+
+
+def _read_file(path: Path, column: str) -> Iterator[Document]:
+    reader = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}.get(path.suffix)
+    if reader is None:
+        raise UserError(f"corpus: {path} ends in {path.suffix!r}; .txt, .jsonl and .parquet files can be read")
+    yield from reader(path, column)
+
+
+def _read_txt(path: Path, column: str) -> Iterator[Document]:
+    yield path.name, path.read_text(encoding="utf-8")
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[Document]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield f"{path.name}:{number}", str(json.loads(line)[column])
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise UserError(f"corpus: {path}:{number} has no text under {column!r}; set `column` to the field of the text") from error
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[Document]:
+    file = pq.ParquetFile(path)
+    if column not in file.schema_arrow.names:
+        raise UserError(f"corpus: {path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+    number = 0
+    for batch in file.iter_batches(columns=[column]):
+        for text in batch.column(0).to_pylist():
+            yield f"{path.name}:{number}", text or ""
+            number += 1
+
+
+def hub(repo: str, revision: str, split: str, column: str, config: str | None, limit: int) -> Iterator[Document]:
+    """Stream the first *limit* documents of a Hub dataset at a pinned *revision*.
+
+    Raises UserError where the Hub or the dataset cannot be reached, or the column does not exist.
+    """
+    from datasets import load_dataset
+
+    try:
+        stream = load_dataset(repo, config, split=split, revision=revision, streaming=True)
+        for number, record in enumerate(stream.take(limit)):
+            if column not in record:
+                raise UserError(f"corpus: {repo} has no column {column!r}; it has {', '.join(record)}")
+            yield f"{repo}:{number}", str(record[column])
+    except (OSError, ValueError) as error:  # datasets' own errors derive from these two
+        raise UserError(f"corpus: cannot stream {repo}@{revision}: {str(error).splitlines()[0]}; offline, use `source: files`") from error
+
+
+def documents(source: Iterator[Document], seed: int, held_out_share: float) -> Iterator[pa.Table]:
+    """Yield the DOCUMENTS rows of *source*, a thousand at a time; raise UserError if there is no text at all."""
+    batch: list[dict[str, Any]] = []
+    number = characters = 0
+    for name, text in track(source, "reading the corpus"):
+        characters += len(text.strip())
+        # By name, so that a document keeps its side when others come or go.
+        held_out = seed_of(seed, "held_out", name) / 2**63 < held_out_share
+        batch.append({"document": number, "name": name, "text": text, "held_out": held_out})
+        number += 1
+        if len(batch) == DOCUMENTS.row_group:
+            yield DOCUMENTS.rows(batch)
+            batch = []
+    if not characters:
+        raise UserError(f"corpus: {number} documents hold no text; check the source's paths and column")
+    if batch:
+        yield DOCUMENTS.rows(batch)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How token ids become rows (SCIENCE C10): every choice is explicit and recorded.
+
+    *bos*: "row" puts BOS before every row, "none" nowhere. *join*: False keeps documents apart (a row never holds
+    two), True joins them with EOS. *keep_partial*: keep rows shorter than *length*, or drop them.
+    """
+
+    length: int
+    bos: str
+    join: bool
+    keep_partial: bool
+
+
+Encoded = tuple[int, bool, list[int]]  # document, held_out, ids
+
+
+def encode(texts: pa.Table, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    """Yield the token ids of each of the DOCUMENTS rows *texts*, without special tokens."""
+    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False)["input_ids"]
+    yield from zip(texts["document"].to_pylist(), texts["held_out"].to_pylist(), encoded, strict=True)
+
+
+def pack(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, packing: Packing) -> Iterator[Encoded]:
+    """Yield the rows that *encoded* documents fill, by *packing*; a row's document is that of its first token.
+
+    Raises UserError where the packing needs a special token that the tokenizer lacks.
+    """
+    bos = [_special(tokenizer.bos_token_id, "tokens.bos is `row`", "BOS")] if packing.bos == "row" else []
+    size = packing.length - len(bos)
+    streams = _joined(encoded, tokenizer, size) if packing.join else encoded
+    for document, held_out, ids in streams:
+        for start in range(0, len(ids), size):
+            piece = ids[start : start + size]
+            if len(piece) == size or packing.keep_partial:
+                yield document, held_out, [*bos, *piece]
+
+
+def _joined(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, size: int) -> Iterator[Encoded]:
+    eos = _special(tokenizer.eos_token_id, "tokens.packing is `joined`", "EOS")
+    # Two streams: a row that mixed the sides would be held out and trained on at once.
+    pending: dict[bool, tuple[int, list[int]]] = {}
+    for document, held_out, ids in encoded:
+        first, rest = pending.pop(held_out, (document, []))
+        rest = [*rest, *ids, eos]
+        while len(rest) >= size:
+            yield first, held_out, rest[:size]
+            first, rest = document, rest[size:]
+        if rest:
+            pending[held_out] = first, rest
+    for held_out, (first, rest) in pending.items():
+        yield first, held_out, rest
+
+
+def _special(token: int | None, setting: str, name: str) -> int:
+    if token is None:
+        raise UserError(f"{setting} but this tokenizer has no {name} token; change that setting")
+    return token
+
+
+def token_rows(packed: Iterable[Encoded], subject: str, tokenizer: PreTrainedTokenizerBase, pieces: list[bytes]) -> Iterator[pa.Table]:
+    """Yield the TOKENS rows of *packed*, a row group at a time; *pieces* holds the bytes of each token id."""
+    special_ids = set(tokenizer.all_special_ids)
+    records: list[dict[str, Any]] = []
+    for number, (document, held_out, ids) in enumerate(packed):
+        special = [token in special_ids for token in ids]
+        covered = b"".join(pieces[t] for t, skip in zip(ids, special, strict=True) if not skip)
+        record = {"subject": subject, "row": number, "document": document, "held_out": held_out}
+        words = {"bytes": len(covered), "text": covered.decode("utf-8", "replace")}
+        records.append({**record, **words, "ids": ids, "special": special})
+        if len(records) == TOKENS.row_group:
+            yield TOKENS.rows(records)
+            records = []
+    if records:
+        yield TOKENS.rows(records)
+
+
+def padded(rows: pa.Table, column: str, fill: int) -> np.ndarray[Any, Any]:
+    """Return a list column of *rows* as a matrix [rows, longest], short rows filled up on the right."""
+    lists = rows[column].combine_chunks()
+    lengths = np.diff(lists.offsets.to_numpy())
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    matrix = np.full((len(lengths), int(lengths.max(initial=0))), fill, dtype=values.dtype)
+    matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = values
+    return matrix

@@ -1,0 +1,82 @@
+"""Cues: what a lexical explanation says, written as plain words and read back from the words alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A token, the token before it, or both, on which a latent fires.
+
+    *share*: the cue's part of the latent's activation; *reliability*: how often the latent fires where it occurs.
+    """
+
+    token: str | None
+    after: str | None
+    share: float
+    reliability: float
+
+
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+CLAUSE = re.compile(
+    rf"on (?:whatever follows (?P<only>{QUOTED})|(?P<token>{QUOTED})(?: after (?P<after>{QUOTED}))?)"
+    r" \((?P<share>\d+)% of its activation, (?P<reliability>\d+)% of the times it occurs\)"
+)
+
+
+def quote(piece: str) -> str:
+    """Return *piece* in double quotes, line breaks and quotes escaped, so that spaces can be seen."""
+    return json.dumps(piece, ensure_ascii=False)
+
+
+def write(cues: list[Cue]) -> str:
+    """Return *cues* as a sentence."""
+    return f"Fires {', '.join(map(_clause, cues))}."
+
+
+def _clause(cue: Cue) -> str:
+    if cue.token is None:
+        what = f"whatever follows {quote(cue.after or '')}"
+    else:
+        what = quote(cue.token) + (f" after {quote(cue.after)}" if cue.after is not None else "")
+    share, reliability = round(100 * cue.share), round(100 * cue.reliability)
+    return f"on {what} ({share}% of its activation, {reliability}% of the times it occurs)"
+
+
+def read(text: str) -> list[Cue]:
+    """Return the cues that *text* names, in order; none where it is not written in :func:`write`'s words."""
+    cues = []
+    for clause in CLAUSE.finditer(text):
+        after = clause["only"] or clause["after"]
+        token, before = (json.loads(piece) if piece else None for piece in (clause["token"], after))
+        cues.append(Cue(token, before, int(clause["share"]) / 100, int(clause["reliability"]) / 100))
+    return cues
+
+
+def strengths(cues: list[Cue], tokens: npt.NDArray[np.int32], ids: dict[str, list[int]], size: int) -> npt.NDArray[np.float64]:
+    """Return, for every token of the windows [n, window], the reliability of the best cue that fits there, or 0.
+
+    *ids* are the token ids of each piece; *size* is the size of the vocabulary.
+    """
+    best = np.zeros(tokens.shape)
+    for cue in cues:
+        fits = np.ones(tokens.shape, dtype=bool)
+        if cue.token is not None:
+            fits &= _is(cue.token, ids, size)[tokens]
+        if cue.after is not None:
+            fits[:, 1:] &= _is(cue.after, ids, size)[tokens[:, :-1]]
+            fits[:, 0] = False  # what came before the window is not shown
+        best = np.where(fits, np.maximum(best, cue.reliability), best)
+    return best
+
+
+def _is(piece: str, ids: dict[str, list[int]], size: int) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(size, dtype=bool)
+    mask[ids.get(piece, [])] = True
+    return mask

@@ -1,0 +1,162 @@
+"""Train TopK and JumpReLU SAEs: Adam, unit-norm decoder rows, an auxiliary loss that revives dead latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from builders.saes.coder import JumpReLU, SparseCoder, TopK
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a training run: *k* is the L0 of TopK and the target L0 of JumpReLU; *batch* is in vectors."""
+
+    activation: str
+    width: int
+    k: int
+    lr: float
+    batch: int
+    dead_after: int  # vectors without a firing after which a latent counts as dead
+    aux_weight: float = 1 / 32  # Gao et al. 2024, A.1
+    sparsity_weight: float = 1.0
+    bandwidth: float = 0.1  # of JumpReLU's straight-through kernel, where vectors have mean squared norm d
+
+
+class _Trainee(nn.Module):
+    def __init__(self, recipe: Recipe, first: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        d = first.shape[1]
+        directions = torch.randn(recipe.width, d, generator=generator)
+        directions /= directions.norm(dim=1, keepdim=True)
+        self.w_dec = nn.Parameter(directions.to(first.device))
+        self.w_enc = nn.Parameter(directions.to(first.device).clone())
+        self.b_enc = nn.Parameter(torch.zeros(recipe.width, device=first.device))
+        self.b_dec = nn.Parameter(first.mean(0))
+        self.log_threshold = nn.Parameter(torch.zeros(recipe.width, device=first.device))
+        self.recipe = recipe
+        if recipe.activation == "jumprelu":  # start at the target L0, so that training only has to keep it
+            pre = self.pre(first).flatten().detach()
+            keep = min(pre.numel(), recipe.k * len(first))
+            start = pre.kthvalue(pre.numel() - keep + 1).values.clamp(min=1e-3) if keep < pre.numel() else pre.new_tensor(1e-3)
+            self.log_threshold.data.fill_(math.log(float(start)))
+
+    def pre(self, x: Tensor) -> Tensor:
+        return F.linear(x - self.b_dec, self.w_enc, self.b_enc)
+
+    def forward(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the reconstruction, whether each latent fired [width], and the sparsity loss."""
+        if self.recipe.activation == "topk":
+            values, latents = F.relu(pre).topk(self.recipe.k, dim=1)
+            fired = torch.zeros(self.recipe.width, dtype=torch.bool, device=pre.device)
+            fired[latents[values > 0]] = True
+            recon = F.embedding_bag(latents, self.w_dec, per_sample_weights=values, mode="sum")
+            return recon + self.b_dec, fired, pre.new_zeros(())
+        threshold = self.log_threshold.exp()
+        gate = _Step.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        codes = _Jump.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # the same
+        l0 = gate.sum(1).mean()
+        recon = codes @ self.w_dec + self.b_dec
+        return recon, gate.detach().amax(0) > 0, (l0 / self.recipe.k - 1).square()
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        self.w_dec.data /= self.w_dec.norm(dim=1, keepdim=True).clamp(min=1e-8)
+
+    @torch.no_grad()
+    def drop_parallel_gradient(self) -> None:
+        if self.w_dec.grad is not None:
+            along = (self.w_dec.grad * self.w_dec).sum(1, keepdim=True)
+            self.w_dec.grad -= along * self.w_dec
+
+
+class _Step(torch.autograd.Function):
+    """H(z − θ) with a rectangle kernel of *bandwidth* as pseudo-derivative in θ (Rajamanoharan et al. 2024, eq. 12)."""
+
+    @staticmethod
+    def forward(ctx, pre, threshold, bandwidth):  # type: ignore[no-untyped-def]  # torch's own signature
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own signature
+        pre, threshold = ctx.saved_tensors
+        inside = ((pre - threshold).abs() < ctx.bandwidth / 2).to(grad.dtype)
+        return None, -(grad * inside).sum(0) / ctx.bandwidth, None
+
+
+class _Jump(torch.autograd.Function):
+    """z·H(z − θ) with the pseudo-derivative −θ/ε inside the kernel (Rajamanoharan et al. 2024, eq. 11)."""
+
+    @staticmethod
+    def forward(ctx, pre, threshold, bandwidth):  # type: ignore[no-untyped-def]  # torch's own signature
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return pre * (pre > threshold)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own signature
+        pre, threshold = ctx.saved_tensors
+        inside = ((pre - threshold).abs() < ctx.bandwidth / 2).to(grad.dtype)
+        return grad * (pre > threshold), -(grad * inside).sum(0) * threshold / ctx.bandwidth, None
+
+
+def train(batches: Iterable[Tensor], total: int, recipe: Recipe, generator: torch.Generator) -> SparseCoder:
+    """Return an SAE trained on *total* *batches* of vectors [batch, d], the learning rate falling over the last fifth.
+
+    The loss is the fraction of variance unexplained, plus AuxK on dead latents (Gao et al. 2024, A.2), plus for
+    JumpReLU a quadratic penalty on the distance of L0 from its target.
+    """
+    stream = iter(batches)
+    first = next(stream)
+    scale = float((first - first.mean(0)).square().sum(1).mean().sqrt()) / math.sqrt(first.shape[1]) or 1.0
+    trainee = _Trainee(recipe, first / scale, generator)
+    optimizer = torch.optim.Adam(trainee.parameters(), lr=recipe.lr, betas=(0.9, 0.999))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * (1 - step / max(1, total))))
+    idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
+    for batch in _chain(first, stream):
+        x = batch / scale
+        pre = trainee.pre(x)
+        recon, fired, sparsity = trainee(pre)
+        error = x - recon
+        variance = (x - x.mean(0)).square().sum()
+        loss = error.square().sum() / variance + recipe.sparsity_weight * sparsity
+        loss = loss + recipe.aux_weight * _revive(trainee, pre, error.detach(), idle > recipe.dead_after) / variance
+        loss.backward()
+        trainee.drop_parallel_gradient()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        trainee.normalise()
+        idle = torch.where(fired, 0, idle + len(x))
+    return _coder(trainee, scale)
+
+
+def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:
+    yield first
+    yield from rest
+
+
+def _revive(trainee: _Trainee, pre: Tensor, error: Tensor, dead: Tensor) -> Tensor:
+    """Return the squared error with which the strongest dead latents rebuild what the living left over."""
+    count = int(dead.sum())
+    if not count:
+        return error.new_zeros(())
+    most = min(error.shape[1] // 2, count)
+    values, latents = pre.masked_fill(~dead, -torch.inf).topk(most, dim=1)
+    rebuilt = F.embedding_bag(latents, trainee.w_dec, per_sample_weights=F.relu(values), mode="sum")
+    return (rebuilt - error).square().sum() * min(1.0, count / (error.shape[1] // 2))
+
+
+def _coder(trainee: _Trainee, scale: float) -> SparseCoder:
+    """Return the trained coder with the scale of the activations folded in, so that it reads them as they are."""
+    w_enc, b_enc, w_dec, b_dec = (p.detach() for p in (trainee.w_enc, trainee.b_enc, trainee.w_dec, trainee.b_dec))
+    threshold = trainee.log_threshold.detach().exp() * scale
+    activation = TopK(trainee.recipe.k) if trainee.recipe.activation == "topk" else JumpReLU(threshold)
+    return SparseCoder(w_enc, b_enc * scale, w_dec, b_dec * scale, activation)

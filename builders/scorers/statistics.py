@@ -1,0 +1,76 @@
+"""Rates and areas with their standard errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often yes and no were right and wrong."""
+
+    true_positive: int
+    false_negative: int
+    true_negative: int
+    false_positive: int
+
+    @property
+    def recall(self) -> float:
+        """Share of positives answered yes."""
+        return self.true_positive / (self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> float:
+        """Share of negatives answered no."""
+        return self.true_negative / (self.true_negative + self.false_positive)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of recall and specificity; ½ for any answer that does not look at the example."""
+        return (self.recall + self.specificity) / 2
+
+    @property
+    def balanced_accuracy_se(self) -> float:
+        """Standard error, each rate taken as (k+1)/(n+2) (Agresti & Coull 1998), so that 50 of 50 is not certainty."""
+        pairs = ((self.true_positive, self.false_negative), (self.true_negative, self.false_positive))
+        variances = [(p := (hit + 1) / (hit + miss + 2)) * (1 - p) / (hit + miss + 2) for hit, miss in pairs]
+        return math.sqrt(sum(variances)) / 2
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        n = self.true_positive + self.false_negative + self.true_negative + self.false_positive
+        return (self.true_positive + self.true_negative) / n
+
+    @property
+    def precision(self) -> float | None:
+        """Share of yes that is right; None without a yes."""
+        said_yes = self.true_positive + self.false_positive
+        return self.true_positive / said_yes if said_yes else None
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 without a right yes."""
+        return 2 * self.true_positive / (2 * self.true_positive + self.false_positive + self.false_negative)
+
+
+def count_outcomes(truth: npt.NDArray[np.bool_], answer: npt.NDArray[np.bool_]) -> Counts:
+    """Return how often *answer* was right and wrong."""
+    pairs = ((truth, answer), (truth, ~answer), (~truth, ~answer), (~truth, answer))
+    return Counts(*(int((a & b).sum()) for a, b in pairs))
+
+
+def auroc(truth: npt.NDArray[np.bool_], value: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return P(v⁺ > v⁻) + ½ P(v⁺ = v⁻) and its standard error (DeLong et al. 1988); both classes must be there."""
+    positive, negative = value[truth], value[~truth]
+    ranks = rankdata(np.concatenate([positive, negative]))
+    # Each positive's share of negatives below it, and each negative's share of positives above it.
+    above = (ranks[: len(positive)] - rankdata(positive)) / len(negative)
+    below = 1 - (ranks[len(positive) :] - rankdata(negative)) / len(positive)
+    variance = sum(part.var(ddof=1) / len(part) if len(part) > 1 else 0.25 for part in (above, below))
+    return float(above.mean()), math.sqrt(variance)

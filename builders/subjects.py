@@ -1,0 +1,181 @@
+"""Language models under study, pinned: the `subjects` config, and how a checkpoint is found and loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builders.errors import UserError, one_of
+from builders.shards import file_sha256
+from builders.table import Column, Table
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SUBJECTS = Table(
+    name="subjects",
+    row="a language model under study",
+    key=("subject",),
+    columns=(
+        Column("subject", "string", "its id in this release"),
+        Column("source", "string", "the Hub repository or local folder it came from"),
+        Column("revision", "string", "the pinned commit of the Hub repository", nullable=True),
+        Column("files", "list<string>", "name and SHA-256 of every weight, config and tokenizer file"),
+        Column("architecture", "string", "the class that runs it", categorical=True),
+        Column("recurrent", "bool", "whether it carries a recurrent state instead of attending to all it has read"),
+        Column("layers", "int32", "number of blocks", low=1),
+        Column("width", "int32", "size of the residual stream", unit="dimensions", low=1),
+        Column("vocabulary", "int32", "number of token ids", unit="tokens", low=1),
+        Column("context", "int32", "longest input, where the architecture has a limit", unit="tokens", nullable=True),
+        Column("tokenizer", "string", "the class of its tokenizer", categorical=True),
+        Column("dtype", "string", "number format it ran in", categorical=True),
+        Column("device", "string", "kind of device it ran on", categorical=True),
+    ),
+)
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+KEPT = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies: a local folder, or a Hub repository at a pinned commit; remote code only if allowed."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def label(self) -> str:
+        """What a reader is told: the repository, or the folder's name without the way to it on this machine."""
+        return self.repo or (Path(str(self.path)).name if Path(str(self.path)).is_absolute() else str(self.path))
+
+
+def fetch(source: Source) -> Path:
+    """Return the local folder of *source*'s files, downloading a Hub snapshot if need be.
+
+    Raises UserError where there is no such folder, it holds no safetensors weights, or the Hub is out of reach.
+    """
+    folder = Path(source.path) if source.path else _snapshot(source)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(f.name for pattern in PICKLED for f in folder.glob(pattern))
+        if pickled:
+            raise UserError(f"{folder}: only pickled weights ({one_of(pickled)}), which can run code; convert them to safetensors")
+        raise UserError(f"{folder}: no weights (*.safetensors) beside config.json")
+    return folder
+
+
+def _snapshot(source: Source) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source.repo), revision=source.revision, allow_patterns=list(KEPT)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot fetch {source.repo}@{source.revision}: {said}; offline, set `path` to a local copy") from error
+
+
+def config_of(source: Source, folder: Path) -> PretrainedConfig:
+    """Return the checkpoint's configuration; raise UserError where the transformers library does not know it."""
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    except (ValueError, OSError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: {said}; code from a repository runs only with `trust_remote_code: true`") from error
+    return config
+
+
+def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
+    """Return the checkpoint's tokenizer; raise UserError where it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: no tokenizer that loads: {str(error).strip().splitlines()[0]}") from error
+    tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing
+    return tokenizer
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """Return the longest input in tokens, or None where the architecture sets no limit."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def is_recurrent(config: PretrainedConfig) -> bool:
+    """Return whether the architecture carries a recurrent state."""
+    return any(word in str(config.model_type).lower() for word in RECURRENT)
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that *device* stands for: `auto` is CUDA where there is one, else the CPU."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
+    """Return the number format that *dtype* stands for: `auto` is float32 on a CPU, the checkpoint's own elsewhere."""
+    if dtype != "auto":
+        return dtype
+    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return "float32" if device == "cpu" else own
+
+
+def load(source: Source, folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    """Load the model for reading (no gradients), in the resolved *dtype* on *device*."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), trust_remote_code=source.trust_remote_code, use_safetensors=True
+    )
+    model.eval().requires_grad_(requires_grad=False)
+    return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
+
+
+def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
+    """Return the model without weights, to learn its module names in no time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: torch.nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+    return model
+
+
+def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: str) -> dict[str, Any]:
+    """Return the SUBJECTS row of a checkpoint."""
+    config = config_of(source, folder)
+    names = sorted(f for pattern in KEPT for f in folder.glob(pattern))
+    return {
+        "subject": subject,
+        "source": source.label,
+        "revision": source.revision,
+        "files": [f"{file.name} {file_sha256(file)}" for file in names],
+        "architecture": (config.architectures or [type(config).__name__])[0],
+        "recurrent": is_recurrent(config),
+        "layers": int(config.num_hidden_layers),
+        "width": int(config.hidden_size),
+        "vocabulary": int(config.vocab_size),
+        "context": context_of(config),
+        "tokenizer": type(tokenizer_of(source, folder)).__name__,
+        "dtype": resolve_dtype(dtype, device, config),
+        "device": device,
+    }

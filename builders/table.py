@@ -1,0 +1,183 @@
+"""Table and Column: the one source of a dataset's schema, key, order, units and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+
+class TableError(ValueError):
+    """Rows that break their table's promise: an error of ours, so it keeps its traceback."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type as text (``int32``, ``list<float32>``), meaning, unit and bounds (inclusive)."""
+
+    name: str
+    dtype: str
+    doc: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    nullable: bool = False
+    categorical: bool = False  # few distinct strings: dictionary pages pay, and the viewer draws bars
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a cell holds several values."""
+        return self.dtype.startswith("list<")
+
+    @property
+    def element(self) -> str:
+        """The type of one value."""
+        return self.dtype[5:-1] if self.is_list else self.dtype
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type."""
+        value = pa.type_for_alias(self.element)
+        return pa.list_(value) if self.is_list else value
+
+    @property
+    def leaf(self) -> str:
+        """The path of its values inside a parquet file."""
+        return f"{self.name}.list.element" if self.is_list else self.name
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published config: what one row is, its columns, and the key that identifies and orders its rows."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    row_group: int = 50_000
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, with the metadata from which `datasets` rebuilds exactly :meth:`features`."""
+        features = {column.name: _feature(column) for column in self.columns}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        return pa.schema([(c.name, c.arrow) for c in self.columns], metadata=metadata)
+
+    def features(self) -> Features:
+        """Return the same schema as `datasets.Features`."""
+        from datasets import Features  # two seconds of import that most stages never need
+
+        return Features.from_arrow_schema(self.schema)
+
+    def build(self, columns: Mapping[str, Any]) -> pa.Table:
+        """Return Arrow rows from *columns* (arrays, lists, or one scalar for all rows), in this table's order.
+
+        Raises TableError where the names differ from the table's or a value does not fit its type.
+        """
+        expected = [column.name for column in self.columns]
+        if set(columns) != set(expected):
+            wrong = sorted(set(columns) ^ set(expected))
+            raise TableError(f"{self.name}: columns missing or unknown: {', '.join(wrong)}")
+        rows = next((len(v) for v in columns.values() if not _is_scalar(v)), 1)
+        arrays = [_array(self.name, column, columns[column.name], rows) for column in self.columns]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def rows(self, records: list[dict[str, Any]]) -> pa.Table:
+        """Return Arrow rows from *records*, sorted by key."""
+        table = self.build({c.name: [record[c.name] for record in records] for c in self.columns})
+        return self.sort(table)
+
+    def sort(self, table: pa.Table) -> pa.Table:
+        """Return *table* in key order."""
+        return table.sort_by([(name, "ascending") for name in self.key])
+
+    def row_groups(self, table: pa.Table) -> list[pa.Table]:
+        """Cut *table* into row groups of this table's usual size."""
+        return [table.slice(start, self.row_group) for start in range(0, max(table.num_rows, 1), self.row_group)]
+
+    def empty(self) -> pa.Table:
+        """Return a table of no rows."""
+        return self.schema.empty_table()
+
+    def validate(self, table: pa.Table, after: pa.Table | None = None) -> None:
+        """Raise TableError unless *table* has this schema, no stray nulls, values in bounds, and a strictly rising key.
+
+        *after* is the last row already written, which the first row must follow.
+        """
+        if not table.schema.equals(self.schema):
+            raise TableError(f"{self.name}: schema differs:\n{table.schema}\nexpected\n{self.schema}")
+        for column in self.columns:
+            self._validate_column(column, table[column.name])
+        keys = table.select(self.key)
+        if after is not None and table.num_rows:
+            keys = pa.concat_tables([after.select(self.key), keys])
+        self._validate_order(keys)
+
+    def _validate_column(self, column: Column, values: pa.ChunkedArray) -> None:
+        if values.null_count and not column.nullable:
+            raise TableError(f"{self.name}.{column.name}: {values.null_count} nulls in a column without nulls")
+        if column.low is None and column.high is None:
+            return
+        flat = pc.list_flatten(values) if column.is_list else values
+        bounds = pc.min_max(flat).as_py()
+        least, most = bounds["min"], bounds["max"]
+        if pa.types.is_floating(flat.type) and pc.any(pc.is_nan(flat)).as_py():
+            raise TableError(f"{self.name}.{column.name}: NaN where a number is due; use null for 'no value'")
+        if least is not None and column.low is not None and least < column.low:
+            raise TableError(f"{self.name}.{column.name}: {least} is below {column.low}")
+        if most is not None and column.high is not None and most > column.high:
+            raise TableError(f"{self.name}.{column.name}: {most} is above {column.high}")
+
+    def _validate_order(self, keys: pa.Table) -> None:
+        if keys.num_rows < 2:
+            return
+        rising: Any = pa.scalar(False)
+        for name in reversed(self.key):
+            column = keys[name].combine_chunks()
+            before, here = column[:-1], column[1:]
+            rising = pc.or_(pc.less(before, here), pc.and_(pc.equal(before, here), rising))
+        if not pc.all(rising).as_py():
+            first = pc.index(rising, pa.scalar(False)).as_py()
+            pair = keys.slice(first, 2).to_pylist()
+            raise TableError(f"{self.name}: key does not rise: {pair[0]} then {pair[1]}")
+
+
+def _feature(column: Column) -> dict[str, Any]:
+    value = {"dtype": column.element, "_type": "Value"}
+    return {"feature": value, "_type": "List"} if column.is_list else value
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bool, int, float, np.generic))
+
+
+def _array(table: str, column: Column, value: Any, rows: int) -> pa.Array:
+    try:
+        if _is_scalar(value):
+            return pa.repeat(pa.scalar(value, column.arrow), rows)
+        if isinstance(value, pa.ChunkedArray):
+            value = value.combine_chunks()
+        if isinstance(value, pa.Array):
+            return value.cast(column.arrow)
+        if isinstance(value, np.ndarray) and column.is_list and value.ndim == 2:
+            return list_array(value, column)
+        return pa.array(value, column.arrow)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"{table}.{column.name} ({column.dtype}): {error}") from error
+
+
+def list_array(matrix: np.ndarray[Any, Any], column: Column) -> pa.Array:
+    """Return the rows of *matrix* [rows, n] as lists of *column*'s type, without copying cell by cell."""
+    rows, length = matrix.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * length
+    values = pa.array(np.ascontiguousarray(matrix).reshape(-1)).cast(pa.type_for_alias(column.element))
+    return pa.ListArray.from_arrays(offsets, values)

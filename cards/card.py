@@ -1,0 +1,128 @@
+"""The card of a release: YAML that `datasets` believes, and words and figures filled from the tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from builders.table import Table, TableError
+from cards import charts, summary
+from cards.render import render
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
+PACKAGES = ("datasets", "pyarrow", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one config of a release holds: rows, bytes on disk and bytes in memory."""
+
+    table: Table
+    rows: int
+    files: int
+    bytes: int
+    arrow_bytes: int
+
+    @staticmethod
+    def of(table: Table, paths: Sequence[Path]) -> Part:
+        """Measure the parquet files of a config, one row group in memory at a time."""
+        rows = arrow = 0
+        for path in paths:
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                batch = file.read_row_group(group)
+                rows, arrow = rows + batch.num_rows, arrow + batch.nbytes
+        return Part(table, rows, len(paths), sum(path.stat().st_size for path in paths), arrow)
+
+
+def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the YAML of the card: exact sizes, and a version in each config so that no stale cache is served."""
+    most = max(part.rows for part in parts)
+    return {
+        "license": facts["license"],
+        "language": facts["language"],
+        "pretty_name": facts["title"],
+        "size_categories": [next((name for limit, name in SIZES if most < limit), "n>100M")],
+        "tags": ["interpretability", "sparse-autoencoder", "explanations"],
+        "task_categories": ["other"],
+        "configs": [
+            {
+                "config_name": part.table.name,
+                "version": facts["version"],
+                "data_files": [{"split": "train", "path": f"{part.table.name}/train-*"}],
+                **({"default": True} if number == 0 else {}),
+            }
+            for number, part in enumerate(parts)
+        ],
+        "dataset_info": [
+            {
+                "config_name": part.table.name,
+                "features": part.table.features()._to_yaml_list(),
+                "splits": [{"name": "train", "num_bytes": part.arrow_bytes, "num_examples": part.rows}],
+                "download_size": part.bytes,
+                "dataset_size": part.arrow_bytes,
+            }
+            for part in parts
+        ],
+    }
+
+
+def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> None:
+    """Write README.md, figures/ and metrics.json of *release* from its own tables."""
+    tables = {part.table.name: part for part in parts}
+    read = {name: _read(release, name) for name in ("scores", "latents", "explanations", "saes", "subjects")}
+    failures = _read(release, "failures") if "failures" in tables else pa.table({})
+    found = results(read)
+    (release / "figures").mkdir()
+    charts.score_chart(read["scores"], release / "figures/scores.png")
+    charts.density_chart(read["latents"], release / "figures/density.png")
+    (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
+    words = {
+        **facts,
+        "configs": parts,
+        "absent": absent,
+        "tables": [part.table for part in parts],
+        "subjects": read["subjects"].to_pylist(),
+        "dictionaries": found["dictionaries"],
+        "results": render("results.md.j2", found),
+        "failures": summary.failure_summary(failures),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
+    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', words)}")
+
+
+def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """Return the figures of a release: scores by scorer and explainer, and what each dictionary is like."""
+    status = {row["sae"]: row for row in summary.status_summary(read["latents"], read["explanations"])}
+    shown = ("hookpoint", "width", "l0", "l0_se", "fvu", "loss_added", "loss_added_se", "loss_recovered", "dead_share")
+    saes = [{**status[row["sae"]], **{name: row[name] for name in shown}} for row in read["saes"].to_pylist()]
+    return {"scores": summary.score_summary(read["scores"]), "dictionaries": saes}
+
+
+def _read(release: Path, name: str) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted((release / name).glob("*.parquet")))
+
+
+def open_once(release: Path, part: Part, cache: Path) -> None:
+    """Open a config with real `load_dataset`, map-style and streaming; raise TableError unless it is what was written."""
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    name = part.table.name
+    data = load_dataset(str(release), name, split="train", cache_dir=str(cache))
+    if len(data) != part.rows or data.features != part.table.features():
+        raise TableError(f"{name}: load_dataset gives {len(data)} rows of {data.features}, not {part.rows} of {part.table.features()}")
+    first = next(iter(load_dataset(str(release), name, split="train", streaming=True, cache_dir=str(cache))))
+    if first.keys() != data[0].keys():
+        raise TableError(f"{name}: streaming gives other columns than map style")

@@ -1,0 +1,24 @@
+"""Fill a template of cards/templates; a name that is not given is an error, never a gap in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """Return *template* filled with *facts*."""
+    environment = Environment(
+        loader=PackageLoader("cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"figure": figure, "commas": lambda number: f"{number:,}"}
+    return environment.get_template(template).render(facts)
+
+
+def figure(number: float | None, digits: int = 3) -> str:
+    """Return a number to *digits* significant figures, a dash where there is none."""
+    if number is None or number != number:
+        return "–"
+    return f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -1,0 +1,81 @@
+"""A latent in the terminal: what it is, what was said of it, how that scored, and where it fires."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from builders.errors import UserError, one_of
+
+
+def show_latent(release: Path, sae: str, latent: int, most: int) -> None:
+    """Print a latent of a release; raise UserError where the release, the SAE or the latent does not exist."""
+    if not (release / "README.md").exists():
+        raise UserError(f"{release}: no release here; build it with `make repro` or name another with --release")
+    dictionaries = {row["sae"]: row for row in _read(release, "saes").to_pylist()}
+    if sae not in dictionaries:
+        raise UserError(f"no SAE {sae!r} in this release; it has {one_of(dictionaries)}")
+    if not 0 <= latent < dictionaries[sae]["width"]:
+        raise UserError(f"{sae} has latents 0 to {dictionaries[sae]['width'] - 1}, not {latent}")
+    mine = [("sae", "==", sae), ("latent", "==", latent)]
+    console = Console()
+    console.print(_heading(_read(release, "latents", mine).to_pylist()[0]))
+    for row in _read(release, "explanations", mine).to_pylist():
+        console.print(Text.assemble((f"\n{row['explainer']}: ", "bold"), row["text"] or row["status"]))
+    console.print(_scores(_read(release, "scores", mine).to_pylist()))
+    contexts = _read(release, "contexts", mine).to_pylist()
+    if not contexts:
+        reasons = _read(release, "failures", mine).to_pylist() if (release / "failures").exists() else []
+        console.print("no contexts: " + "; ".join(row["reason"] for row in reasons))
+        return
+    pieces = _pieces(release, dictionaries[sae]["subject"])
+    for kind, count in (("activating", most), ("random", max(1, most // 4))):
+        console.print(Text(f"\n{kind} windows, split test", style="bold"))
+        chosen = [row for row in contexts if row["split"] == "test" and row["kind"] == kind]
+        for row in chosen[:: max(1, len(chosen) // count)][:count]:
+            console.print(coloured(row["tokens"], row["activations"], pieces, max(max(r["activations"]) for r in contexts)))
+
+
+def _read(release: Path, name: str, filters: Any = None) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path, filters=filters) for path in sorted((release / name).glob("*.parquet")))
+
+
+def _heading(row: dict[str, Any]) -> Text:
+    parts: list[str | tuple[str, str]] = [
+        (f"{row['sae']} / {row['latent']}", "bold"),
+        f"  {row['status']}, fires on {row['count']:,} tokens ({row['density']:.2%})",
+    ]
+    if row["count"]:
+        parts.append(f", largest activation {row['max']:.2f}")
+    return Text.assemble(*parts, "\npromotes ", ", ".join(map(repr, row["promotes"])), no_wrap=False)
+
+
+def _scores(rows: list[dict[str, Any]]) -> Grid:
+    grid = Grid("explainer", "scorer", "judge", "score ± SE", "AUROC ± SE", "n", "failed", title=None)
+    for row in rows:
+        pairs = [f"{row[name]:.2f} ± {row[name + '_se']:.2f}" if row[name] is not None else row["status"] for name in ("score", "auroc")]
+        grid.add_row(row["explainer"], row["scorer"], row["judge"], *pairs, str(row["n"]), str(row["n_failed"]))
+    return grid
+
+
+def _pieces(release: Path, subject: str) -> list[bytes]:
+    rows = _read(release, "vocabulary", [("subject", "==", subject)])
+    pieces: list[bytes] = rows["bytes"].to_pylist()
+    return pieces
+
+
+def coloured(tokens: list[int], activations: list[float], pieces: list[bytes], most: float) -> Text:
+    """Return a window's text, each token on a background as strong as its activation, line breaks shown as ⏎."""
+    text = Text("  ")
+    for token, value in zip(tokens, activations, strict=True):
+        piece = pieces[token].decode("utf-8", "replace").replace("\n", "⏎").replace("\t", "⇥")
+        strength = value / most if most else 0.0
+        shade = round(255 - 190 * strength)
+        text.append(piece, style=f"black on rgb({shade},255,{shade})" if value > 0 else "dim")
+    return text

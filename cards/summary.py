@@ -1,0 +1,61 @@
+"""Figures of a release, from its tables: what the card, the README and `dvc metrics` show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.stats import binom
+
+
+def median_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the exact distribution-free 95 % interval of the median (order statistics; Conover 1999, 3.2)."""
+    ordered, n = np.sort(values), len(values)
+    low = int(binom.ppf(0.025, n, 0.5))
+    return float(ordered[max(low - 1, 0)]), float(ordered[min(n - low, n - 1)])
+
+
+def spread(values: Iterable[float | None]) -> dict[str, Any]:
+    """Return n, median, its interval and the quartiles of the values that are there."""
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not len(known):
+        return {"n": 0, "median": math.nan, "low": math.nan, "high": math.nan, "q1": math.nan, "q3": math.nan}
+    low, high = median_interval(known)
+    q1, median, q3 = (float(q) for q in np.quantile(known, (0.25, 0.5, 0.75)))
+    return {"n": len(known), "median": median, "low": low, "high": high, "q1": q1, "q3": q3}
+
+
+def score_summary(scores: pa.Table) -> list[dict[str, Any]]:
+    """Return one record per scorer, judge and explainer over all dictionaries, then per dictionary."""
+    frame = scores.to_pandas()
+    records = []
+    for columns in (["scorer", "judge", "explainer"], ["scorer", "judge", "explainer", "sae"]):
+        for names, group in frame.groupby(columns, sort=True):
+            record = {"sae": "all", **dict(zip(columns, names, strict=True))}
+            record |= {"score": spread(group["score"].dropna()), "auroc": spread(group["auroc"].dropna())}
+            record |= {"failed": int(group["n_failed"].sum()), "judged": int(group["n"].sum())}
+            records.append({**record, "chance": float(group["chance"].iloc[0]), "baseline": names[2].endswith("-permuted")})
+    return records
+
+
+def status_summary(latents: pa.Table, explanations: pa.Table) -> list[dict[str, Any]]:
+    """Return how many latents of each dictionary are alive, rare, dead and explained."""
+    frame, explained = latents.to_pandas(), explanations.to_pandas()
+    explained = explained[(explained["status"] == "ok") & ~explained["explainer"].str.endswith("-permuted")]
+    counts = explained.groupby("sae")["latent"].nunique()
+    return [
+        {"sae": sae, "explained": int(counts.get(sae, 0)), **{s: int((group["status"] == s).sum()) for s in ("alive", "rare", "dead")}}
+        for sae, group in frame.groupby("sae", sort=True)
+    ]
+
+
+def failure_summary(failures: pa.Table) -> list[dict[str, Any]]:
+    """Return how many items each stage dropped, with one of the reasons."""
+    if not failures.num_rows:
+        return []
+    frame = failures.to_pandas()
+    return [{"stage": stage, "n": len(group), "example": group["reason"].iloc[0]} for stage, group in frame.groupby("stage", sort=True)]

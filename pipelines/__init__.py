@@ -1,0 +1,1 @@
+"""How the datasets are made: one module per DVC stage (parse, call the builder, write), and the commands for people."""

@@ -1,0 +1,85 @@
+"""Stage `activations`: subject × SAE × tokens → activations and latents; resumes after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builders import activations as builder
+from builders import encode, latents
+from builders.corpus import TOKENS, padded
+from builders.progress import track
+from builders.saes import sparsify
+from builders.saes.coder import SparseCoder
+from builders.seeds import seed_of
+from builders.shards import Shards, Shelf
+from builders.vocabulary import VOCABULARY
+from pipelines.opened import Opened, open_subject
+from pipelines.params import Params, load
+from pipelines.stage import folder, run, shelf
+
+
+def main(name: str) -> None:
+    """Write the activations and latents of SAE *name*."""
+    params = load()
+    spec, settings = params.saes[name], params.activations
+    tokens, sae = shelf("tokens", spec.subject), shelf("saes", name)
+    inputs = {"tokens": tokens.digest, "sae": sae.digest}
+    shards = Shards(folder("activations", name), inputs, {**settings.model_dump(), "window": params.tokens.window})
+    coder_folder = sae.folder / spec.hookpoint
+    sae.verified(coder_folder / sparsify.WEIGHTS)
+    opened = open_subject(params, spec.subject)
+    coder = sparsify.read(coder_folder).to(opened.device)
+    rows = tokens.read(TOKENS, columns=["row", "ids", "special"])
+    spills = spilled(name, params, shards, opened, coder, rows)
+    files = merged(name, params, shards, spills, opened, coder, tokens)
+    seed = seed_of(params.seed, "self test", name)
+    worst = encode.self_test(opened.model, coder, spec.hookpoint, rows, files, settings.self_test, seed, opened.device)
+    print(f"{name}: {settings.self_test} stored activations recomputed; largest difference {worst:.1e} of the largest")
+    for spill in spills:
+        spill.unlink()
+    shards.finish()
+
+
+def spilled(name: str, params: Params, shards: Shards, opened: Opened, coder: SparseCoder, rows: pa.Table) -> list[Path]:
+    """Return one spill a chunk of rows, making those that are not there yet."""
+    spec, settings = params.saes[name], params.activations
+    paths = []
+    starts = range(0, rows.num_rows, settings.chunk_rows)
+    for number, start in enumerate(track(starts, f"activations of {name}")):
+        path = shards.folder / f"spill-{number:05d}.safetensors"
+        if not shards.holds(path):
+            chunk = rows.slice(start, settings.chunk_rows)
+            found = encode.encode_rows(opened.model, coder, spec.hookpoint, chunk, settings.batch_rows, opened.device)
+            builder.spill(found, coder.width, path)
+            shards.enter(path)
+        paths.append(path)
+    return paths
+
+
+def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened: Opened, coder: SparseCoder, tokens: Shelf) -> list[Path]:
+    """Write the files of activations and of latents, a range of latents each; return those of activations."""
+    settings = params.activations
+    spills = builder.Spills(paths)
+    rows, vocabulary = tokens.read(TOKENS, columns=["ids", "special"]), tokens.read(VOCABULARY)
+    text = int(pc.sum(pc.invert(pc.list_flatten(rows["special"]))).as_py())
+    corpus = latents.Corpus(padded(rows, "ids", 0), params.tokens.window, text)
+    pieces = np.array(vocabulary["piece"].to_pylist(), dtype=object)
+    effects = encode.effects(opened.model, coder)
+    files = []
+    for number, (low, high) in enumerate(track(builder.ranges(spills.counts, settings.file_rows), f"sorting {name}")):
+        files.append(shards.path(builder.ACTIVATIONS, number))
+        if shards.done(builder.ACTIVATIONS, number) and shards.done(latents.LATENTS, number):
+            continue
+        firings = spills.read(low, high)
+        shards.write(builder.ACTIVATIONS, builder.row_groups(name, firings), number)
+        found = latents.latent_rows(name, low, high, firings, corpus, settings.rare_windows, pieces, effects)
+        shards.write(latents.LATENTS, [found], number)
+    return files
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+"""What `interplake check` looks at: everything that can be known to be wrong before a long run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from builders import subjects
+from builders.errors import UserError
+from builders.hookpoints import capture, module_at
+from builders.saes import sparsify
+from builders.saes.fidelity import require_width
+from pipelines import corpus
+from pipelines.opened import source_of
+from pipelines.params import HubText, Params, SparsifySae
+
+
+def check_all(params: Params, *, offline: bool) -> Iterator[str]:
+    """Yield one line for each thing that is in order; raise UserError at the first that is not."""
+    for name, text in params.corpora.items():
+        if isinstance(text, HubText) and offline:
+            yield f"corpus {name}: on the Hub, not looked at"
+            continue
+        first = next((document for document in corpus.source(text) if document[1].strip()), None)
+        if first is None:
+            raise UserError(f"corpora.{name}: holds no text; check its paths and column")
+        yield f"corpus {name}: begins with {first[0]!r}"
+    for name in params.subjects:
+        yield from check_subject(params, name, offline=offline)
+
+
+def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
+    """Yield one line for a subject and for each of its SAEs that is in order."""
+    subject = params.subjects[name]
+    if subject.repo is not None and offline:
+        yield f"subject {name}: on the Hub, not looked at"
+        return
+    source = source_of(subject)
+    checkpoint = subjects.fetch(source)
+    config = subjects.config_of(source, checkpoint)
+    tokenizer = subjects.tokenizer_of(source, checkpoint)
+    limit = subjects.context_of(config)
+    if limit is not None and params.tokens.length > limit:
+        raise UserError(f"tokens.length is {params.tokens.length}, but {name} reads {limit} tokens at most; lower it")
+    if params.tokens.bos == "row" and tokenizer.bos_token_id is None:
+        raise UserError(f"tokens.bos is `row`, but the tokenizer of {name} has no BOS token; set it to `none`")
+    device = subjects.resolve_device(subject.device)
+    dtype = subjects.resolve_dtype(subject.dtype, device, config)
+    yield f"subject {name}: {config.architectures[0] if config.architectures else config.model_type}, {dtype} on {device}"
+    skeleton = subjects.skeleton(source, config)
+    for sae, spec in params.saes.items():
+        if spec.subject == name:
+            module_at(skeleton, spec.hookpoint)
+            if isinstance(spec, SparsifySae) and spec.path is not None:
+                ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+                width = capture(skeleton, [spec.hookpoint], ids)[spec.hookpoint].shape[-1]
+                require_width(sparsify.read(Path(spec.path)), sae, spec.hookpoint, width)
+            yield f"sae {sae}: reads {spec.hookpoint} of {name}"

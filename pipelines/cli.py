@@ -1,0 +1,64 @@
+"""`interplake`: the commands for people. They parse, call and print; the work is elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from builders.errors import UserError
+
+RELEASE = Path("build/release")
+
+
+class Commands(click.Group):
+    """A group whose commands tell a person's mistake in one line and end with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="interplake")
+def main() -> None:
+    """Language-model checkpoints become versioned, typed Hugging Face datasets."""
+
+
+@main.command()
+@click.option("--params", "file", type=click.Path(path_type=Path), default=None, help="Another file than params.yaml.")
+@click.option("--offline", is_flag=True, help="Skip whatever lies on the Hub.")
+def check(file: Path | None, offline: bool) -> None:
+    """Find mistakes in params.yaml and in what it names, before a long run."""
+    from pipelines.check import check_all
+    from pipelines.params import load
+
+    for line in check_all(load(file), offline=offline):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("sae")
+@click.argument("latent", type=int)
+@click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
+@click.option("--contexts", "most", type=click.IntRange(min=1), default=8, help="How many windows to show.", show_default=True)
+def show(sae: str, latent: int, release: Path, most: int) -> None:
+    """Print a latent: its explanations, their scores, and coloured contexts."""
+    from cards.show import show_latent
+
+    show_latent(release, sae, latent, most)
+
+
+@main.command()
+def docs() -> None:
+    """Write docs/datasets.md from the tables, and README's results from the release."""
+    from pipelines.docs import write_docs
+
+    for path in write_docs(RELEASE):
+        click.echo(f"wrote {path}")

@@ -1,0 +1,32 @@
+"""Stage `corpus`: a source of text → documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from builders import corpus
+from builders.shards import Shards
+from pipelines.params import Corpus, Files, HubText, load
+from pipelines.stage import folder, run
+
+
+def source(spec: Corpus) -> Iterator[corpus.Document]:
+    """Return the documents that a corpus section names."""
+    if isinstance(spec, Files):
+        return corpus.files(spec.paths, spec.column)
+    if isinstance(spec, HubText):
+        return corpus.hub(spec.repo, spec.revision, spec.split, spec.column, spec.config, spec.documents)
+    return corpus.python_docs()
+
+
+def main(name: str) -> None:
+    """Write the documents of corpus *name*."""
+    params = load()
+    spec = params.corpora[name]
+    shards = Shards(folder("corpora", name), {}, {"seed": params.seed, **spec.model_dump()})
+    shards.write(corpus.DOCUMENTS, corpus.documents(source(spec), params.seed, spec.held_out))
+    shards.finish()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,277 @@
+"""params.yaml as types: a typo, a wrong type or a dangling name is one line before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from builders.errors import UserError, one_of
+
+FILE = "params.yaml"
+Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PythonDocs(Section):
+    """The documentation and docstrings of the Python that runs the pipeline."""
+
+    source: Literal["python-docs"]
+    held_out: Share = 0.1
+
+
+class Files(Section):
+    """txt, jsonl and parquet files, by path or glob; *column* is the field that holds the text."""
+
+    source: Literal["files"]
+    paths: Annotated[list[str], Field(min_length=1)]
+    column: str = "text"
+    held_out: Share = 0.1
+
+
+class HubText(Section):
+    """The first *documents* rows of a dataset on the Hub, at a pinned commit."""
+
+    source: Literal["hub"]
+    repo: str
+    revision: Revision
+    documents: Count
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+    held_out: Share = 0.1
+
+
+Corpus = Annotated[PythonDocs | Files | HubText, Field(discriminator="source")]
+
+
+class Subject(Section):
+    """A language model under study: a local folder, or a Hub repository at a pinned commit."""
+
+    corpus: Id
+    path: str | None = None
+    repo: str | None = None
+    revision: Revision | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Subject:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either `path` or `repo`")
+        if self.repo is not None and self.revision is None:
+            raise ValueError("a `repo` needs its `revision`, the 40-digit commit to pin")
+        return self
+
+
+class Tokens(Section):
+    """How text becomes rows (SCIENCE C10): every choice is explicit."""
+
+    length: Count
+    window: Count
+    bos: Literal["row", "none"]
+    packing: Literal["document", "joined"]
+    partial: Literal["keep", "drop"]
+
+    @model_validator(mode="after")
+    def _whole_windows(self) -> Tokens:
+        if self.length % self.window:
+            raise ValueError(f"`length` ({self.length}) must be a multiple of `window` ({self.window})")
+        return self
+
+
+class TrainedSae(Section):
+    """An SAE that the pipeline trains; *k* is TopK's L0 and JumpReLU's target L0."""
+
+    source: Literal["train"]
+    subject: Id
+    hookpoint: str
+    activation: Literal["topk", "jumprelu"]
+    width: Count
+    k: Count
+
+
+class SparsifySae(Section):
+    """An SAE in sparsify's format: a local folder, or one hookpoint's folder of a Hub repository at a pinned commit."""
+
+    source: Literal["sparsify"]
+    subject: Id
+    hookpoint: str
+    path: str | None = None
+    repo: str | None = None
+    revision: Revision | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SparsifySae:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either `path` or `repo`")
+        if self.repo is not None and self.revision is None:
+            raise ValueError("a `repo` needs its `revision`, the 40-digit commit to pin")
+        return self
+
+
+Sae = Annotated[TrainedSae | SparsifySae, Field(discriminator="source")]
+
+
+class Training(Section):
+    """What all SAE trainings share; *batch*, *buffer* and *dead_after* are in tokens."""
+
+    batch: Count
+    buffer: Count
+    passes: Count
+    lr: Annotated[float, Field(gt=0)]
+    dead_after: Count
+    batch_rows: Count
+
+
+class Activations(Section):
+    """How the corpus is read: rows at a time, rows to a spilled chunk, activations to a file."""
+
+    batch_rows: Count
+    chunk_rows: Count
+    file_rows: Count
+    rare_windows: Count
+    self_test: Count
+
+
+class Contexts(Section):
+    """How many windows explainers (train) and scorers (test) see of each latent, and how they are drawn."""
+
+    train: Count
+    test: Count
+    train_random: Count
+    test_random: Count
+    quantiles: Count
+    sampler: Literal["top", "random", "quantiles", "mix"]
+    top_share: Share = 0.2
+    windows: Literal["whole", "centered"]
+
+
+class LexicalExplainer(Section):
+    """Token statistics in words; *cues* is how many it names at most."""
+
+    kind: Literal["lexical"]
+    cues: Count = 6
+    baseline: Literal["permuted", "none"] = "permuted"
+
+
+class LexicalJudge(Section):
+    """Reads the cues back from the words and looks for them."""
+
+    kind: Literal["lexical"]
+
+
+class Scorer(Section):
+    """A question asked of a judge."""
+
+    kind: Literal["detection", "fuzzing"]
+    judge: Id
+
+
+class LabTransformer(Section):
+    """How the lab transformer is built and trained; *length* in tokens, *batch* in rows."""
+
+    vocabulary: Count
+    width: Count
+    layers: Count
+    heads: Count
+    hidden: Count
+    length: Count
+    batch: Count
+    epochs: Count
+    lr: Annotated[float, Field(gt=0)]
+    dropout: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class Lab(Section):
+    """The recipes of the lab checkpoints."""
+
+    transformer: LabTransformer
+
+
+class Release(Section):
+    """What the release is called and how it may be used."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    title: str
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    license: str
+    language: list[str]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int
+    corpora: dict[Id, Corpus]
+    subjects: dict[Id, Subject]
+    tokens: Tokens
+    saes: Annotated[dict[Id, Sae], Field(min_length=1)]
+    training: Training
+    activations: Activations
+    contexts: Contexts
+    explainers: dict[Id, LexicalExplainer]
+    judges: dict[Id, LexicalJudge]
+    scorers: dict[Id, Scorer]
+    release: Release
+    lab: Lab
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        uses: list[tuple[str, str, Mapping[str, Any]]]
+        uses = [(f"subjects.{name}.corpus", subject.corpus, self.corpora) for name, subject in self.subjects.items()]
+        uses += [(f"saes.{name}.subject", sae.subject, self.subjects) for name, sae in self.saes.items()]
+        uses += [(f"scorers.{name}.judge", scorer.judge, self.judges) for name, scorer in self.scorers.items()]
+        for place, name, known in uses:
+            if name not in known:
+                raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known)}")
+        return self
+
+
+def load(file: Path | str | None = None) -> Params:
+    """Read params.yaml (or *file*, or $INTERPLAKE_PARAMS); raise UserError with file, key and what is allowed."""
+    path = Path(file or os.environ.get("INTERPLAKE_PARAMS", FILE))
+    if not path.exists():
+        raise UserError(f"{path}: not found; run this in the project's folder")
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first problems of a pydantic error as one line."""
+    problems = [_problem(detail) for detail in error.errors()]
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def _problem(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    given = "" if isinstance(detail.get("input"), dict) else f" (given: {detail.get('input')!r})"
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key; remove it or correct its name"
+    if kind == "missing":
+        return f"{place}: missing"
+    if "[key]" in detail["loc"]:
+        return f"{place}: an id may hold a-z, 0-9 and single dashes only"
+    if kind == "value_error":
+        return (f"{place}: " if place else "") + str(context["error"])
+    return f"{place}: {detail['msg'].lower()}{given}"

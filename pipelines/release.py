@@ -1,0 +1,134 @@
+"""Stage `release`: the finished tables of all that params name → one dataset folder that `load_dataset` opens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.activations import ACTIVATIONS
+from builders.contexts import CONTEXTS
+from builders.corpus import TOKENS
+from builders.explainers.explanations import EXPLANATIONS
+from builders.failures import FAILURES
+from builders.latents import LATENTS
+from builders.progress import track
+from builders.saes.fidelity import SAES
+from builders.scorers.judgements import JUDGEMENTS, SCORES
+from builders.shards import Shelf, write_parquet
+from builders.subjects import SUBJECTS
+from builders.table import Table
+from builders.vocabulary import VOCABULARY
+from cards import card
+from pipelines.params import Params, TrainedSae, load
+from pipelines.stage import BUILD, folder, run
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config of the release: its table, the stages whose folders hold its rows, and whether their files are kept.
+
+    Files of large tables are copied as they are, so that a later release repeats their bytes; small tables are
+    merged into one file in key order.
+    """
+
+    table: Table
+    stages: tuple[str, ...]
+    copied: bool = False
+
+
+CONFIGS = (
+    Config(SCORES, ("scores",)),
+    Config(EXPLANATIONS, ("explanations",)),
+    Config(LATENTS, ("activations",)),
+    Config(CONTEXTS, ("contexts",), copied=True),
+    Config(JUDGEMENTS, ("scores",), copied=True),
+    Config(ACTIVATIONS, ("activations",), copied=True),
+    Config(TOKENS, ("tokens",), copied=True),
+    Config(VOCABULARY, ("tokens",)),
+    Config(SAES, ("saes",)),
+    Config(SUBJECTS, ("subjects",)),
+    Config(FAILURES, ("contexts", "explanations", "scores")),
+)
+
+
+def folders(params: Params, stage: str) -> list[Path]:
+    """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
+    saes, explainers, scorers = sorted(params.saes), sorted(params.explainers), sorted(params.scorers)
+    ids: dict[str, list[tuple[str, ...]]] = {
+        "subjects": [(name,) for name in sorted(params.subjects)],
+        "tokens": [(name,) for name in sorted(params.subjects)],
+        "saes": [(name,) for name in saes],
+        "activations": [(name,) for name in saes],
+        "contexts": [(name,) for name in saes],
+        "explanations": [(name, explainer) for name in saes for explainer in explainers],
+        "scores": [(name, explainer, scorer) for name in saes for explainer in explainers for scorer in scorers],
+    }
+    return [folder(stage, *some) for some in ids[stage]]
+
+
+def main() -> None:
+    """Assemble the release, write its card, open every config with `datasets`, and only then put it in place."""
+    params = load()
+    staging, final = BUILD / ".release", BUILD / "release"
+    shutil.rmtree(staging, ignore_errors=True)
+    configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
+    copy_weights(params, staging)
+    card.write(staging, configs, [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}], facts(params))
+    with tempfile.TemporaryDirectory() as cache:
+        for config in track(configs, "opening every config"):
+            card.open_once(staging, config, Path(cache))
+    shutil.rmtree(final, ignore_errors=True)
+    staging.rename(final)
+    print(f"release {params.release.version}: {len(configs)} configs in {final}")
+
+
+def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
+    """Write the files of one config; return what they hold, or None where there is no row."""
+    shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
+    target = release / config.table.name
+    sources = [path for shelf in shelves for path in shelf.paths(config.table) if shelf.entries(config.table)[path]["rows"]]
+    if not sources:
+        return None
+    target.mkdir(parents=True)
+    if config.copied:
+        for number, path in enumerate(sources):
+            shutil.copyfile(path, target / f"train-{number:05d}-of-{len(sources):05d}.parquet")
+    else:
+        rows = config.table.sort(pa.concat_tables(pq.read_table(path) for path in sources))
+        write_parquet(target / "train-00000-of-00001.parquet", config.table, config.table.row_groups(rows))
+    return card.Part.of(config.table, sorted(target.iterdir()))
+
+
+def copy_weights(params: Params, release: Path) -> None:
+    """Put the dictionaries that were trained here into the release, in sparsify's format."""
+    for name, spec in sorted(params.saes.items()):
+        if isinstance(spec, TrainedSae):
+            target = release / "weights" / name / spec.hookpoint
+            target.mkdir(parents=True)
+            for path in sorted((folder("saes", name) / spec.hookpoint).iterdir()):
+                shutil.copyfile(path, target / path.name)
+
+
+def facts(params: Params) -> dict[str, object]:
+    """Return what the card says of the params."""
+    spec = params.model_dump()
+    kept = ("seed", "corpora", "tokens", "contexts")
+    engines = sorted({explainer.kind for explainer in params.explainers.values()} | {j.kind for j in params.judges.values()})
+    return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
+
+
+def pipeline_hash(params: Params) -> str:
+    """Return a short hash of the whole of params."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(params.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    run(main)

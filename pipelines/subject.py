@@ -1,0 +1,24 @@
+"""Stage `subject`: a checkpoint, pinned by the hashes of its files."""
+
+from __future__ import annotations
+
+from builders import subjects
+from builders.shards import Shards
+from pipelines.opened import source_of
+from pipelines.params import load
+from pipelines.stage import folder, run
+
+
+def main(name: str) -> None:
+    """Write the row of subject *name*."""
+    subject = load().subjects[name]
+    source = source_of(subject)
+    device = subjects.resolve_device(subject.device)
+    row = subjects.subject_row(name, source, subjects.fetch(source), subject.dtype, device)
+    shards = Shards(folder("subjects", name), {}, {"revision": subject.revision, "dtype": subject.dtype})
+    shards.write(subjects.SUBJECTS, [subjects.SUBJECTS.rows([row])])
+    shards.finish()
+
+
+if __name__ == "__main__":
+    run(main)
