@@ -155,7 +155,8 @@ def dict_array(keys: Ints, values: Ints) -> Callable[[Ints], Ints]:
 
 def quantile_of(windows: Windows, quantiles: int) -> Ints:
     """Return the rank quantile of each window: equal numbers in each, 0 the strongest, none left over."""
-    return windows.rank * quantiles // np.maximum(windows.count, 1)
+    quantile: Ints = windows.rank * quantiles // np.maximum(windows.count, 1)
+    return quantile
 
 
 def _turn(windows: Windows, quantiles: int, draw: Floats) -> Floats:

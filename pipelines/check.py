@@ -52,7 +52,10 @@ def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
     skeleton = subjects.skeleton(source, config)
     for sae, spec in params.saes.items():
         if spec.subject == name:
-            module_at(skeleton, spec.hookpoint)
+            try:
+                module_at(skeleton, spec.hookpoint)
+            except UserError as error:
+                raise UserError(f"saes.{sae}: {error}") from None
             if isinstance(spec, SparsifySae) and spec.path is not None:
                 ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
                 width = capture(skeleton, [spec.hookpoint], ids)[spec.hookpoint].shape[-1]

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from builders.saes.coder import JumpReLU, SparseCoder, TopK
 
+# Up to this width a matrix product over all latents beats gathering the few that fire, in both directions.
+DENSE_WIDTH = 4096
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -55,8 +58,7 @@ class _Trainee(nn.Module):
             values, latents = F.relu(pre).topk(self.recipe.k, dim=1)
             fired = torch.zeros(self.recipe.width, dtype=torch.bool, device=pre.device)
             fired[latents[values > 0]] = True
-            recon = F.embedding_bag(latents, self.w_dec, per_sample_weights=values, mode="sum")
-            return recon + self.b_dec, fired, pre.new_zeros(())
+            return _decode(latents, values, self.w_dec) + self.b_dec, fired, pre.new_zeros(())
         threshold = self.log_threshold.exp()
         gate = _Step.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         codes = _Jump.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # the same
@@ -150,8 +152,15 @@ def _revive(trainee: _Trainee, pre: Tensor, error: Tensor, dead: Tensor) -> Tens
         return error.new_zeros(())
     most = min(error.shape[1] // 2, count)
     values, latents = pre.masked_fill(~dead, -torch.inf).topk(most, dim=1)
-    rebuilt = F.embedding_bag(latents, trainee.w_dec, per_sample_weights=F.relu(values), mode="sum")
+    rebuilt = _decode(latents, F.relu(values), trainee.w_dec)
     return (rebuilt - error).square().sum() * min(1.0, count / (error.shape[1] // 2))
+
+
+def _decode(latents: Tensor, values: Tensor, w_dec: Tensor) -> Tensor:
+    """Return Σ value · direction over each vector's *latents* [n, k], with a dense gradient for the directions."""
+    if len(w_dec) > DENSE_WIDTH:
+        return F.embedding_bag(latents, w_dec, per_sample_weights=values, mode="sum")
+    return values.new_zeros(len(values), len(w_dec)).scatter(1, latents, values) @ w_dec
 
 
 def _coder(trainee: _Trainee, scale: float) -> SparseCoder:
