@@ -91,7 +91,7 @@ class Spills:
             each = np.diff(offsets[low : high + 1])
             columns["latent"].append(np.repeat(np.arange(low, high, dtype=np.int32), each))
             for name in ("row", "position", "value"):
-                columns[name].append(file.get_slice(name)[start:stop])
+                columns[name].append(file.get_slice(name)[start:stop] if start < stop else file.get_tensor(name)[:0])
         return in_order(*(np.concatenate(parts) for parts in columns.values()))
 
 

@@ -109,6 +109,8 @@ def _rows(sae: str, columns: dict[str, Any], firings: Firings, corpus: Corpus, p
 
 def window_activations(latent: Ints, row: Ints, start: Ints, firings: Firings, corpus: Corpus, window: int) -> npt.NDArray[np.float32]:
     """Return the activations [n, window] in windows of which no two of one latent overlap."""
+    if not len(latent):
+        return np.zeros((0, window), dtype=np.float32)
     length = corpus.row_length
     place = (latent * len(corpus.ids) + row) * length + start
     order = np.argsort(place)
@@ -136,6 +138,8 @@ class Examples:
 def by_latent(rows: pa.Table, split: str) -> Iterator[Examples]:
     """Yield the windows of *split* of each latent of the CONTEXTS *rows*, in order."""
     rows = rows.filter(pc.equal(rows["split"], split))
+    if not rows.num_rows:
+        return
     latents = rows["latent"].to_numpy()
     tokens, activations = (_matrix(rows[name]) for name in ("tokens", "activations"))
     activating = pc.equal(rows["kind"], "activating").to_numpy()

@@ -106,27 +106,42 @@ def _read_file(path: Path, column: str) -> Iterator[Document]:
 
 
 def _read_txt(path: Path, column: str) -> Iterator[Document]:
-    yield path.name, path.read_text(encoding="utf-8")
+    try:
+        yield path.name, path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"corpus: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[Document]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield f"{path.name}:{number}", str(json.loads(line)[column])
+                text = json.loads(line)[column]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise UserError(f"corpus: {path}:{number} has no text under {column!r}; set `column` to the field of the text") from error
+            yield f"{path.name}:{number}", _text(text, path, column)
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[Document]:
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"corpus: {path} is no parquet file: {error}") from error
     if column not in file.schema_arrow.names:
         raise UserError(f"corpus: {path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
     number = 0
     for batch in file.iter_batches(columns=[column]):
         for text in batch.column(0).to_pylist():
-            yield f"{path.name}:{number}", text or ""
+            yield f"{path.name}:{number}", _text(text, path, column)
             number += 1
+
+
+def _text(value: object, path: Path, column: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"corpus: {path} holds {type(value).__name__} under {column!r}, not text; set `column` to the field of the text")
+    return value
 
 
 def hub(repo: str, revision: str, split: str, column: str, config: str | None, limit: int) -> Iterator[Document]:
@@ -183,8 +198,8 @@ Encoded = tuple[int, bool, list[int]]  # document, held_out, ids
 
 
 def encode(texts: pa.Table, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
-    """Yield the token ids of each of the DOCUMENTS rows *texts*, without special tokens."""
-    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False)["input_ids"]
+    """Yield the token ids of each of the DOCUMENTS rows *texts*; text that spells a special token stays text."""
+    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     yield from zip(texts["document"].to_pylist(), texts["held_out"].to_pylist(), encoded, strict=True)
 
 
@@ -195,6 +210,8 @@ def pack(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, packing
     """
     bos = [_special(tokenizer.bos_token_id, "tokens.bos is `row`", "BOS")] if packing.bos == "row" else []
     size = packing.length - len(bos)
+    if size < 1:
+        raise UserError(f"tokens.length is {packing.length}, which leaves no room for text beside BOS; raise it")
     streams = _joined(encoded, tokenizer, size) if packing.join else encoded
     for document, held_out, ids in streams:
         for start in range(0, len(ids), size):

@@ -45,7 +45,7 @@ def harvest(model: nn.Module, hookpoint: str, rows: pa.Table, device: str) -> Ha
     ids, text = read_rows(rows, device)
     flow = capture(model, [hookpoint], ids)[hookpoint]
     place, position = torch.nonzero(text, as_tuple=True)
-    numbers = torch.from_numpy(rows["row"].to_numpy()).to(device)
+    numbers = torch.tensor(rows["row"].to_numpy(), device=device)
     return Harvest(place, numbers[place], position, flow[text].float())
 
 

@@ -30,9 +30,10 @@ def base_of(model: nn.Module) -> nn.Module:
 def module_at(model: nn.Module, hookpoint: str) -> nn.Module:
     """Return the module that *hookpoint* names; raise UserError listing what exists where there is none."""
     modules = dict(base_of(model).named_modules())
-    if hookpoint in modules and hookpoint:
+    if hookpoint and hookpoint in modules:
         found: nn.Module = modules[hookpoint]
         return found
+    del modules[""]  # the base model itself
     near = get_close_matches(hookpoint, modules, n=6, cutoff=0.5)
     blocks = [name for name in modules if name.count(".") == 1 and name.rpartition(".")[2].isdigit()]
     raise UserError(
@@ -55,12 +56,13 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             seen[name] = _tensor(output)
-            if len(seen) == len(hookpoints):
+            if len(seen) == len(modules):
                 raise _Enough
 
         return hook
 
-    hooks = [module_at(model, name).register_forward_hook(keep(name)) for name in hookpoints]
+    modules = {name: module_at(model, name) for name in hookpoints}
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         base_of(model)(input_ids=ids, use_cache=False)
     except _Enough:
@@ -68,6 +70,9 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
     finally:
         for handle in hooks:
             handle.remove()
+    silent = [name for name in hookpoints if name not in seen]
+    if silent:
+        raise UserError(f"hookpoint {silent[0]!r} exists, but nothing flows through it; name one that the model calls, such as a block")
     return {name: seen[name] for name in hookpoints}
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from builders.activations import Firings
 from builders.table import Column, Table
+from builders.windows import Corpus
 
 LATENTS = Table(
     name="latents",
@@ -21,7 +22,7 @@ LATENTS = Table(
         Column("status", "string", "alive, rare (fires in too few windows to be explained) or dead (never fires)", categorical=True),
         Column("count", "int64", "tokens on which it fires", unit="tokens", low=0),
         Column("density", "float64", "share of the corpus' tokens on which it fires", low=0, high=1),
-        Column("windows", "int64", "windows in which it fires", unit="windows", low=0),
+        Column("windows", "int64", "whole windows in which it fires", unit="windows", low=0),
         Column("max", "float32", "largest activation", nullable=True, low=0),
         Column("mean", "float32", "mean activation where it fires", nullable=True, low=0),
         Column("top_tokens", "list<string>", "the tokens that carry most of its activation"),
@@ -34,10 +35,10 @@ TOP = 10
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """What the statistics need of the tokens: ids [rows, length], the window length, how many tokens are text."""
+class Scope:
+    """What was read: the token rows, the length of their windows, and how many tokens are text."""
 
-    ids: npt.NDArray[np.int32]
+    corpus: Corpus
     window: int
     tokens: int
 
@@ -47,7 +48,7 @@ def latent_rows(
     low: int,
     high: int,
     firings: Firings,
-    corpus: Corpus,
+    scope: Scope,
     rare_windows: int,
     pieces: npt.NDArray[np.object_],
     effects: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
@@ -62,8 +63,8 @@ def latent_rows(
     total = np.bincount(latent, weights=firings.value, minlength=n).astype(np.float64)
     most = np.zeros(n, dtype=np.float32)
     np.maximum.at(most, latent, firings.value)
-    windows = _windows(latent, firings, corpus, n)
-    tokens, shares = _top_tokens(latent, firings, corpus, total, pieces)
+    windows = _windows(latent, firings, scope, n)
+    tokens, shares = _top_tokens(latent, firings, scope.corpus, total, pieces)
     with np.errstate(invalid="ignore"):
         mean = (total / count).astype(np.float32)
     return LATENTS.build(
@@ -72,7 +73,7 @@ def latent_rows(
             "latent": np.arange(low, high, dtype=np.int32),
             "status": np.where(count == 0, "dead", np.where(windows < rare_windows, "rare", "alive")).tolist(),
             "count": count,
-            "density": count / corpus.tokens,
+            "density": count / scope.tokens,
             "windows": windows,
             "max": pa.array(most, mask=count == 0),
             "mean": pa.array(mean, mask=count == 0),
@@ -84,11 +85,13 @@ def latent_rows(
     )
 
 
-def _windows(latent: npt.NDArray[np.int32], firings: Firings, corpus: Corpus, n: int) -> npt.NDArray[np.int64]:
-    per_row = -(-corpus.ids.shape[1] // corpus.window)
-    place = (latent.astype(np.int64) * len(corpus.ids) + firings.row) * per_row + firings.position // corpus.window
+def _windows(latent: npt.NDArray[np.int32], firings: Firings, scope: Scope, n: int) -> npt.NDArray[np.int64]:
+    """Return in how many whole windows each latent fires, which is how `contexts` counts."""
+    grid = scope.corpus.grid(scope.window)
+    number = grid.number(firings.row.astype(np.int64), firings.position.astype(np.int64))
+    place = latent.astype(np.int64) * grid.total + number
     new = np.concatenate([[True], place[1:] != place[:-1]]) if len(place) else np.zeros(0, dtype=bool)
-    return np.bincount(latent[new], minlength=n)
+    return np.bincount(latent[new & (number >= 0)], minlength=n)
 
 
 def _top_tokens(

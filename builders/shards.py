@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ class Shards:
         before = _load_manifest(folder)
         if before is not None and {name: before.get(name) for name in head} == json.loads(json.dumps(head)):
             self._manifest["shards"] = before["shards"]
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, table: Table, index: int = 0) -> Path:
@@ -190,5 +193,8 @@ def _load_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    manifest: dict[str, Any] = json.loads(path.read_bytes())
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError:  # damaged: the folder counts as not built, and a rerun makes it again
+        return None
     return manifest

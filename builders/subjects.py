@@ -110,7 +110,7 @@ def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
 
 def context_of(config: PretrainedConfig) -> int | None:
     """Return the longest input in tokens, or None where the architecture sets no limit."""
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = None if is_recurrent(config) else getattr(config, "max_position_embeddings", None)
     return int(limit) if limit else None
 
 
@@ -139,13 +139,20 @@ def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
 def load(source: Source, folder: Path, dtype: str, device: str) -> PreTrainedModel:
     """Load the model for reading (no gradients), in the resolved *dtype* on *device*."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), trust_remote_code=source.trust_remote_code, use_safetensors=True
-    )
+    settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
+    except SafetensorError as error:
+        raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
+    model: PreTrainedModel
+    model, found = loaded
+    if found["missing_keys"]:  # random numbers would be studied in their place
+        raise UserError(f"{folder}: weights are missing: {one_of(found['missing_keys'])}; fetch the whole checkpoint")
     model.eval().requires_grad_(requires_grad=False)
     return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
 

@@ -125,13 +125,15 @@ class Table:
     def _validate_column(self, column: Column, values: pa.ChunkedArray) -> None:
         if values.null_count and not column.nullable:
             raise TableError(f"{self.name}.{column.name}: {values.null_count} nulls in a column without nulls")
-        if column.low is None and column.high is None:
-            return
         flat = pc.list_flatten(values) if column.is_list else values
-        bounds = pc.min_max(flat).as_py()
-        least, most = bounds["min"], bounds["max"]
+        if column.is_list and flat.null_count:
+            raise TableError(f"{self.name}.{column.name}: {flat.null_count} nulls inside lists")
         if pa.types.is_floating(flat.type) and pc.any(pc.is_nan(flat)).as_py():
             raise TableError(f"{self.name}.{column.name}: NaN where a number is due; use null for 'no value'")
+        if column.low is None and column.high is None:
+            return
+        bounds = pc.min_max(flat).as_py()
+        least, most = bounds["min"], bounds["max"]
         if least is not None and column.low is not None and least < column.low:
             raise TableError(f"{self.name}.{column.name}: {least} is below {column.low}")
         if most is not None and column.high is not None and most > column.high:
@@ -171,7 +173,7 @@ def _array(table: str, column: Column, value: Any, rows: int) -> pa.Array:
         if isinstance(value, np.ndarray) and column.is_list and value.ndim == 2:
             return list_array(value, column)
         return pa.array(value, column.arrow)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise TableError(f"{table}.{column.name} ({column.dtype}): {error}") from error
 
 

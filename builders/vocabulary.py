@@ -36,16 +36,19 @@ BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int) -> list[bytes]:
     """Return the bytes of each of the *size* token ids, for byte-level, SentencePiece-like and other tokenizers."""
     decoder = _decoder(tokenizer)
-    names = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    known = {token: name for name, token in tokenizer.get_vocab().items()}
+    names = [known.get(token) for token in range(size)]
     convert = _byte_level if "ByteLevel" in decoder else _sentence_piece if "▁" in decoder else None
-    special = set(tokenizer.all_special_tokens)
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}  # written as they are, whatever the alphabet
     pieces = []
     for token, name in enumerate(names):
-        if name is None or name in special or convert is None:
-            pieces.append(str(name if name in special else tokenizer.decode([token])).encode() if name else b"")
+        if name is None:  # an id that the model has but the tokenizer never makes
+            pieces.append(b"")
+        elif name in special or convert is None:
+            pieces.append(str(name if name in special else tokenizer.decode([token])).encode())
         else:
             pieces.append(convert(name))
-    return pieces + [b""] * (size - len(pieces))  # ids that the model has but the tokenizer never makes
+    return pieces
 
 
 def _decoder(tokenizer: PreTrainedTokenizerBase) -> str:

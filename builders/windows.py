@@ -120,10 +120,21 @@ def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
         owner = np.repeat(np.arange(len(starts)), lengths)[at_peak]
         centre = position[at_peak[np.unique(owner, return_index=True)[1]]]
         room = corpus.lengths[row[starts]] - plan.window
-        first = np.clip(centre - (plan.window - plan.window // 4), 0, np.maximum(room, 0))
+        first = np.clip(centre - min(plan.window - plan.window // 4, plan.window - 1), 0, np.maximum(room, 0))
     fits = first + plan.window <= corpus.lengths[row[starts]]
     found = _ranked(latent[starts][fits], row[starts][fits], first[fits], peak[fits])
-    return _without_overlaps(found, plan.window) if plan.centered else found
+    return _with_peaks(_without_overlaps(found, plan.window), firings, corpus, plan.window) if plan.centered else found
+
+
+def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int) -> Windows:
+    """Return the windows ranked anew by the largest activation that each shows."""
+    if not len(windows.latent):
+        return windows
+    at = (firings.latent.astype(np.int64) * len(corpus.ids) + firings.row) * corpus.row_length + firings.position
+    place = (windows.latent * len(corpus.ids) + windows.row) * corpus.row_length + windows.start
+    bounds = np.searchsorted(at, np.stack([place, place + length], axis=1)).reshape(-1)
+    peak = np.maximum.reduceat(np.append(firings.value, 0), bounds)[::2].astype(np.float64)
+    return _ranked(windows.latent, windows.row, windows.start, peak)
 
 
 def _ranked(latent: Ints, row: Ints, start: Ints, peak: Floats) -> Windows:
@@ -181,7 +192,7 @@ def _quantiles(windows: Windows, plan: Plan, draw: Floats) -> Floats:
 
 
 def _mix(windows: Windows, plan: Plan, draw: Floats) -> Floats:
-    strongest = windows.rank < round(plan.train * plan.top_share)
+    strongest = _ranks(windows.latent)[0] < round(plan.train * plan.top_share)
     return np.where(strongest, -1.0, _turn(windows, plan.quantiles, draw))
 
 
@@ -212,7 +223,9 @@ def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, npt.NDArra
     quantile = quantile_of(windows, plan.quantiles)
     test = _first(windows, _turn(windows, plan.quantiles, draw), plan.test)
     again = uniforms(seed + 1, windows.latent, windows.row, windows.start)
-    rest = np.where(test, np.inf, SAMPLERS[plan.sampler](windows, plan, again))
+    left = np.flatnonzero(~test)
+    rest = np.full(len(test), np.inf)
+    rest[left] = SAMPLERS[plan.sampler](windows.take(left), plan, again[left])
     train = _first(windows, rest, plan.train) & ~test
     enough = windows.count >= plan.train + plan.test
     index = np.flatnonzero((test | train) & enough)
@@ -239,6 +252,8 @@ def silent_windows(latents: Ints, touched: Ints, grid: Grid, n: int, seed: int) 
             found.append((latent[done], number[done]))
             short.append(part[~full])
         asking, draws = np.concatenate(short), draws * 4
+    if not found:
+        return latents, latents
     latent = np.concatenate([part for part, _ in found])
     order = np.argsort(latent, kind="stable")
     return latent[order], np.concatenate([number for _, number in found])[order]

@@ -17,6 +17,7 @@ from builders.saes.coder import SparseCoder
 from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY
+from builders.windows import Corpus
 from pipelines.opened import Opened, open_subject
 from pipelines.params import Params, load
 from pipelines.stage import folder, run, shelf
@@ -66,7 +67,8 @@ def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened:
     spills = builder.Spills(paths)
     rows, vocabulary = tokens.read(TOKENS, columns=["ids", "special"]), tokens.read(VOCABULARY)
     text = int(pc.sum(pc.invert(pc.list_flatten(rows["special"]))).as_py())
-    corpus = latents.Corpus(padded(rows, "ids", 0), params.tokens.window, text)
+    lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
+    scope = latents.Scope(Corpus(padded(rows, "ids", 0), lengths), params.tokens.window, text)
     pieces = np.array(vocabulary["piece"].to_pylist(), dtype=object)
     effects = encode.effects(opened.model, coder)
     files = []
@@ -76,7 +78,7 @@ def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened:
             continue
         firings = spills.read(low, high)
         shards.write(builder.ACTIVATIONS, builder.row_groups(name, firings), number)
-        found = latents.latent_rows(name, low, high, firings, corpus, settings.rare_windows, pieces, effects)
+        found = latents.latent_rows(name, low, high, firings, scope, settings.rare_windows, pieces, effects)
         shards.write(latents.LATENTS, [found], number)
     return files
 

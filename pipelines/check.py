@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from builders import subjects
 from builders.errors import UserError
-from builders.hookpoints import capture, module_at
+from builders.hookpoints import module_at
 from builders.saes import sparsify
 from builders.saes.fidelity import require_width
 from pipelines import corpus
@@ -56,8 +54,7 @@ def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
                 module_at(skeleton, spec.hookpoint)
             except UserError as error:
                 raise UserError(f"saes.{sae}: {error}") from None
-            if isinstance(spec, SparsifySae) and spec.path is not None:
-                ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
-                width = capture(skeleton, [spec.hookpoint], ids)[spec.hookpoint].shape[-1]
-                require_width(sparsify.read(Path(spec.path)), sae, spec.hookpoint, width)
+            is_block = spec.hookpoint.rpartition(".")[2].isdigit()  # whose output is the residual stream
+            if isinstance(spec, SparsifySae) and spec.path is not None and is_block:
+                require_width(sparsify.read(Path(spec.path)), sae, spec.hookpoint, int(config.hidden_size))
             yield f"sae {sae}: reads {spec.hookpoint} of {name}"

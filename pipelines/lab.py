@@ -22,7 +22,7 @@ FOLDER = Path("checkpoints/lab-transformer")
 def main() -> None:
     """Train the tokenizer and the model on the documents that are not held out; write both and their card."""
     params = load()
-    recipe = lab.Recipe(seed=params.seed, **params.lab.transformer.model_dump())
+    recipe = lab.Recipe(seed=params.seed, **params.lab.transformer.model_dump(exclude={"held_out"}))
     sides = texts(params)
     tokenizer = lab.train_tokenizer(sides[0]["text"].to_pylist(), recipe)
     rows, held_out = (rows_of(side, tokenizer, recipe.length) for side in sides)
@@ -33,7 +33,7 @@ def main() -> None:
 
 def texts(params: Params) -> tuple[pa.Table, pa.Table]:
     """Return the documents to train on and the held-out ones."""
-    source = corpus.documents(corpus.python_docs(), params.seed, params.corpora["python-docs"].held_out)
+    source = corpus.documents(corpus.python_docs(), params.seed, params.lab.transformer.held_out)
     documents = pa.concat_tables(source)
     return documents.filter(pc.invert(documents["held_out"])), documents.filter(documents["held_out"])
 

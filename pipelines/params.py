@@ -195,6 +195,7 @@ class LabTransformer(Section):
     lr: Annotated[float, Field(gt=0)]
     dropout: Share
     weight_decay: Annotated[float, Field(ge=0)]
+    held_out: Share
 
 
 class Lab(Section):

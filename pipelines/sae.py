@@ -36,8 +36,8 @@ def main(name: str) -> None:
     rows = tokens.read(TOKENS, columns=["row", "ids", "special", "held_out"])
     opened = open_subject(params, spec.subject)
     held_out = rows.filter(rows["held_out"])
-    if not held_out.num_rows:
-        raise UserError(f"corpora.{params.subjects[spec.subject].corpus}: nothing is held out to measure on; raise `held_out`")
+    if held_out.num_rows < 2:  # one row has no spread, hence no standard error
+        raise UserError(f"corpora.{params.subjects[spec.subject].corpus}: fewer than two rows are held out to measure on; raise `held_out`")
     if isinstance(spec, TrainedSae):
         coder = trained(name, params, opened, rows.filter(pc.invert(rows["held_out"])))
     else:

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
+
+# The same examples every time, and no stopwatch: a busy machine is no failure.
+settings.register_profile("house", derandomize=True, deadline=None, database=None)
+settings.load_profile("house")
 
 # Enough text for a tokenizer of 384 ids: repeated words become whole tokens, the rest stays bytes.
 PROSE = [

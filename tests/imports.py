@@ -35,7 +35,14 @@ def imported(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {file for name in names if (file := module_file(name)) and file.name != "__init__.py" or (file and file.stat().st_size > 200)}
+    files = {file for name in names if (file := module_file(name))}
+    return {file for file in files if not _is_docstring(file)}
+
+
+def _is_docstring(path: Path) -> bool:
+    """Return whether a file holds words and no code, as most __init__.py do."""
+    body = ast.parse(path.read_text()).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr)
 
 
 def reached(path: Path) -> set[str]:

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from builders.activations import Firings
 from builders.windows import Corpus, Plan
 
-PLAN = Plan(
-    train=1, test=1, train_random=1, test_random=1, quantiles=2, sampler="quantiles", top_share=0.5, centered=False, window=4
-)
+PLAN = Plan(train=1, test=1, train_random=1, test_random=1, quantiles=2, sampler="quantiles", top_share=0.5, centered=False, window=4)
 SAMPLERS = ("top", "random", "quantiles", "mix")
 Triple = tuple[int, int, int]
 Place = tuple[int, int]  # row, start

@@ -49,7 +49,7 @@ def _find_cues(tokens: Ints, before: Ints, values: npt.NDArray[np.float32], piec
     counted = [_occurrences(kind, values > 0) for kind in kinds]
     while len(found) < settings.cues:
         best = max((_best(left, *counts) for counts in counted), default=None)
-        if best is None or best[1] < settings.least_share * total:
+        if best is None or not best[1] or best[1] < settings.least_share * total:
             break
         _, mass, code, reliability = best
         found.append(_cue(code, size, pieces, mass / total, reliability))

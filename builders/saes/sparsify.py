@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -40,7 +41,7 @@ def write(coder: SparseCoder, folder: Path) -> list[Path]:
     if isinstance(activation, JumpReLU):
         tensors["threshold"] = activation.threshold
     temporary = folder / f".{WEIGHTS}.tmp"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, temporary)
     temporary.replace(folder / WEIGHTS)
     write_atomic(folder / CONFIG, (json.dumps(config, indent=1, sort_keys=True) + "\n").encode())
     return [folder / CONFIG, folder / WEIGHTS]
@@ -54,11 +55,18 @@ def read(folder: Path) -> SparseCoder:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError) as error:
         raise UserError(f"{folder}: damaged or cut short ({error}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder}: {CONFIG} is no object; fetch it again")
     missing = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"} - set(tensors)
     if missing:
         raise UserError(f"{folder / WEIGHTS}: tensors missing: {', '.join(sorted(missing))}")
+    width, d = tensors["encoder.weight"].shape
+    expected = {"encoder.bias": [width], "W_dec": [width, d], "b_dec": [d]}
+    for name, shape in expected.items():
+        if list(tensors[name].shape) != shape:
+            raise UserError(f"{folder / WEIGHTS}: {name} has shape {list(tensors[name].shape)}, not {shape}; fetch it again")
     if config.get("transcode") or config.get("skip_connection"):
         raise UserError(f"{folder}: transcoders and skip connections are not read yet; name an SAE of a residual stream")
     w_enc, b_enc, w_dec, b_dec = (tensors[name].float() for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
@@ -68,7 +76,10 @@ def read(folder: Path) -> SparseCoder:
 def _activation(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Activation:
     name = config.get("activation", "topk")
     if name == "topk":
-        return TopK(int(config["k"]))
+        k = config.get("k")
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"{folder}: {CONFIG} gives k as {k!r}; a TopK SAE needs a whole number above 0")
+        return TopK(k)
     if name == "jumprelu" and "threshold" in tensors:
         return JumpReLU(tensors["threshold"].float())
     raise UserError(f"{folder}: activation {name!r} cannot be read; topk and jumprelu (with a `threshold` tensor) can")

@@ -120,7 +120,7 @@ def train(batches: Iterable[Tensor], total: int, recipe: Recipe, generator: torc
     scale = float((first - first.mean(0)).square().sum(1).mean().sqrt()) / math.sqrt(first.shape[1]) or 1.0
     trainee = _Trainee(recipe, first / scale, generator)
     optimizer = torch.optim.Adam(trainee.parameters(), lr=recipe.lr, betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * (1 - step / max(1, total))))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * max(0.0, 1 - step / max(1, total))))
     idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
     for batch in _chain(first, stream):
         x = batch / scale

@@ -49,7 +49,7 @@ def of_rows(firings: Firings, rows: range) -> Firings:
 
 
 @given(cases())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_firings_in_reading_order_come_out_in_key_order(case: Case) -> None:
     """Firings that come row by row are sorted by latent, with rows and positions of a latent still rising."""
     known = case.firings
@@ -69,7 +69,7 @@ def test_a_slice_of_firings_keeps_their_columns_together() -> None:
 
 
 @given(case=cases(), cut=st.integers(1, 4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_spilled_chunks_merge_to_the_whole(case: Case, cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Chunks of rows spilled and read back, in any ranges of latents, are the firings of all rows in key order."""
     folder = tmp_path_factory.mktemp("spills")
@@ -124,7 +124,7 @@ def test_ranges_are_filled_before_they_are_cut() -> None:
 
 
 @given(cases(), st.integers(1, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_row_groups_cut_no_latent_in_two(case: Case, size: int) -> None:
     """Row groups hold all firings in order, each latent in one of them, and reach their size unless they are the last."""
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +168,7 @@ def _sized(size: int) -> Table:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 20), st.integers(1, 3), st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_vector_is_used_as_often_as_asked(sizes: list[int], buffer: int, passes: int, batch: int) -> None:
     """Shuffled batches are full and hold no vector more than *passes* times; where they fill evenly, each exactly so often."""
     vectors = torch.arange(sum(sizes), dtype=torch.float32)[:, None].split(sizes)
@@ -203,7 +203,9 @@ def tokens(model: PreTrainedModel) -> pa.Table:
     ids = [[0, *rng.integers(2, model.config.vocab_size, length).tolist()] for length in lengths]
     fixed = {"subject": "tiny", "document": 0, "held_out": False, "bytes": 0, "text": ""}
     # Row numbers with gaps, as in a chunk of a larger corpus.
-    return TOKENS.rows([{**fixed, "row": 10 + 3 * n, "ids": row, "special": [True] + [False] * (len(row) - 1)} for n, row in enumerate(ids)])
+    return TOKENS.rows(
+        [{**fixed, "row": 10 + 3 * n, "ids": row, "special": [True] + [False] * (len(row) - 1)} for n, row in enumerate(ids)]
+    )
 
 
 def random_coder(model: PreTrainedModel, kind: str) -> SparseCoder:
@@ -316,7 +318,7 @@ def test_effects_are_the_tokens_that_the_decoder_raises_and_lowers_most(model: P
     raised, lowered = effects(model, coder, chunk=7)
     logits = coder.w_dec @ model.get_output_embeddings().weight.T
     for latent, line in enumerate(logits.tolist()):
-        order = sorted(range(len(line)), key=lambda token, line=line: line[token])
+        order = [token for _, token in sorted(zip(line, range(len(line)), strict=True))]
         assert raised[latent].tolist() == order[::-1][:TOP]
         assert lowered[latent].tolist() == order[:TOP]
 

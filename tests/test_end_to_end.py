@@ -1,0 +1,197 @@
+"""The main job through the real commands: real DVC, real load_dataset, a real checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
+
+from pipelines.release import CONFIGS
+
+STAGES = sorted(
+    [
+        "corpus@topics",
+        "subject@lab",
+        "tokens@lab",
+        f"sae@{SAE}",
+        f"activations@{SAE}",
+        f"contexts@{SAE}",
+        f"explanations@{SAE}-lexical",
+        f"scores@{SAE}-lexical-detection",
+        f"scores@{SAE}-lexical-fuzzing",
+        "release",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project after its first `dvc repro`; tests that change anything copy it."""
+    folder = make_project(tmp_path_factory.mktemp("finished"), small_params())
+    assert repro(folder) == STAGES
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished project, free to be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "project"))
+
+
+def test_every_config_loads(finished: Path, tmp_path: Path) -> None:
+    """Every config of the release opens with load_dataset, map-style and streaming, with exactly its table's features."""
+    release = finished / "build/release"
+
+    for config in CONFIGS:
+        name = config.table.name
+        if not (release / name).exists():
+            assert name == "failures"
+            continue
+        data = load_dataset(str(release), name, split="train", cache_dir=str(tmp_path))
+        streamed = next(iter(load_dataset(str(release), name, split="train", streaming=True)))
+        assert data.features == config.table.features()
+        assert list(streamed) == [column.name for column in config.table.columns]
+
+
+def test_real_explanations_beat_permuted_ones(finished: Path) -> None:
+    """On a trained model, what is said of a latent predicts it better than what is said of another."""
+    scores = pq.read_table(finished / "build/release/scores").to_pandas()
+    medians = scores.groupby(["scorer", "explainer"])["score"].median()
+
+    assert set(scores["n"]) == {20}
+    for scorer in ("detection", "fuzzing"):
+        assert medians[scorer, "lexical"] > medians[scorer, "lexical-permuted"] + 0.05
+        assert medians[scorer, "lexical-permuted"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_train_and_test_share_no_window(finished: Path) -> None:
+    """No latent's training window lies in a place of which a test window holds a token."""
+    contexts = pq.read_table(finished / "build/release/contexts").to_pandas()
+    splits = contexts.groupby(["sae", "latent", "row", "start"])["split"].nunique()
+
+    assert len(contexts)
+    assert splits.max() == 1
+
+
+def test_a_latent_lies_in_one_row_group(finished: Path) -> None:
+    """A filter on one latent touches a single row group of all files of activations."""
+    files = [pq.ParquetFile(path) for path in sorted((finished / "build/release/activations").iterdir())]
+    groups = [file.metadata.row_group(i).column(1).statistics for file in files for i in range(file.num_row_groups)]
+    latents = pq.read_table(finished / "build/release/activations")["latent"].unique().to_pylist()
+
+    for latent in latents:
+        assert sum(group.min <= latent <= group.max for group in groups) == 1
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    """Nothing runs where nothing has changed."""
+    assert repro(project) == []
+
+
+def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
+    """An SAE added to params.yaml costs its own stages and the release, whatever its place in the file."""
+    params = small_params()
+    params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
+    write_params(project, params)
+
+    assert repro(project) == sorted([stage.replace(SAE, "another") for stage in STAGES if SAE in stage] + ["release"])
+    saes = pq.read_table(project / "build/release/saes")["sae"].to_pylist()
+    assert saes == ["another", SAE]
+
+
+def test_a_removed_sae_leaves_the_release(project: Path) -> None:
+    """The release is made of what params name, not of what lies in the build folder."""
+    params = small_params()
+    params["saes"] = {"other": {**sae(32), "hookpoint": "layers.2"}}
+    params["scorers"] = {"detection": params["scorers"]["detection"]}
+    write_params(project, params)
+
+    repro(project)
+
+    assert (project / "build/saes" / SAE).exists()
+    assert set(pq.read_table(project / "build/release/latents")["sae"].to_pylist()) == {"other"}
+
+
+def test_words_on_the_card_run_only_the_release(project: Path) -> None:
+    """Another word in a card's template makes the release anew and nothing else."""
+    template = project / "cards/templates/release.md.j2"
+    template.write_text(template.read_text() + "\nOne more sentence.\n")
+
+    assert repro(project) == ["release"]
+    assert (project / "build/release/README.md").read_text().endswith("One more sentence.\n")
+
+
+def test_a_killed_run_ends_in_the_same_release(project: Path) -> None:
+    """A kill -9 in the middle of `activations`, then repro: every byte of the release is as if nothing had happened."""
+    undisturbed = digests(project / "build/release")
+    shutil.rmtree(project / "build/release")
+    activations = project / "build/activations" / SAE
+    shutil.rmtree(activations)
+    shutil.rmtree(project / ".dvc/cache")
+
+    left = _kill_at_third_spill(project, activations)
+
+    assert any(name.startswith("spill-") for name in left)
+    assert not any(name.startswith("latents-") for name in left)
+    assert f"activations@{SAE}" in repro(project)
+    assert digests(project / "build/release") == undisturbed
+
+
+def _kill_at_third_spill(project: Path, activations: Path) -> list[str]:
+    """Start `dvc repro`, kill its whole process group once three spills are there, and return what is left."""
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=project, env=environment(), start_new_session=True)
+    tick = threading.Event()
+    while not (activations / "spill-00002.safetensors").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        tick.wait(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return sorted(path.name for path in activations.iterdir())
+
+
+def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
+    """Whatever meets a damaged shard names it in one line, and repro puts the same bytes back."""
+    shard = project / "build/activations" / SAE / "activations-00000.parquet"
+    whole = digests(project / "build")
+    shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
+
+    ended = run(project, "pipelines.contexts", SAE)
+
+    assert ended.returncode == 2
+    said = f"build/activations/{SAE}/{shard.name}: damaged or missing (its checksum is not the manifest's); heal it with `make repro`"
+    assert ended.stderr == f"error: {said}\n"
+    repro(project)
+    assert digests(project / "build") == whole
+
+
+def test_other_words_beside_the_same_weights_stop_at_the_subject(project: Path) -> None:
+    """A change among the checkpoints is looked at, and goes no further where no weight, config or tokenizer changed."""
+    readme = project / "checkpoints/lab-transformer/README.md"
+    readme.write_text("Other words, same weights.\n")
+    assert repro(project) == ["subject@lab"]
+
+
+def test_a_checkpoint_that_nobody_here_trained(tmp_path: Path) -> None:
+    """A published TinyStories Llama with a 512-token vocabulary goes through by params alone."""
+    real = os.environ.get("INTERPLAKE_REAL_CHECKPOINTS")
+    if not real:
+        pytest.skip("INTERPLAKE_REAL_CHECKPOINTS does not name a folder of checkpoints")
+    params = small_params()
+    params["subjects"] = {"lab": {"path": str(Path(real) / "stories260k"), "corpus": "topics"}}
+    project = make_project(tmp_path, params)
+
+    assert repro(project) == STAGES
+
+    subject = pq.read_table(project / "build/release/subjects").to_pylist()[0]
+    scores = pq.read_table(project / "build/release/scores").to_pandas()
+    assert (subject["architecture"], subject["vocabulary"], subject["source"]) == ("LlamaForCausalLM", 512, "stories260k")
+    assert scores[scores["explainer"] == "lexical"]["score"].median() > 0.55

@@ -1,0 +1,78 @@
+"""Where things live and which way they import."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from imports import ROOT, imported, reached
+
+from cards.render import render
+from pipelines.docs import datasets_page, with_results
+from pipelines.params import load
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+LAYERS = {"builders": 0, "checkpoints": 1, "cards": 1, "pipelines": 2}
+# They speak to people and decide no byte of any output.
+NOT_DEPENDED_ON = {"builders/errors.py", "builders/progress.py"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_all_that_it_imports(stage: str) -> None:
+    """The modules among a stage's deps are those that its code reaches, no more and no fewer."""
+    body = STAGES[stage].get("do", STAGES[stage])
+    listed = {dep for dep in body["deps"] if dep.endswith(".py")}
+
+    assert listed == reached(ROOT / f"pipelines/{stage}.py") - NOT_DEPENDED_ON
+
+
+def test_imports_run_down_only() -> None:
+    """No room imports one above it."""
+    for room, layer in LAYERS.items():
+        for path in (ROOT / room).rglob("*.py"):
+            for other in imported(path):
+                target = other.relative_to(ROOT).parts[0]
+                assert LAYERS[target] < layer or target == room, f"{path} imports {other}"
+
+
+def test_the_datasets_page_is_fresh() -> None:
+    """docs/datasets.md is what the tables say today; `make docs` writes it."""
+    assert (ROOT / "docs/datasets.md").read_text() == datasets_page()
+
+
+def test_the_readme_shows_the_recorded_results() -> None:
+    """README's results are those of docs/results.json, which `make docs` takes from a release."""
+    readme = (ROOT / "README.md").read_text()
+
+    assert with_results(readme, (ROOT / "docs/results.json").read_text()) == readme
+    assert "| detection | lexical |" in readme
+
+
+def test_the_lab_card_tells_of_the_checkpoint_here() -> None:
+    """The lab checkpoint's card states all three losses, and the model's is well below the counting models'."""
+    words = (ROOT / "checkpoints/lab-transformer/README.md").read_text()
+    losses = [float(number) for number in re.findall(r"\| \**(\d\.\d{3})", words)]
+
+    assert len(losses) == 3
+    assert losses[2] < losses[1] - 0.5 < losses[0] - 0.5
+
+
+def test_the_lab_checkpoint_is_small() -> None:
+    """The lab checkpoint's weights are safetensors of at most four megabytes."""
+    weights = list((ROOT / "checkpoints/lab-transformer").glob("*.safetensors"))
+
+    assert len(weights) == 1
+    assert weights[0].stat().st_size <= 4_000_000
+
+
+def test_a_template_with_a_missing_name_is_an_error() -> None:
+    """A card never has a gap where a figure should be."""
+    with pytest.raises(Exception, match="is undefined"):
+        render("lab.md.j2", {})
+
+
+def test_params_of_this_repository_load() -> None:
+    """The params.yaml that ships is valid."""
+    assert "lab-transformer" in load(Path(ROOT / "params.yaml")).subjects
