@@ -156,7 +156,7 @@ def hub(repo: str, revision: str, split: str, column: str, config: str | None, l
         for number, record in enumerate(stream.take(limit)):
             if column not in record:
                 raise UserError(f"corpus: {repo} has no column {column!r}; it has {', '.join(record)}")
-            yield f"{repo}:{number}", str(record[column])
+            yield f"{repo}:{number}", _text(record[column], Path(repo), column)
     except (OSError, ValueError) as error:  # datasets' own errors derive from these two
         raise UserError(f"corpus: cannot stream {repo}@{revision}: {str(error).splitlines()[0]}; offline, use `source: files`") from error
 

@@ -195,3 +195,18 @@ def test_a_checkpoint_that_nobody_here_trained(tmp_path: Path) -> None:
     scores = pq.read_table(project / "build/release/scores").to_pandas()
     assert (subject["architecture"], subject["vocabulary"], subject["source"]) == ("LlamaForCausalLM", 512, "stories260k")
     assert scores[scores["explainer"] == "lexical"]["score"].median() > 0.55
+
+
+def test_show_prints_a_latent(finished: Path) -> None:
+    """`interplake show` prints explanation, scores and contexts of a latent, and names what does not exist."""
+    scores = pq.read_table(finished / "build/release/scores").to_pylist()
+    latent = str(scores[0]["latent"])
+
+    shown = run(finished, "pipelines", "show", SAE, latent)
+    unknown = run(finished, "pipelines", "show", "nobody", latent)
+    beyond = run(finished, "pipelines", "show", SAE, "64")
+
+    assert shown.returncode == 0
+    assert all(words in shown.stdout for words in ("lexical: Fires on", "detection", "activating windows, split test"))
+    assert (unknown.returncode, unknown.stderr) == (2, "error: no SAE 'nobody' in this release; it has topk\n")
+    assert (beyond.returncode, beyond.stderr) == (2, "error: topk has latents 0 to 63, not 64\n")

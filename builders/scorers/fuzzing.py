@@ -19,15 +19,16 @@ THRESHOLD = 0.3
 
 def trials(examples: Examples, special: npt.NDArray[np.bool_], seed: int) -> Trials:
     """Return every test window with its marks; *special* says which token ids are special, which are never marked."""
-    positive = np.flatnonzero(examples.activating)
+    positive, negative = np.flatnonzero(examples.activating), np.flatnonzero(~examples.activating)
     marks = examples.activations >= THRESHOLD * examples.activations.max(axis=1, keepdims=True)
     lenders = positive[np.argsort(uniforms(seed, examples.latent, positive))]
+    special_here = special[examples.tokens]
     status = ["ok"] * len(examples.number)
-    for turn, negative in enumerate(np.flatnonzero(~examples.activating)):
+    marks[negative] = marks[np.resize(lenders, len(negative))]
+    for turn in np.flatnonzero((marks & special_here)[negative].any(axis=1)):  # few: windows that hold a special token
+        window = negative[turn]
         lent = marks[np.roll(lenders, -turn)]
-        fits = np.flatnonzero(~(lent & special[examples.tokens[negative]]).any(axis=1))
-        if len(fits):
-            marks[negative] = lent[fits[0]]
-        else:
-            marks[negative], status[negative] = False, "no marks fit"
+        fits = np.flatnonzero(~(lent & special_here[window]).any(axis=1))
+        marks[window] = lent[fits[0]] if len(fits) else False
+        status[window] = "ok" if len(fits) else "no marks fit"
     return Trials(examples.latent, examples.number, examples.activating, examples.tokens, marks, status)

@@ -1,0 +1,5 @@
+"""`python -m pipelines` is `interplake`."""
+
+from pipelines.cli import main
+
+main()
