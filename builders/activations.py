@@ -1,7 +1,8 @@
 """Subject × SAE × tokens → every non-zero activation, sparse from the encoder to the disk: the `activations` config.
 
 Rows are read chunk by chunk; each chunk's code is spilled to disk in order of latent, and the spills are merged one
-range of latents at a time, so memory grows with neither the tokens nor the width. Both steps resume shard by shard.
+range of latents at a time. Of the tokens only the ids stay in memory, of the activations one chunk or one range (a
+latent that fires more often than a range may hold is a range of its own). Both steps resume shard by shard.
 """
 
 from __future__ import annotations

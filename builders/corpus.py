@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builders.errors import UserError
+from builders.errors import UserError, first_line
 from builders.progress import track
 from builders.seeds import seed_of
 from builders.table import Column, Table
@@ -32,7 +32,7 @@ DOCUMENTS = Table(
         Column("document", "int64", "position of the document in its source", low=0),
         Column("name", "string", "what the source calls it: a module, a file, a row"),
         Column("text", "string", "the document"),
-        Column("held_out", "bool", "kept away from everything that is trained here (the lab model, the SAEs)"),
+        Column("held_out", "bool", "kept away from the SAEs that are trained here (and, at the default share, from the lab model)"),
     ),
     row_group=1_000,
 )
@@ -45,7 +45,7 @@ TOKENS = Table(
         Column("subject", "string", "the language model whose tokenizer made the ids", categorical=True),
         Column("row", "int32", "position of the row", low=0),
         Column("document", "int64", "the document of its first token", low=0),
-        Column("held_out", "bool", "kept away from everything that is trained here (the lab model, the SAEs)"),
+        Column("held_out", "bool", "kept away from the SAEs that are trained here (and, at the default share, from the lab model)"),
         Column("ids", "list<int32>", "token ids", low=0),
         Column("special", "list<bool>", "which ids are special tokens (BOS, EOS, …); their activations are left out"),
         Column("bytes", "int32", "bytes of text the row covers", unit="bytes", low=0),
@@ -55,6 +55,7 @@ TOKENS = Table(
 )
 
 Document = tuple[str, str]  # name, text
+LONG = 20_000
 
 
 def python_docs() -> Iterator[Document]:
@@ -107,17 +108,28 @@ def _read_file(path: Path, column: str) -> Iterator[Document]:
 
 def _read_txt(path: Path, column: str) -> Iterator[Document]:
     try:
-        yield path.name, path.read_text(encoding="utf-8")
+        yield from _parts(path.name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"corpus: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
+def _parts(name: str, text: str) -> Iterator[Document]:
+    """Cut a long text at blank lines into documents of at least LONG characters: one large file can be split too."""
+    start = number = 0
+    while len(text) - start > 2 * LONG and (cut := text.find("\n\n", start + LONG)) > 0:
+        yield f"{name}#{number}", text[start:cut]
+        start, number = cut + 2, number + 1
+    yield (f"{name}#{number}" if number else name), text[start:]
+
+
 def _read_jsonl(path: Path, column: str) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 text = json.loads(line)[column]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"corpus: {path}:{number} has no text under {column!r}; set `column` to the field of the text") from error
             yield f"{path.name}:{number}", _text(text, path, column)
 
@@ -158,17 +170,17 @@ def hub(repo: str, revision: str, split: str, column: str, config: str | None, l
                 raise UserError(f"corpus: {repo} has no column {column!r}; it has {', '.join(record)}")
             yield f"{repo}:{number}", _text(record[column], Path(repo), column)
     except (OSError, ValueError) as error:  # datasets' own errors derive from these two
-        raise UserError(f"corpus: cannot stream {repo}@{revision}: {str(error).splitlines()[0]}; offline, use `source: files`") from error
+        raise UserError(f"corpus: cannot stream {repo}@{revision}: {first_line(error)}; offline, use `source: files`") from error
 
 
-def documents(source: Iterator[Document], seed: int, held_out_share: float) -> Iterator[pa.Table]:
+def documents(source: Iterator[Document], held_out_share: float) -> Iterator[pa.Table]:
     """Yield the DOCUMENTS rows of *source*, a thousand at a time; raise UserError if there is no text at all."""
     batch: list[dict[str, Any]] = []
     number = characters = 0
     for name, text in track(source, "reading the corpus"):
         characters += len(text.strip())
-        # By name, so that a document keeps its side when others come or go.
-        held_out = seed_of(seed, "held_out", name) / 2**63 < held_out_share
+        # By name alone: a document keeps its side when others come or go, and whatever the seed of the run.
+        held_out = seed_of(0, "held_out", name) / 2**63 < held_out_share
         batch.append({"document": number, "name": name, "text": text, "held_out": held_out})
         number += 1
         if len(batch) == DOCUMENTS.row_group:

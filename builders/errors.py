@@ -10,3 +10,8 @@ def one_of(names: object, limit: int = 12) -> str:
     listed = sorted(str(name) for name in names)  # type: ignore[attr-defined]  # any iterable of names
     more = f" … ({len(listed) - limit} more)" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what *error* says, or its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

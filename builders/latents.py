@@ -19,7 +19,7 @@ LATENTS = Table(
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
-        Column("status", "string", "alive, rare (fires in too few windows to be explained) or dead (never fires)", categorical=True),
+        Column("status", "string", "alive, rare (fires in fewer windows than params call rare) or dead (never fires)", categorical=True),
         Column("count", "int64", "tokens on which it fires", unit="tokens", low=0),
         Column("density", "float64", "share of the corpus' tokens on which it fires", low=0, high=1),
         Column("windows", "int64", "whole windows in which it fires", unit="windows", low=0),
@@ -27,7 +27,11 @@ LATENTS = Table(
         Column("mean", "float32", "mean activation where it fires", nullable=True, low=0),
         Column("top_tokens", "list<string>", "the tokens that carry most of its activation"),
         Column("top_shares", "list<float32>", "the share of its activation on each of top_tokens", low=0, high=1),
-        Column("promotes", "list<string>", "tokens whose logit its decoder direction raises most, read directly by the unembedding"),
+        Column(
+            "promotes",
+            "list<string>",
+            "tokens whose logit its direction raises most, read by the unembedding without the final norm",
+        ),
         Column("suppresses", "list<string>", "tokens whose logit it lowers most"),
     ),
 )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ def file_sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_sha256() -> str:
+    """Return a hash of the builders and stages that this process has loaded, by name and source."""
+    room = Path(__file__).resolve().parents[1]
+    names = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
+    files = {path for name in names if room in (path := Path(name).resolve()).parents}
+    mine = sorted(path for path in files if path.relative_to(room).parts[0] in ("builders", "pipelines"))
+    whole = hashlib.sha256()
+    for path in mine:
+        whole.update(f"{path.relative_to(room)} {file_sha256(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -82,13 +95,16 @@ def _encoding(element: str) -> str | None:
 class Shards:
     """A stage's output folder: parquet shards and the manifest that says which of them are done, from what.
 
-    A folder made from other inputs or params is emptied first, so nothing stale survives in it.
+    A folder that a crash left unfinished is resumed if its inputs, params and code are the same; any other is
+    emptied first, so that nothing stale survives in it.
     """
 
     def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> None:
         self.folder = folder
         head = {"format": FORMAT, "inputs": dict(inputs), "params": dict(params)}
-        self._manifest: dict[str, Any] = {**head, "shards": {}, "complete": False}
+        # The code is in the manifest only while the work goes on: once done, equal rows shall be equal bytes.
+        head = {**head, "code": code_sha256(), "complete": False}
+        self._manifest: dict[str, Any] = {**head, "shards": {}}
         before = _load_manifest(folder)
         if before is not None and {name: before.get(name) for name in head} == json.loads(json.dumps(head)):
             self._manifest["shards"] = before["shards"]
@@ -132,6 +148,7 @@ class Shards:
             elif path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
         self._manifest.update(shards=shards, complete=True)
+        self._manifest.pop("code", None)
         self._save()
 
     def _is_whole(self, path: Path) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builders.errors import UserError, one_of
+from builders.errors import UserError, first_line, one_of
 from builders.shards import file_sha256
 from builders.table import Column, Table
 
@@ -37,6 +37,7 @@ SUBJECTS = Table(
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 KEPT = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+CODE = ("*.py",)
 RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent")
 
 
@@ -78,10 +79,15 @@ def _snapshot(source: Source) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source.repo), revision=source.revision, allow_patterns=list(KEPT)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot fetch {source.repo}@{source.revision}: {said}; offline, set `path` to a local copy") from error
+        return Path(
+            snapshot_download(
+                str(source.repo), revision=source.revision, allow_patterns=[*KEPT, *(CODE if source.trust_remote_code else ())]
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise UserError(
+            f"cannot fetch {source.repo}@{source.revision}: {first_line(error)}; offline, set `path` to a local copy"
+        ) from error
 
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
@@ -91,8 +97,7 @@ def config_of(source: Source, folder: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: {said}; code from a repository runs only with `trust_remote_code: true`") from error
+        raise UserError(f"{folder}: {first_line(error)}; code from a repository runs only with `trust_remote_code: true`") from error
     return config
 
 
@@ -103,7 +108,7 @@ def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
-        raise UserError(f"{folder}: no tokenizer that loads: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}") from error
     tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing
     return tokenizer
 
@@ -120,12 +125,18 @@ def is_recurrent(config: PretrainedConfig) -> bool:
 
 
 def resolve_device(device: str) -> str:
-    """Return the device that *device* stands for: `auto` is CUDA where there is one, else the CPU."""
+    """Return the device that *device* stands for: `auto` is CUDA where there is one, else the CPU.
+
+    Raises UserError where this machine has no such device.
+    """
     import torch
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.split(":")[0], True):
+        raise UserError(f"device {device!r} is not there on this machine; set it to `auto` or `cpu`")
+    return device
 
 
 def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
@@ -170,7 +181,8 @@ def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
 def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: str) -> dict[str, Any]:
     """Return the SUBJECTS row of a checkpoint."""
     config = config_of(source, folder)
-    names = sorted(f for pattern in KEPT for f in folder.glob(pattern))
+    text = config.get_text_config()  # of a model that also sees or hears, the part that reads
+    names = sorted(f for pattern in (*KEPT, *(CODE if source.trust_remote_code else ())) for f in folder.glob(pattern))
     return {
         "subject": subject,
         "source": source.label,
@@ -178,10 +190,10 @@ def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: 
         "files": [f"{file.name} {file_sha256(file)}" for file in names],
         "architecture": (config.architectures or [type(config).__name__])[0],
         "recurrent": is_recurrent(config),
-        "layers": int(config.num_hidden_layers),
-        "width": int(config.hidden_size),
-        "vocabulary": int(config.vocab_size),
-        "context": context_of(config),
+        "layers": int(text.num_hidden_layers),
+        "width": int(text.hidden_size),
+        "vocabulary": int(text.vocab_size),
+        "context": context_of(text),
         "tokenizer": type(tokenizer_of(source, folder)).__name__,
         "dtype": resolve_dtype(dtype, device, config),
         "device": device,

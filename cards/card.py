@@ -19,6 +19,7 @@ from cards import charts, summary
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
+READ = ("scores", "latents", "explanations", "saes", "subjects", "failures")
 PACKAGES = ("datasets", "pyarrow", "torch", "transformers")
 
 
@@ -78,12 +79,12 @@ def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> None:
     """Write README.md, figures/ and metrics.json of *release* from its own tables."""
-    tables = {part.table.name: part for part in parts}
-    read = {name: _read(release, name) for name in ("scores", "latents", "explanations", "saes", "subjects")}
-    failures = _read(release, "failures") if "failures" in tables else pa.table({})
+    names = [*(part.table for part in parts), *absent]
+    read = {table.name: _read(release, table) for table in names if table.name in READ}
     found = results(read)
     (release / "figures").mkdir()
-    charts.score_chart(read["scores"], release / "figures/scores.png")
+    if read["scores"].num_rows:
+        charts.score_chart(read["scores"], release / "figures/scores.png")
     charts.density_chart(read["latents"], release / "figures/density.png")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     words = {
@@ -94,7 +95,8 @@ def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: 
         "subjects": read["subjects"].to_pylist(),
         "dictionaries": found["dictionaries"],
         "results": render("results.md.j2", found),
-        "failures": summary.failure_summary(failures),
+        "failures": summary.failure_summary(read["failures"]),
+        "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -110,8 +112,8 @@ def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
     return {"scores": summary.score_summary(read["scores"]), "dictionaries": saes}
 
 
-def _read(release: Path, name: str) -> pa.Table:
-    return pa.concat_tables(pq.read_table(path) for path in sorted((release / name).glob("*.parquet")))
+def _read(release: Path, table: Table) -> pa.Table:
+    return pa.concat_tables([table.empty(), *(pq.read_table(path) for path in sorted((release / table.name).glob("*.parquet")))])
 
 
 def open_once(release: Path, part: Part, cache: Path) -> None:

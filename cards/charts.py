@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 WIDTH, HEIGHT, SCALE = 320, 190, 2
+POWERS = alt.Axis(format="~e", tickCount=7)
 REAL, BASELINE = "#2b6cb0", "#b0b7c3"
 
 
@@ -56,7 +57,12 @@ def density_chart(latents: pa.Table, path: Path) -> None:
         alt.Chart(alt.Data(values=records), width=2 * WIDTH, height=HEIGHT)
         .mark_line(interpolate="step")
         .encode(
-            x=alt.X("density:Q", title="share of tokens on which a latent fires", scale=alt.Scale(type="log")),
+            x=alt.X(
+                "density:Q",
+                title="share of tokens on which a latent fires",
+                scale=alt.Scale(type="log"),
+                axis=POWERS,
+            ),
             y=alt.Y("latents:Q", title="latents"),
             color=alt.Color("sae:N", title="dictionary"),
         )

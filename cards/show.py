@@ -31,7 +31,7 @@ def show_latent(release: Path, sae: str, latent: int, most: int) -> None:
     console.print(_scores(_read(release, "scores", mine).to_pylist()))
     contexts = _read(release, "contexts", mine).to_pylist()
     if not contexts:
-        reasons = _read(release, "failures", mine).to_pylist() if (release / "failures").exists() else []
+        reasons = _read(release, "failures", mine).to_pylist()
         console.print("no contexts: " + "; ".join(row["reason"] for row in reasons))
         return
     pieces = _pieces(release, dictionaries[sae]["subject"])
@@ -43,7 +43,8 @@ def show_latent(release: Path, sae: str, latent: int, most: int) -> None:
 
 
 def _read(release: Path, name: str, filters: Any = None) -> pa.Table:
-    return pa.concat_tables(pq.read_table(path, filters=filters) for path in sorted((release / name).glob("*.parquet")))
+    parts = [pq.read_table(path, filters=filters) for path in sorted((release / name).glob("*.parquet"))]
+    return pa.concat_tables(parts) if parts else pa.table({})  # a config without rows is not in the release
 
 
 def _heading(row: dict[str, Any]) -> Text:

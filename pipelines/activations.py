@@ -38,8 +38,8 @@ def main(name: str) -> None:
     spills = spilled(name, params, shards, opened, coder, rows)
     files = merged(name, params, shards, spills, opened, coder, tokens)
     seed = seed_of(params.seed, "self test", name)
-    worst = encode.self_test(opened.model, coder, spec.hookpoint, rows, files, settings.self_test, seed, opened.device)
-    print(f"{name}: {settings.self_test} stored activations recomputed; largest difference {worst:.1e} of the largest")
+    count, worst = encode.self_test(opened.model, coder, spec.hookpoint, rows, files, settings.self_test, seed, opened.device)
+    print(f"{name}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
     for spill in spills:
         spill.unlink()
     shards.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 from builders import corpus
@@ -23,8 +24,8 @@ def main(name: str) -> None:
     """Write the documents of corpus *name*."""
     params = load()
     spec = params.corpora[name]
-    shards = Shards(folder("corpora", name), {}, {"seed": params.seed, **spec.model_dump()})
-    shards.write(corpus.DOCUMENTS, corpus.documents(source(spec), params.seed, spec.held_out))
+    shards = Shards(folder("corpora", name), {"python": platform.python_version()}, spec.model_dump())
+    shards.write(corpus.DOCUMENTS, corpus.documents(source(spec), spec.held_out))
     shards.finish()
 
 

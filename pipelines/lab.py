@@ -33,7 +33,7 @@ def main() -> None:
 
 def texts(params: Params) -> tuple[pa.Table, pa.Table]:
     """Return the documents to train on and the held-out ones."""
-    source = corpus.documents(corpus.python_docs(), params.seed, params.lab.transformer.held_out)
+    source = corpus.documents(corpus.python_docs(), params.lab.transformer.held_out)
     documents = pa.concat_tables(source)
     return documents.filter(pc.invert(documents["held_out"])), documents.filter(documents["held_out"])
 
@@ -53,7 +53,7 @@ def write_card(recipe: lab.Recipe, sides: tuple[pa.Table, pa.Table]) -> None:
         "held_out_tokens": tokens,
         "loss": mean,
         "loss_se": se,
-        "training_loss": lab.mean_loss(model, rows[: len(held_out)])[0],
+        "training_loss": lab.mean_loss(model, rows[:: max(1, len(rows) // len(held_out))])[0],
         "baselines": lab.baselines(rows, held_out, recipe.vocabulary),
         "bytes_per_token": sum(len(text.encode()) for text in sides[1]["text"].to_pylist()) / tokens,
     }

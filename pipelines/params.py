@@ -103,6 +103,12 @@ class TrainedSae(Section):
     width: Count
     k: Count
 
+    @model_validator(mode="after")
+    def _k_fits(self) -> TrainedSae:
+        if self.k > self.width:
+            raise ValueError(f"`k` ({self.k}) is larger than `width` ({self.width})")
+        return self
+
 
 class SparsifySae(Section):
     """An SAE in sparsify's format: a local folder, or one hookpoint's folder of a Hub repository at a pinned commit."""
@@ -127,7 +133,7 @@ Sae = Annotated[TrainedSae | SparsifySae, Field(discriminator="source")]
 
 
 class Training(Section):
-    """What all SAE trainings share; *batch*, *buffer* and *dead_after* are in tokens."""
+    """What all SAE trainings share (*batch*, *buffer*, *dead_after* in tokens) and on how many rows SAEs are measured."""
 
     batch: Count
     buffer: Count
@@ -135,6 +141,7 @@ class Training(Section):
     lr: Annotated[float, Field(gt=0)]
     dead_after: Count
     batch_rows: Count
+    measured_rows: Annotated[int, Field(ge=2)]
 
 
 class Activations(Section):
@@ -237,6 +244,9 @@ class Params(Section):
         uses = [(f"subjects.{name}.corpus", subject.corpus, self.corpora) for name, subject in self.subjects.items()]
         uses += [(f"saes.{name}.subject", sae.subject, self.subjects) for name, sae in self.saes.items()]
         uses += [(f"scorers.{name}.judge", scorer.judge, self.judges) for name, scorer in self.scorers.items()]
+        for name in self.explainers:
+            if name.endswith("-permuted"):
+                raise ValueError(f"explainers.{name}: `-permuted` is how baselines are called; choose another id")
         for place, name, known in uses:
             if name not in known:
                 raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known)}")
@@ -246,7 +256,7 @@ class Params(Section):
 def load(file: Path | str | None = None) -> Params:
     """Read params.yaml (or *file*, or $INTERPLAKE_PARAMS); raise UserError with file, key and what is allowed."""
     path = Path(file or os.environ.get("INTERPLAKE_PARAMS", FILE))
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path}: not found; run this in the project's folder")
     try:
         return Params.model_validate(yaml.safe_load(path.read_text()))

@@ -6,20 +6,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from builders.corpus import TOKENS
-from builders.errors import UserError
+from builders.errors import UserError, first_line
 from builders.harvest import harvest, row_batches, shuffled
 from builders.progress import track
 from builders.saes import sparsify
 from builders.saes.coder import SparseCoder, TopK
 from builders.saes.fidelity import SAES, fidelity, require_width
 from builders.saes.train import Recipe, train
-from builders.seeds import seed_of
+from builders.seeds import seed_of, uniforms
 from builders.shards import Shards, file_sha256
 from pipelines.opened import Opened, open_subject
 from pipelines.params import Params, SparsifySae, TrainedSae, load
@@ -38,18 +39,28 @@ def main(name: str) -> None:
     held_out = rows.filter(rows["held_out"])
     if held_out.num_rows < 2:  # one row has no spread, hence no standard error
         raise UserError(f"corpora.{params.subjects[spec.subject].corpus}: fewer than two rows are held out to measure on; raise `held_out`")
+    target = folder("saes", name) / spec.hookpoint
     if isinstance(spec, TrainedSae):
         coder = trained(name, params, opened, rows.filter(pc.invert(rows["held_out"])))
+        sparsify.write(coder.to("cpu"), target)
     else:
         coder = sparsify.read(fetched(spec)).to(opened.device)
+        sparsify.copy(fetched(spec), target)
     width = harvest(opened.model, spec.hookpoint, rows.slice(0, 1), opened.device).vectors.shape[1]
     require_width(coder, name, spec.hookpoint, width)
-    files = sparsify.write(coder.to("cpu"), folder("saes", name) / spec.hookpoint)
+    files = [target / sparsify.CONFIG, target / sparsify.WEIGHTS]
     for file in files:
         shards.enter(file)
+    held_out = held_out.take(measured_rows(name, params, held_out.num_rows))
     measured = fidelity(opened.model, spec.hookpoint, coder, held_out, params.training.batch_rows, opened.device)
     shards.write(SAES, [SAES.rows([{**described(name, params, coder, files[1]), **measured}])])
     shards.finish()
+
+
+def measured_rows(name: str, params: Params, rows: int) -> pa.Array:
+    """Return which of the held-out rows are measured: all, or as many as params say, drawn by address."""
+    draw = uniforms(seed_of(params.seed, "measured rows", params.saes[name].subject), np.arange(rows))
+    return pa.array(np.sort(np.argsort(draw)[: params.training.measured_rows]))
 
 
 def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
@@ -66,7 +77,9 @@ def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> Sparse
             yield harvest(opened.model, spec.hookpoint, part, opened.device).vectors
 
     recipe = Recipe(spec.activation, spec.width, spec.k, shared.lr, shared.batch, shared.dead_after)
-    texts = pa.compute.sum(pc.list_value_length(rows["ids"])).as_py()
+    texts = pc.sum(pc.list_value_length(rows["ids"])).as_py() or 0
+    if texts < 2 * shared.batch:
+        raise UserError(f"saes.{name}: {texts} tokens to train on fill no two batches of {shared.batch}; lower training.batch or add text")
     steps = shared.passes * texts // shared.batch
     return train(shuffled(vectors(), shared.buffer, shared.passes, shared.batch, generator), steps, recipe, generator)
 
@@ -80,9 +93,8 @@ def fetched(spec: SparsifySae) -> Path:
 
     try:
         whole = snapshot_download(str(spec.repo), revision=spec.revision, allow_patterns=f"{spec.hookpoint}/*")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot fetch {spec.repo}@{spec.revision}: {said}; offline, set `path` to a local folder") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise UserError(f"cannot fetch {spec.repo}@{spec.revision}: {first_line(error)}; offline, set `path` to a local folder") from error
     return Path(whole) / spec.hookpoint
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from imports import ROOT
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 
 from pipelines.release import CONFIGS
@@ -90,6 +91,51 @@ def test_a_latent_lies_in_one_row_group(finished: Path) -> None:
 
     for latent in latents:
         assert sum(group.min <= latent <= group.max for group in groups) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "build/release/README.md"])
+def test_the_lines_for_readers_work_as_pasted(finished: Path, page: str) -> None:
+    """The Python of the README and of the card runs as it stands, but for the names of this project's own release."""
+    text = (ROOT / page if page == "README.md" else finished / page).read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    for name in ("interplake-lab", "build/release"):
+        code = code.replace(f'"{name}"', f'"{finished / "build/release"}"')
+    code = code.replace("lab-l1-topk-512", SAE)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code + "\nprint(scores.num_rows)"], env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) == pq.read_table(finished / "build/release/scores").num_rows
+
+
+def test_code_that_changes_makes_its_rows_anew(project: Path) -> None:
+    """An edit of the code reaches the outputs that are kept between runs."""
+    latents = project / "builders/latents.py"
+    latents.write_text(latents.read_text().replace("TOP = 10", "TOP = 3"))
+
+    assert f"activations@{SAE}" in repro(project)
+
+    tops = pq.read_table(project / "build/release/latents")["top_tokens"].to_pylist()
+    assert max(map(len, tops)) == 3
+
+
+def test_a_corpus_too_small_to_explain_anything(project: Path) -> None:
+    """Where no latent fills its quota the release has no scores, says so, and lists every latent among the failures."""
+    params = small_params()
+    params["contexts"]["train"] = 100_000
+    write_params(project, params)
+
+    repro(project)
+
+    release = project / "build/release"
+    assert not (release / "scores").exists()
+    assert "No latent could be explained and scored" in (release / "README.md").read_text()
+    assert pq.read_table(release / "failures").num_rows == params["saes"][SAE]["width"]
+    shown = run(project, "pipelines", "show", SAE, "0")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "100000 + 10 are needed" in shown.stdout.replace("\n", " ")
 
 
 def test_a_second_repro_runs_nothing(project: Path) -> None:

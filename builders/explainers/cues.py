@@ -14,7 +14,8 @@ import numpy.typing as npt
 class Cue:
     """A token, the token before it, or both, on which a latent fires.
 
-    *share*: the cue's part of the latent's activation; *reliability*: how often the latent fires where it occurs.
+    Both figures speak of the windows shown to the explainer, half of them silent. *share*: the cue's part of the
+    activation, less what cues named before it took; *reliability*: how often the latent fires where the cue occurs.
     """
 
     token: str | None
@@ -26,7 +27,7 @@ class Cue:
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 CLAUSE = re.compile(
     rf"on (?:whatever follows (?P<only>{QUOTED})|(?P<token>{QUOTED})(?: after (?P<after>{QUOTED}))?)"
-    r" \((?P<share>\d+)% of its activation, (?P<reliability>\d+)% of the times it occurs\)"
+    r" \((?P<share>\d+)% of the activation shown, (?P<reliability>\d+)% of its occurrences\)"
 )
 
 
@@ -46,7 +47,7 @@ def _clause(cue: Cue) -> str:
     else:
         what = quote(cue.token) + (f" after {quote(cue.after)}" if cue.after is not None else "")
     share, reliability = round(100 * cue.share), round(100 * cue.reliability)
-    return f"on {what} ({share}% of its activation, {reliability}% of the times it occurs)"
+    return f"on {what} ({share}% of the activation shown, {reliability}% of its occurrences)"
 
 
 def read(text: str) -> list[Cue]:

@@ -95,15 +95,15 @@ def fidelity(model: nn.Module, hookpoint: str, coder: SparseCoder, rows: pa.Tabl
         found = harvest(model, hookpoint, part, device)
         code = coder.encode(found.vectors)
         fired[code.latent] = True
-        squares += (found.vectors - coder.decode(code)).double().square().sum().cpu()
-        total += found.vectors.double().sum(0).cpu()
-        power += found.vectors.double().square().sum().cpu()
+        squares += (found.vectors - coder.decode(code)).square().sum().cpu().double()
+        total += found.vectors.sum(0).cpu().double()
+        power += found.vectors.square().sum().cpu().double()
         l0.append(torch.bincount(found.place[code.vector], minlength=part.num_rows).cpu())
         weights.append(torch.bincount(found.place, minlength=part.num_rows).cpu())
         ids, text = read_rows(part, device)
         losses = _splice_losses(model, hookpoint, coder, ids, text)
         for store, value in zip((clean, spliced, zeroed, tokens), losses, strict=True):
-            store.append(value.double().cpu())
+            store.append(value.cpu().double())
     n = torch.cat(weights).double()
     variance = power - total.square().sum() / n.sum()
     ce = [Moments(torch.cat(loss), torch.cat(tokens)) for loss in (clean, spliced, zeroed)]
@@ -114,7 +114,7 @@ def fidelity(model: nn.Module, hookpoint: str, coder: SparseCoder, rows: pa.Tabl
         "l0": sparsity.mean,
         "l0_se": sparsity.se,
         "fvu": float(squares / variance),
-        "dead_share": 1 - float(fired.double().mean()),
+        "dead_share": 1 - float(fired.float().mean()),
         "ce_clean": ce[0].mean,
         "ce_spliced": ce[1].mean,
         "ce_zeroed": ce[2].mean,

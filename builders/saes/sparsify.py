@@ -7,6 +7,7 @@ SAE is written the same way with `activation: jumprelu` and one tensor more, `th
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def write(coder: SparseCoder, folder: Path) -> list[Path]:
     temporary.replace(folder / WEIGHTS)
     write_atomic(folder / CONFIG, (json.dumps(config, indent=1, sort_keys=True) + "\n").encode())
     return [folder / CONFIG, folder / WEIGHTS]
+
+
+def copy(source: Path, folder: Path) -> None:
+    """Copy the two files of a coder as they are, so that their hashes stay those of their source."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(source / name, folder / name)
 
 
 def read(folder: Path) -> SparseCoder:

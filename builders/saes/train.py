@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +120,10 @@ def train(batches: Iterable[Tensor], total: int, recipe: Recipe, generator: torc
     first = next(stream)
     scale = float((first - first.mean(0)).square().sum(1).mean().sqrt()) / math.sqrt(first.shape[1]) or 1.0
     trainee = _Trainee(recipe, first / scale, generator)
-    optimizer = torch.optim.Adam(trainee.parameters(), lr=recipe.lr, betas=(0.9, 0.999))
+    # Only the few pre-activations near a threshold move it, so thresholds need larger steps to keep up with the rest.
+    slow = [parameter for name, parameter in trainee.named_parameters() if name != "log_threshold"]
+    groups: list[dict[str, Any]] = [{"params": slow}, {"params": [trainee.log_threshold], "lr": 5 * recipe.lr}]
+    optimizer = torch.optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.999))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * max(0.0, 1 - step / max(1, total))))
     idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
     for batch in _chain(first, stream):

@@ -36,7 +36,7 @@ class Counts:
 
     @property
     def balanced_accuracy_se(self) -> float:
-        """Standard error, each rate taken as (k+1)/(n+2) (Agresti & Coull 1998), so that 50 of 50 is not certainty."""
+        """Standard error, each rate taken as (k+1)/(n+2) (Agresti & Caffo 2000), so that 50 of 50 is not certainty."""
         pairs = ((self.true_positive, self.false_negative), (self.true_negative, self.false_positive))
         variances = [(p := (hit + 1) / (hit + miss + 2)) * (1 - p) / (hit + miss + 2) for hit, miss in pairs]
         return math.sqrt(sum(variances)) / 2

@@ -286,20 +286,22 @@ def stored(model: PreTrainedModel, tokens: pa.Table, path: Path, error: float = 
 def test_stored_values_stand_the_self_test(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
     """What was encoded in batches equals, to a thousandth, what the equation gives for each row read alone."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
-    assert self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu") < 1e-5
+    count, worst = self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
+    assert count == pq.read_metadata(path).num_rows
+    assert worst < 1e-5
 
 
 def test_the_self_test_finds_a_wrong_value(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
     """A stored value that is off by a hundredth is an error that names the file."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet", error=0.01)
-    with pytest.raises(TableError, match=r"a\.parquet"):
+    with pytest.raises(TableError, match=r"a stored value is off"):
         self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
 
 
 def test_the_self_test_measures_the_difference(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
     """The difference that it returns is the largest, relative to the largest stored value."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet", error=0.0005)
-    worst = self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
+    _, worst = self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
     assert worst == pytest.approx(0.0005 / 1.0005, rel=0.02)
 
 
@@ -309,7 +311,7 @@ def test_the_self_test_passes_over_files_without_firings(model: PreTrainedModel,
     write_parquet(empty, ACTIVATIONS, row_groups("toy", firings_of({})))
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
     for seed in range(4):
-        assert self_test(model, coder, HOOKPOINT, tokens, [path, empty], 5, seed, "cpu") < 1e-5
+        assert self_test(model, coder, HOOKPOINT, tokens, [path, empty], 5, seed, "cpu")[1] < 1e-5
 
 
 def test_effects_are_the_tokens_that_the_decoder_raises_and_lowers_most(model: PreTrainedModel) -> None:

@@ -132,7 +132,7 @@ class TestFiles:
         """A parquet column that holds no strings is refused by its name."""
         pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
         with pytest.raises(UserError, match="text"):
-            list(documents(files([str(tmp_path / "a.parquet")], "text"), 0, 0.1))
+            list(documents(files([str(tmp_path / "a.parquet")], "text"), 0.1))
 
     def test_a_glob_without_a_match_is_named(self, tmp_path: Path) -> None:
         """A pattern that matches nothing is quoted."""
@@ -175,7 +175,7 @@ class TestDocuments:
 
     def test_documents_are_numbered_rows(self) -> None:
         """Each document is a row with its place, name and text as they are."""
-        (rows,) = documents(iter([("a", " One "), ("b", ""), ("c", "Three")]), 0, 0.0)
+        (rows,) = documents(iter([("a", " One "), ("b", ""), ("c", "Three")]), 0.0)
         DOCUMENTS.validate(rows)
         assert rows.drop_columns("held_out").to_pylist() == [
             {"document": 0, "name": "a", "text": " One "},
@@ -185,7 +185,7 @@ class TestDocuments:
 
     def test_rows_come_a_row_group_at_a_time(self) -> None:
         """A long source comes in groups of a thousand whose numbers go on."""
-        groups = list(documents(((f"d{n}", "text") for n in range(2_001)), 0, 0.5))
+        groups = list(documents(((f"d{n}", "text") for n in range(2_001)), 0.5))
         assert [group.num_rows for group in groups] == [1_000, 1_000, 1]
         assert [n for group in groups for n in group["document"].to_pylist()] == list(range(2_001))
 
@@ -194,18 +194,18 @@ class TestDocuments:
         names = [(f"document {n}", "text") for n in range(1_000)]
 
         def share(of: float) -> float:
-            return float(np.mean([flag for rows in documents(iter(names), 3, of) for flag in rows["held_out"].to_pylist()]))
+            return float(np.mean([flag for rows in documents(iter(names), of) for flag in rows["held_out"].to_pylist()]))
 
         assert share(0.0) == 0
         assert share(1.0) == 1
         assert share(0.2) == pytest.approx(0.2, abs=0.05)  # four standard errors
 
-    @given(st.sets(st.text(max_size=5), min_size=2, max_size=20), st.integers(0, 5), st.randoms())
-    def test_a_document_keeps_its_side(self, names: set[str], seed: int, random: Any) -> None:
-        """Whether a document is held out depends on its name and the seed alone, whatever comes before or after it."""
+    @given(st.sets(st.text(max_size=5), min_size=2, max_size=20), st.randoms())
+    def test_a_document_keeps_its_side(self, names: set[str], random: Any) -> None:
+        """Whether a document is held out depends on its name alone, whatever comes before or after it."""
 
         def sides(order: list[str]) -> dict[str, bool]:
-            (rows,) = documents(iter([(name, "text") for name in order]), seed, 0.5)
+            (rows,) = documents(iter([(name, "text") for name in order]), 0.5)
             return dict(zip(rows["name"].to_pylist(), rows["held_out"].to_pylist(), strict=True))
 
         whole = sides(sorted(names))
@@ -216,7 +216,7 @@ class TestDocuments:
     def test_no_text_at_all_is_an_error(self, source: list[tuple[str, str]]) -> None:
         """A source of no documents, or of blank ones, is refused with their number."""
         with pytest.raises(UserError, match=f"{len(source)} documents hold no text"):
-            list(documents(iter(source), 0, 0.1))
+            list(documents(iter(source), 0.1))
 
 
 class TestEncode:

@@ -17,7 +17,7 @@ from builders.explainers.lexical import Settings, explain
 # Cues in words
 
 awkward = st.sampled_from(
-    ['"', "\\", "\n", "\r\n", "\t", " after ", '" after "', "(50% of its activation, ", ")", " on ", ", on ", "\u2028", "%", ""]
+    ['"', "\\", "\n", "\r\n", "\t", " after ", '" after "', "(50% of the activation shown, ", ")", " on ", ", on ", "\u2028", "%", ""]
 )
 pieces_of_text = st.one_of(awkward, st.text(max_size=12), st.lists(awkward, max_size=4).map("".join))
 shares = st.integers(0, 100).map(lambda percent: percent / 100)
@@ -26,7 +26,7 @@ cue_of = st.one_of(
     st.builds(Cue, st.none(), pieces_of_text, shares, shares),
     st.builds(Cue, pieces_of_text, pieces_of_text, shares, shares),
 )
-CLAUSE = 'on "x" (5% of its activation, 6% of the times it occurs)'
+CLAUSE = 'on "x" (5% of the activation shown, 6% of its occurrences)'
 
 
 @given(st.lists(cue_of, max_size=5))
@@ -50,14 +50,14 @@ def test_a_sentence_as_a_person_reads_it() -> None:
     """The words are those of the docs: a token, what follows a token, and a pair, with their shares in percent."""
     named = [Cue(" the", None, 0.504, 0.9), Cue(None, "\n", 0.2, 0.333), Cue("b", "a", 0.1, 1.0)]
     assert cues.write(named) == (
-        'Fires on " the" (50% of its activation, 90% of the times it occurs), '
-        'on whatever follows "\\n" (20% of its activation, 33% of the times it occurs), '
-        'on "b" after "a" (10% of its activation, 100% of the times it occurs).'
+        'Fires on " the" (50% of the activation shown, 90% of its occurrences), '
+        'on whatever follows "\\n" (20% of the activation shown, 33% of its occurrences), '
+        'on "b" after "a" (10% of the activation shown, 100% of its occurrences).'
     )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Fires on verbs.", 'Fires on "x".', 'Fires on "x (5% of its activation, 6% of the times it occurs).', "on x (5%, 6%)"]
+    "text", ["", "Fires on verbs.", 'Fires on "x".', 'Fires on "x (5% of the activation shown, 6% of its occurrences).', "on x (5%, 6%)"]
 )
 def test_other_words_name_no_cue(text: str) -> None:
     """Words that are not those of a cue are read as none, not as a guess."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,12 +56,13 @@ def no_work() -> Iterator[pa.Table]:
     yield
 
 
-def build(folder: Path, inputs: str = "in", param: int = 1) -> Shards:
-    """Build two shards of numbers and finish."""
+def build(folder: Path, inputs: str = "in", param: int = 1, *, finish: bool = True) -> Shards:
+    """Build two shards of numbers and, unless told otherwise, finish."""
     shards = Shards(folder, {"source": inputs}, {"param": param})
     shards.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
     shards.write(NUMBERS, [numbers(8, 10)], 1)
-    shards.finish()
+    if finish:
+        shards.finish()
     return shards
 
 
@@ -194,15 +196,27 @@ class TestShards:
         }
 
     def test_a_finished_shard_is_skipped(self, tmp_path: Path) -> None:
-        """A rerun with the same inputs and params computes nothing and changes no byte."""
-        build(tmp_path)
-        before = contents(tmp_path)
-        again = Shards(tmp_path, {"source": "in"}, {"param": 1})
+        """A run that a stop left unfinished computes nothing twice, and ends in the bytes of an undisturbed one."""
+        build(tmp_path / "undisturbed")
+        build(tmp_path / "stopped", finish=False)
+        again = Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1})
         for index in range(2):
             assert again.done(NUMBERS, index)
             again.write(NUMBERS, no_work(), index)
         again.finish()
-        assert contents(tmp_path) == before
+        assert contents(tmp_path / "stopped") == contents(tmp_path / "undisturbed")
+
+    def test_a_finished_folder_is_made_anew(self, tmp_path: Path) -> None:
+        """Whoever runs a finished stage again has a reason, such as other code, so nothing old is kept."""
+        build(tmp_path)
+        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
+
+    def test_other_code_discards_what_a_stop_left(self, tmp_path: Path) -> None:
+        """A shard made by other code than today's is no part of today's folder."""
+        build(tmp_path, finish=False)
+        manifest = json.loads((tmp_path / MANIFEST).read_bytes())
+        (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "code": "0" * 64}))
+        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
 
     def test_a_run_that_stopped_goes_on(self, tmp_path: Path) -> None:
         """Shards entered before a stop stay done, the others are not, and until the end the folder is not complete."""
@@ -215,9 +229,9 @@ class TestShards:
 
     @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
     def test_a_damaged_shard_is_computed_again(self, damage: str, tmp_path: Path) -> None:
-        """A shard whose bytes changed, ended early or went away is not done, and a rerun heals it alone."""
-        shards = build(tmp_path)
-        before = contents(tmp_path)
+        """A shard whose bytes changed, ended early or went away is not done, and a rerun makes it alone again."""
+        shards = build(tmp_path, finish=False)
+        before = contents(build(tmp_path / "undisturbed").folder)
         path = shards.path(NUMBERS, 0)
         whole = path.read_bytes()
         if damage == "remove":
@@ -228,6 +242,7 @@ class TestShards:
         assert [again.done(NUMBERS, index) for index in range(2)] == [False, True]
         again.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
         again.write(NUMBERS, no_work(), 1)
+        shutil.rmtree(tmp_path / "undisturbed")
         again.finish()
         assert contents(tmp_path) == before
 

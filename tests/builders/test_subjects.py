@@ -175,9 +175,12 @@ class TestResolve:
     """What `auto` stands for."""
 
     def test_device(self) -> None:
-        """`auto` is a device that exists here; any other name is taken as it is."""
+        """`auto` is a device that exists here, and a device that does not is refused."""
         assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-        assert resolve_device("cuda:3") == "cuda:3"
+        assert resolve_device("cpu") == "cpu"
+        if not torch.cuda.is_available():
+            with pytest.raises(UserError, match="device 'cuda:3' is not there"):
+                resolve_device("cuda:3")
 
     @pytest.mark.parametrize(
         ("dtype", "device", "own", "expected"),

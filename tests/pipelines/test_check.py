@@ -66,6 +66,12 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         lambda p: p["saes"]["topk"].update(subject="nobody"),
         "saes.topk.subject: 'nobody' is not defined; defined are lab",
     ),
+    "k above width": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk.train: `k` (65) is larger than `width` (64)"),
+    "baseline's name": (
+        lambda p: p["explainers"].update({"lexical-permuted": p["explainers"]["lexical"]}),
+        "explainers.lexical-permuted: `-permuted` is how baselines are called; choose another id",
+    ),
+    "device": (lambda p: p["subjects"]["lab"].update(device="mps"), "device 'mps' is not there on this machine"),
     "window": (lambda p: p["tokens"].update(window=7), "tokens: `length` (128) must be a multiple of `window` (7)"),
     "unpinned repository": (
         lambda p: p["subjects"].update(lab={"repo": "org/model", "corpus": "topics"}),
