@@ -61,7 +61,8 @@ def fetch(source: Source) -> Path:
 
     Raises UserError where there is no such folder, it holds no safetensors weights, or the Hub is out of reach.
     """
-    folder = Path(source.path) if source.path else _snapshot(source)
+    kept = [*KEPT, *(CODE if source.trust_remote_code else ())]
+    folder = Path(source.path) if source.path else snapshot(str(source.repo), source.revision, kept)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
     if not (folder / "config.json").exists():
@@ -74,20 +75,18 @@ def fetch(source: Source) -> Path:
     return folder
 
 
-def _snapshot(source: Source) -> Path:
+def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return the local copy of the files of a Hub repository that match *patterns*, downloading what is missing.
+
+    Raises UserError where the Hub is out of reach, or has no such repository or commit.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(
-                str(source.repo), revision=source.revision, allow_patterns=[*KEPT, *(CODE if source.trust_remote_code else ())]
-            )
-        )
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(
-            f"cannot fetch {source.repo}@{source.revision}: {first_line(error)}; offline, set `path` to a local copy"
-        ) from error
+        raise UserError(f"cannot fetch {repo}@{revision}: {first_line(error)}; offline, set `path` to a local copy") from error
 
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:

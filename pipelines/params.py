@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,24 +57,29 @@ class HubText(Section):
 Corpus = Annotated[PythonDocs | Files | HubText, Field(discriminator="source")]
 
 
-class Subject(Section):
-    """A language model under study: a local folder, or a Hub repository at a pinned commit."""
+class Pinned(Section):
+    """Files that lie in a local folder, or in a Hub repository at a pinned commit."""
 
-    corpus: Id
     path: str | None = None
     repo: str | None = None
     revision: Revision | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    trust_remote_code: bool = False
 
     @model_validator(mode="after")
-    def _one_place(self) -> Subject:
+    def _one_place(self) -> Self:
         if (self.path is None) == (self.repo is None):
             raise ValueError("give either `path` or `repo`")
         if self.repo is not None and self.revision is None:
             raise ValueError("a `repo` needs its `revision`, the 40-digit commit to pin")
         return self
+
+
+class Subject(Pinned):
+    """A language model under study."""
+
+    corpus: Id
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    trust_remote_code: bool = False
 
 
 class Tokens(Section):
@@ -110,23 +115,12 @@ class TrainedSae(Section):
         return self
 
 
-class SparsifySae(Section):
-    """An SAE in sparsify's format: a local folder, or one hookpoint's folder of a Hub repository at a pinned commit."""
+class SparsifySae(Pinned):
+    """An SAE in sparsify's format: the local folder of its hookpoint, or the Hub repository that holds such a folder."""
 
     source: Literal["sparsify"]
     subject: Id
     hookpoint: str
-    path: str | None = None
-    repo: str | None = None
-    revision: Revision | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> SparsifySae:
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either `path` or `repo`")
-        if self.repo is not None and self.revision is None:
-            raise ValueError("a `repo` needs its `revision`, the 40-digit commit to pin")
-        return self
 
 
 Sae = Annotated[TrainedSae | SparsifySae, Field(discriminator="source")]

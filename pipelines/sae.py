@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from builders.corpus import TOKENS
-from builders.errors import UserError, first_line
+from builders.errors import UserError
 from builders.harvest import harvest, row_batches, shuffled
 from builders.progress import track
 from builders.saes import sparsify
@@ -22,6 +22,7 @@ from builders.saes.fidelity import SAES, fidelity, require_width
 from builders.saes.train import Recipe, train
 from builders.seeds import seed_of, uniforms
 from builders.shards import Shards, file_sha256
+from builders.subjects import snapshot
 from pipelines.opened import Opened, open_subject
 from pipelines.params import Params, SparsifySae, TrainedSae, load
 from pipelines.stage import folder, run, shelf
@@ -88,14 +89,7 @@ def fetched(spec: SparsifySae) -> Path:
     """Return the folder of an SAE's hookpoint, downloading that one folder if it lies on the Hub."""
     if spec.path is not None:
         return Path(spec.path)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        whole = snapshot_download(str(spec.repo), revision=spec.revision, allow_patterns=f"{spec.hookpoint}/*")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(f"cannot fetch {spec.repo}@{spec.revision}: {first_line(error)}; offline, set `path` to a local folder") from error
-    return Path(whole) / spec.hookpoint
+    return snapshot(str(spec.repo), spec.revision, [f"{spec.hookpoint}/*"]) / spec.hookpoint
 
 
 def described(name: str, params: Params, coder: SparseCoder, weights: Path) -> dict[str, object]:
