@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@cache
 def code_sha256() -> str:
-    """Return a hash of the builders and stages that this process has loaded, by name and source."""
-    room = Path(__file__).resolve().parents[1]
-    names = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
-    files = {path for name in names if room in (path := Path(name).resolve()).parents}
-    mine = sorted(path for path in files if path.relative_to(room).parts[0] in ("builders", "pipelines"))
+    """Return a hash of the sources of all builders and stages, by name and content."""
+    project = Path(__file__).resolve().parents[1]
     whole = hashlib.sha256()
-    for path in mine:
-        whole.update(f"{path.relative_to(room)} {file_sha256(path)}\n".encode())
+    for path in sorted([*project.glob("builders/**/*.py"), *project.glob("pipelines/*.py")]):
+        whole.update(f"{path.relative_to(project)} {file_sha256(path)}\n".encode())
     return whole.hexdigest()
 
 
