@@ -120,9 +120,10 @@ def test_harvesting_warns_of_nothing(model: PreTrainedModel) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            harvest(model, "layers.1", rows([5, 6]), "cpu")
+            found = harvest(model, "layers.1", rows([5, 6]), "cpu")
     finally:
         torch.set_warn_always(False)
+    assert found.position.tolist() == [0, 1]
 
 
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(4, 20), st.integers(1, 3), st.integers(1, 4))

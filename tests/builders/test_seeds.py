@@ -96,4 +96,5 @@ def test_draws_warn_of_nothing() -> None:
     """The arithmetic wraps by intent and says nothing about it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        uniforms(2**63 - 1, 2**62, np.arange(3))
+        drawn = uniforms(2**63 - 1, 2**62, np.arange(3))
+    assert ((drawn >= 0) & (drawn < 1)).all()

@@ -102,7 +102,7 @@ class TestFetch:
     [
         (Source(repo="org/name", revision="0" * 40), "org/name"),
         (Source(path="checkpoints/lab-transformer"), "checkpoints/lab-transformer"),
-        (Source(path="/home/somebody/models/mine"), "mine"),
+        (Source(path="/elsewhere/models/mine"), "mine"),
     ],
 )
 def test_a_source_is_told_without_the_way_on_this_machine(source: Source, label: str) -> None:

@@ -211,8 +211,8 @@ def test_list_array_keeps_rows() -> None:
 
 def test_good_rows_pass() -> None:
     """Rows at the very bounds, with nulls where they are allowed, are valid."""
-    SMALL.validate(small(number=[0, 9], share=[0.0, 1.0]))
-    SMALL.validate(small())
+    assert SMALL.validate(small(number=[0, 9], share=[0.0, 1.0])) is None
+    assert SMALL.validate(small()) is None
 
 
 @pytest.mark.parametrize(
