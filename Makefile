@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+REFERENCE := .venv-reference
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint types lab docs
+.PHONY: repro test test-reference lint types lab docs
 
 repro: $(READY)
 	@interplake check
@@ -14,6 +15,10 @@ repro: $(READY)
 
 test: $(READY)
 	python -m pytest -q
+
+# Hold the readers against the packages whose files they read; those live in an environment of their own.
+test-reference: $(REFERENCE)/ready
+	$(REFERENCE)/bin/python -m pytest -q tests/reference
 
 lint: $(READY)
 	ruff check .
@@ -35,3 +40,8 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	@touch $(READY)
+
+$(REFERENCE)/ready: requirements.lock tests/reference/requirements.txt
+	@test -x $(REFERENCE)/bin/python || $(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/python -m pip install --quiet --constraint requirements.lock --requirement tests/reference/requirements.txt
+	@touch $@

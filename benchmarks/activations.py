@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from builders import activations, encode
+from builders import activations
 from builders.corpus import TOKENS
+from builders.encode import Encoder
 from builders.harvest import harvest, row_batches
-from builders.saes import sparsify
 from builders.shards import write_parquet
-from pipelines.opened import open_subject
+from pipelines.dictionaries import reopened
 from pipelines.params import load
 from pipelines.stage import shelf
 
@@ -46,21 +46,23 @@ def main(sae: str | None, rows: int) -> None:
     params = load()
     name = sae or next(iter(params.saes))
     spec, size = params.saes[name], params.activations.batch_rows
-    opened = open_subject(params, spec.subject)
-    coder = sparsify.read(shelf("saes", name).folder / spec.hookpoint).to(opened.device)
-    tokens = shelf("tokens", spec.subject).read(TOKENS, columns=["row", "ids", "special"])
+    shelves = shelf("tokens", spec.subject), shelf("saes", name)
+    encoder = reopened(params, name, shelves[1], shelves[0])
+    if not isinstance(encoder, Encoder):
+        raise click.UsageError(f"{name} reads no model")
+    tokens = shelves[0].read(TOKENS, columns=["row", "ids", "special"])
     some = tokens.slice(0, rows)
 
     def forward() -> None:
         for batch in row_batches(some, size):
-            harvest(opened.model, spec.hookpoint, batch, opened.device)
+            harvest(encoder.model, [encoder.mounted.reads], batch, encoder.device)
 
     def collect(number: int, folder: Path) -> list[Path]:
         paths = []
         for start in range(0, number, rows):
             paths.append(folder / f"{start}.safetensors")
             chunk = tokens.slice(start, rows)
-            activations.spill(encode.encode_rows(opened.model, coder, spec.hookpoint, chunk, size, opened.device), coder.width, paths[-1])
+            activations.spill(encoder.firings(chunk), encoder.width, paths[-1])
         return paths
 
     def merge(paths: list[Path], folder: Path) -> None:

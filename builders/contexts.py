@@ -74,9 +74,9 @@ def context_rows(
 
 def _shortfall(sae: str, latent: int, have: Ints, quiet: Ints, plan: Plan) -> dict[str, Any] | None:
     """Return the failure of a latent that cannot fill its quota, or None."""
-    needs = plan.train + plan.test
-    if have[latent] < needs:
-        reason = f"fires in {have[latent]} windows; {plan.train} + {plan.test} are needed"
+    if have[latent] < max(plan.train + plan.test, plan.at_least):
+        needed = plan.at_least if plan.at_least > plan.train + plan.test else f"{plan.train} + {plan.test}"
+        reason = f"fires in {have[latent]} windows; {needed} are needed"
         return failure(sae, latent, "contexts", "latent", reason)
     needs = plan.train_random + plan.test_random
     if quiet[latent] < needs:

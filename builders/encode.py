@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,34 +12,94 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from builders.activations import Firings, in_order
 from builders.harvest import harvest, row_batches
+from builders.hookpoints import into_residual
 from builders.latents import TOP
-from builders.saes.coder import SparseCoder
+from builders.saes.coder import Mounted
 from builders.table import TableError
 
-
-def encode_rows(model: nn.Module, coder: SparseCoder, hookpoint: str, rows: pa.Table, batch: int, device: str) -> Firings:
-    """Return the firings of TOKENS *rows*, read *batch* rows at a time."""
-    parts: list[list[npt.NDArray[np.generic]]] = [[] for _ in range(4)]
-    for some in row_batches(rows, batch):
-        found = harvest(model, hookpoint, some, device)
-        code = coder.encode(found.vectors)
-        columns = (code.latent, found.row[code.vector], found.position[code.vector], code.value)
-        for part, column, kind in zip(parts, columns, (np.int32, np.int32, np.int32, np.float32), strict=True):
-            part.append(column.cpu().numpy().astype(kind))
-    return in_order(*(np.concatenate(part) for part in parts))
+Effects = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+EFFECT_CHUNK = 4096
 
 
-def self_test(
-    model: nn.Module, coder: SparseCoder, hookpoint: str, tokens: pa.Table, paths: list[Path], n: int, seed: int, device: str
-) -> tuple[int, float]:
-    """Recompute *n* stored values from scratch; return how many there were and the largest difference, relative to the largest value.
+class Dictionary(Protocol):
+    """Whatever says which of *width* latents fire on TOKENS rows: an SAE at work in a model, or rules over text.
 
-    Each row is read alone, and each value is the plain dot product of the SAE's equation (SCIENCE C11). Raises
-    TableError where a value is off by more than a thousandth, or than the rounding of a model in half precision.
+    *truths* are the latents' true explanations, where they are known; *rounding* is how exactly a value can be computed again.
+    """
+
+    @property
+    def width(self) -> int: ...  # noqa: D102  # said above
+    @property
+    def truths(self) -> list[str] | None: ...  # noqa: D102
+    @property
+    def rounding(self) -> float: ...  # noqa: D102
+    def firings(self, rows: pa.Table) -> Firings: ...  # noqa: D102
+    def effects(self) -> Effects | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A coder at work in a model that reads *batch* rows at a time."""
+
+    model: nn.Module
+    mounted: Mounted
+    batch: int
+    device: str
+
+    @property
+    def width(self) -> int:
+        """Number of latents."""
+        return self.mounted.coder.width
+
+    @property
+    def truths(self) -> None:
+        """Nobody knows what its latents mean."""
+        return
+
+    @property
+    def rounding(self) -> float:
+        """How far two ways to compute a value may lie apart in the model's number format, relative to the largest."""
+        return max(1e-3, 8 * torch.finfo(next(self.model.parameters()).dtype).eps)
+
+    def firings(self, rows: pa.Table) -> Firings:
+        """Return the firings of TOKENS *rows*."""
+        parts: list[list[npt.NDArray[np.generic]]] = [[] for _ in range(4)]
+        for some in row_batches(rows, self.batch):
+            found = harvest(self.model, [self.mounted.reads], some, self.device)
+            code = self.mounted.coder.encode(found.vectors[self.mounted.reads])
+            columns = (code.latent, found.row[code.vector], found.position[code.vector], code.value)
+            for part, column, kind in zip(parts, columns, (np.int32, np.int32, np.int32, np.float32), strict=True):
+                part.append(column.cpu().numpy().astype(kind))
+        return in_order(*(np.concatenate(part) for part in parts))
+
+    @torch.no_grad()
+    def effects(self) -> Effects | None:
+        """Return the token ids that each latent's direction promotes and suppresses, both [width, TOP].
+
+        None where what the coder writes does not enter the residual stream as it is.
+        """
+        unembedding = self.model.get_output_embeddings().weight.float()  # type: ignore[operator]  # a method of every causal LM
+        raised: list[Tensor] = []
+        lowered: list[Tensor] = []
+        for low in range(0, self.width, EFFECT_CHUNK):
+            directions = self.mounted.coder.directions(low, min(low + EFFECT_CHUNK, self.width)).to(self.device)
+            entering = into_residual(self.model, self.mounted.writes, directions, unembedding.shape[1])
+            if entering is None:
+                return None
+            logits = entering.float() @ unembedding.T
+            raised.append(logits.topk(TOP, dim=1).indices.cpu())
+            lowered.append((-logits).topk(TOP, dim=1).indices.cpu())
+        return torch.cat(raised).numpy(), torch.cat(lowered).numpy()
+
+
+def self_test(dictionary: Dictionary, tokens: pa.Table, paths: list[Path], n: int, seed: int) -> tuple[int, float]:
+    """Recompute *n* stored values, each row read alone; return how many there were and the largest difference (SCIENCE C11).
+
+    Differences are relative to the largest value; TableError is raised where one is more than rounding.
     """
     rng = np.random.default_rng(seed)
     sizes = [pq.read_metadata(path).num_rows for path in paths]
@@ -50,32 +111,19 @@ def self_test(
     for path, low, size in zip(paths, starts, sizes, strict=False):
         parts.append(pq.read_table(path).take(places[(places >= low) & (places < low + size)] - low))
     chosen = pa.concat_tables(parts)
-    worst = 0.0
     largest = float(pc.max(chosen["value"]).as_py())
-    by_row: dict[int, dict[int, torch.Tensor]] = {}
+    worst = 0.0
+    by_row: dict[int, dict[tuple[int, int], float]] = {}
     for record in chosen.to_pylist():
         row = record["row"]
         if row not in by_row:
-            found = harvest(model, hookpoint, tokens.filter(pc.equal(tokens["row"], row)), device)
-            by_row[row] = dict(zip(found.position.tolist(), found.vectors.to(coder.w_enc.dtype), strict=True))
-        x, latent = by_row[row][record["position"]], record["latent"]
-        again = float((x - coder.b_dec) @ coder.w_enc[latent] + coder.b_enc[latent])
+            found = dictionary.firings(tokens.filter(pc.equal(tokens["row"], row)))
+            keys = zip(found.latent.tolist(), found.position.tolist(), strict=True)
+            by_row[row] = dict(zip(keys, found.value.tolist(), strict=True))
+        again = by_row[row].get((record["latent"], record["position"]), 0.0)
         worst = max(worst, abs(again - record["value"]) / largest)
-    allowed = max(1e-3, 8 * torch.finfo(next(model.parameters()).dtype).eps)
-    if worst > allowed:
-        raise TableError(f"activations: a stored value is off by {worst:.2e} of the largest when recomputed; {allowed:.0e} is rounding")
+    if worst > dictionary.rounding:
+        raise TableError(
+            f"activations: a stored value is off by {worst:.2e} of the largest when recomputed; {dictionary.rounding:.0e} is rounding"
+        )
     return chosen.num_rows, worst
-
-
-@torch.no_grad()
-def effects(model: nn.Module, coder: SparseCoder, chunk: int = 4096) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the token ids that each latent's decoder direction promotes and suppresses, both [width, TOP]."""
-    unembedding = model.get_output_embeddings().weight.float()  # type: ignore[operator]  # a method of every causal LM
-    raised, lowered = zip(*_effect_chunks(unembedding, coder, chunk), strict=True)
-    return torch.cat(raised).numpy(), torch.cat(lowered).numpy()
-
-
-def _effect_chunks(unembedding: torch.Tensor, coder: SparseCoder, chunk: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, coder.width, chunk):
-        logits = coder.w_dec[start : start + chunk] @ unembedding.T
-        yield logits.topk(TOP, dim=1).indices.cpu(), (-logits).topk(TOP, dim=1).indices.cpu()

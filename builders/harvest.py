@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,12 @@ from builders.hookpoints import capture
 
 @dataclass(frozen=True)
 class Harvest:
-    """The vectors [n, d] of text tokens, with the place in its batch, row and position of each (all [n])."""
+    """The vectors [n, d] of text tokens by hookpoint, with the place in its batch, row and position of each (all [n])."""
 
     place: Tensor
     row: Tensor
     position: Tensor
-    vectors: Tensor
+    vectors: dict[str, Tensor]
 
 
 def row_batches(rows: pa.Table, size: int) -> Iterator[pa.Table]:
@@ -40,34 +40,41 @@ def read_rows(rows: pa.Table, device: str) -> tuple[Tensor, Tensor]:
     return ids.to(device), ~special.to(device)
 
 
-def harvest(model: nn.Module, hookpoint: str, rows: pa.Table, device: str) -> Harvest:
-    """Return what flows at *hookpoint* for one batch of TOKENS *rows*, special tokens left out."""
+def harvest(model: nn.Module, hookpoints: Sequence[str], rows: pa.Table, device: str) -> Harvest:
+    """Return what flows at each of *hookpoints* for one batch of TOKENS *rows*, special tokens left out."""
     ids, text = read_rows(rows, device)
-    flow = capture(model, [hookpoint], ids)[hookpoint]
+    flows = capture(model, hookpoints, ids)
     place, position = torch.nonzero(text, as_tuple=True)
     numbers = torch.tensor(rows["row"].to_numpy(), device=device)
-    return Harvest(place, numbers[place], position, flow[text].float())
+    return Harvest(place, numbers[place], position, {name: flow[text].float() for name, flow in flows.items()})
 
 
-def shuffled(vectors: Iterator[Tensor], size: int, passes: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches drawn at random from a buffer of at least *size* vectors, *passes* times over, then refill it.
+def shuffled(
+    vectors: Iterable[dict[str, Tensor]], size: int, passes: int, batch: int, generator: torch.Generator
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches drawn at random from a buffer of at least *size* vectors of each hookpoint, *passes* times over, then refill it.
 
-    Every vector is used *passes* times, except the remainder of a buffer that fills no batch. Memory is the buffer.
+    The vectors of one token stay together across hookpoints. Every vector is used *passes* times, except the
+    remainder of a buffer that fills no batch. Memory is the buffer.
     """
-    held: list[Tensor] = []
+    held: list[dict[str, Tensor]] = []
     count = 0
     for part in vectors:
         held.append(part)
-        count += len(part)
+        count += len(next(iter(part.values())))
         if count >= size:
-            yield from _draw(torch.cat(held), passes, batch, generator)
+            yield from _draw(_together(held), count, passes, batch, generator)
             held, count = [], 0
     if count >= batch:
-        yield from _draw(torch.cat(held), passes, batch, generator)
+        yield from _draw(_together(held), count, passes, batch, generator)
 
 
-def _draw(buffer: Tensor, passes: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _draw(buffer: dict[str, Tensor], count: int, passes: int, batch: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
     for _ in range(passes):
-        order = torch.randperm(len(buffer), generator=generator).to(buffer.device)
-        for start in range(0, len(buffer) - batch + 1, batch):
-            yield buffer[order[start : start + batch]]
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - batch + 1, batch):
+            yield {name: held[order[start : start + batch].to(held.device)] for name, held in buffer.items()}

@@ -1,7 +1,8 @@
 """Read or edit what flows through a model, by module name, in any architecture.
 
 A hookpoint is the path of a module inside the base model (`layers.3`, `layers.3.mlp`, `h.5`); what flows there is
-the module's output (the first tensor, where it returns several).
+the module's output (the first tensor, where it returns several). With `.input` after the path it is what the module
+reads (its first argument): `layers.3.mlp.down_proj.input` are the neurons of an MLP.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from builders.errors import UserError, one_of
+
+INPUT = ".input"
+# What architectures call the projections that write into the residual stream.
+PROJECTIONS = {"down_proj", "o_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "wo", "w2"}
+Edit = Callable[[Tensor], Tensor | None]  # what to put in a tensor's place; None leaves it
 
 
 class _Enough(Exception):  # noqa: N818  # a signal, not an error
@@ -30,19 +37,37 @@ def base_of(model: nn.Module) -> nn.Module:
 def module_at(model: nn.Module, hookpoint: str) -> nn.Module:
     """Return the module that *hookpoint* names; raise UserError listing what exists where there is none."""
     modules = dict(base_of(model).named_modules())
-    if hookpoint and hookpoint in modules:
-        found: nn.Module = modules[hookpoint]
+    path = hookpoint.removesuffix(INPUT)
+    if path and path in modules:
+        found: nn.Module = modules[path]
         return found
     del modules[""]  # the base model itself
-    near = get_close_matches(hookpoint, modules, n=6, cutoff=0.5)
+    near = get_close_matches(path, modules, n=6, cutoff=0.5)
     blocks = [name for name in modules if name.count(".") == 1 and name.rpartition(".")[2].isdigit()]
     raise UserError(
         f"hookpoint {hookpoint!r} does not exist in this model; near it: {one_of(near or list(modules))}; its blocks: {one_of(blocks)}"
     )
 
 
-def _tensor(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]  # modules return anything
+def _hook(model: nn.Module, hookpoint: str, edit: Edit) -> RemovableHandle:
+    """Call *edit* with what flows at *hookpoint* in every forward pass, until the handle is removed."""
+    module = module_at(model, hookpoint)
+    if not hookpoint.endswith(INPUT):
+
+        def after(module: nn.Module, inputs: Any, output: Any) -> Any:
+            changed = edit(output[0] if isinstance(output, tuple) else output)
+            return None if changed is None else (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return module.register_forward_hook(after)
+
+    def before(module: nn.Module, inputs: Any, named: Any) -> Any:
+        name = None if inputs else next(iter(named))
+        changed = edit(inputs[0] if name is None else named[name])
+        if changed is None:
+            return None
+        return ((changed, *inputs[1:]), named) if name is None else (inputs, {**named, name: changed})
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 @torch.no_grad()
@@ -53,16 +78,15 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen[name] = _tensor(output)
-            if len(seen) == len(modules):
+    def keep(name: str) -> Callable[[Tensor], None]:
+        def hook(flow: Tensor) -> None:
+            seen[name] = flow
+            if len(seen) == len(set(hookpoints)):
                 raise _Enough
 
         return hook
 
-    modules = {name: module_at(model, name) for name in hookpoints}
-    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    hooks = [_hook(model, name, keep(name)) for name in set(hookpoints)]
     try:
         base_of(model)(input_ids=ids, use_cache=False)
     except _Enough:
@@ -79,13 +103,47 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
 @contextmanager
 def edited(model: nn.Module, hookpoint: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """While inside, what flows at *hookpoint* is replaced by what *edit* makes of it (same shape)."""
+    with spliced(model, hookpoint, hookpoint, lambda _, written: edit(written)):
+        yield
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        changed = edit(_tensor(output))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = module_at(model, hookpoint).register_forward_hook(hook)
+@contextmanager
+def spliced(model: nn.Module, reads: str, writes: str, edit: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """While inside, what flows at *writes* is replaced by what *edit* makes of what flowed at *reads*, and of itself."""
+    read: list[Tensor] = []
+
+    def keep(flow: Tensor) -> None:
+        read[:] = [flow]
+
+    handles = [_hook(model, reads, keep), _hook(model, writes, lambda flow: edit(read[0], flow))]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def width_at(model: nn.Module, hookpoint: str, d_model: int) -> int | None:
+    """Return the size of the vectors at *hookpoint* as far as the module tells without running, or None."""
+    module = module_at(model, hookpoint)
+    if hookpoint.removesuffix(INPUT).rpartition(".")[2].isdigit():  # a block, which reads and writes the residual stream
+        return d_model
+    size = getattr(module, "in_features" if hookpoint.endswith(INPUT) else "out_features", None)
+    return int(size) if size is not None else None
+
+
+@torch.no_grad()
+def into_residual(model: nn.Module, hookpoint: str, directions: Tensor, d_model: int) -> Tensor | None:
+    """Return *directions* [n, width] at *hookpoint* as they enter the residual stream [n, d_model], or None where they do not.
+
+    Vectors that a projection into the residual stream reads (neurons, attention heads) are sent through it, without its bias.
+    """
+    path = hookpoint.removesuffix(INPUT)
+    name = path.rpartition(".")[2]
+    if not hookpoint.endswith(INPUT) or name.isdigit():
+        return directions if directions.shape[1] == d_model else None
+    if name not in PROJECTIONS:
+        return None
+    module = module_at(model, hookpoint)
+    weight: Tensor = module.weight  # type: ignore[assignment]  # a Linear, or GPT-2's Conv1D, which keeps [in, out]
+    return directions.to(weight.dtype) @ (weight.T if isinstance(module, nn.Linear) else weight)

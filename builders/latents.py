@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,10 @@ LATENTS = Table(
         Column(
             "promotes",
             "list<string>",
-            "tokens whose logit its direction raises most, read by the unembedding without the final norm",
+            "tokens whose logit its direction raises most, by the unembedding without the final norm; none where it writes elsewhere",
         ),
         Column("suppresses", "list<string>", "tokens whose logit it lowers most"),
+        Column("truth", "string", "its true explanation, where the latent was planted as a rule", nullable=True),
     ),
 )
 TOP = 10
@@ -55,12 +57,15 @@ def latent_rows(
     scope: Scope,
     rare_windows: int,
     pieces: npt.NDArray[np.object_],
-    effects: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    effects: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None,
+    truths: Sequence[str] | None = None,
 ) -> pa.Table:
     """Return the LATENTS rows of the latents from *low* up to *high*, whose *firings* are all there.
 
     *effects* are the ids each latent promotes and suppresses [width, TOP]. Nothing here loops over firings.
     """
+    nothing: list[list[str]] = [[]] * (high - low)
+    raised, lowered = (nothing, nothing) if effects is None else (pieces[ids[low:high]].tolist() for ids in effects)
     latent = firings.latent - low
     n = high - low
     count = np.bincount(latent, minlength=n)
@@ -83,8 +88,9 @@ def latent_rows(
             "mean": pa.array(mean, mask=count == 0),
             "top_tokens": tokens,
             "top_shares": shares,
-            "promotes": pieces[effects[0][low:high]].tolist(),
-            "suppresses": pieces[effects[1][low:high]].tolist(),
+            "promotes": raised,
+            "suppresses": lowered,
+            "truth": None if truths is None else truths[low:high],
         }
     )
 

@@ -99,12 +99,12 @@ class Shards:
 
     def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> None:
         self.folder = folder
-        head = {"format": FORMAT, "inputs": dict(inputs), "params": dict(params)}
+        head = _head(inputs, params)
         # The code is in the manifest only while the work goes on: once done, equal rows shall be equal bytes.
         head = {**head, "code": code_sha256(), "complete": False}
         self._manifest: dict[str, Any] = {**head, "shards": {}}
         before = _load_manifest(folder)
-        if before is not None and {name: before.get(name) for name in head} == json.loads(json.dumps(head)):
+        if before is not None and {name: before.get(name) for name in head} == head:
             self._manifest["shards"] = before["shards"]
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -156,6 +156,17 @@ class Shards:
     def _save(self) -> None:
         text = json.dumps(self._manifest, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / MANIFEST, text.encode())
+
+
+def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:
+    """Return whether *folder* is finished and was made from these inputs and params (by whatever code)."""
+    manifest = _load_manifest(folder) or {}
+    return {**_head(inputs, params), "complete": True}.items() <= manifest.items()
+
+
+def _head(inputs: Mapping[str, str], params: Mapping[str, Any]) -> dict[str, Any]:
+    head: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, "inputs": dict(inputs), "params": dict(params)}))
+    return head
 
 
 class Shelf:

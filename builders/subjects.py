@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,12 +85,38 @@ def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     Raises UserError where the Hub is out of reach, or has no such repository or commit.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with _told(f"{repo}@{revision}"):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(f"cannot fetch {repo}@{revision}: {first_line(error)}; offline, set `path` to a local copy") from error
+
+
+def repository_files(repo: str, revision: str) -> list[str]:
+    """Return the names of all files of a Hub repository; raise UserError as :func:`snapshot` does."""
+    from huggingface_hub import HfApi
+
+    with _told(f"{repo}@{revision}"):
+        return list(HfApi().list_repo_files(repo, revision=revision))
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Keep the Hub's client quiet, and tell whatever it raises in one line."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise UserError(f"{what}: is gated; accept its licence on its page on the Hub, then run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"{what}: no such repository on the Hub, or a private one; correct `repo`, or run `hf auth login`") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{what}: the repository has no such commit; correct `revision`") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise UserError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
 
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
@@ -151,9 +181,9 @@ def load(source: Source, folder: Path, dtype: str, device: str) -> PreTrainedMod
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)

@@ -22,7 +22,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plan:
-    """How many windows of what kind: counts are per latent; *sampler* chooses the training windows."""
+    """How many windows of what kind: counts are per latent; *sampler* chooses the training windows.
+
+    A latent that fires in fewer than *at_least* windows is left out.
+    """
 
     train: int
     test: int
@@ -33,6 +36,7 @@ class Plan:
     top_share: float  # of the mix sampler
     centered: bool
     window: int
+    at_least: int = 0
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: 
     read = {table.name: _read(release, table) for table in names if table.name in READ}
     found = results(read)
     (release / "figures").mkdir()
-    if read["scores"].num_rows:
-        charts.score_chart(read["scores"], release / "figures/scores.png")
+    if found["scores"]:
+        charts.score_chart(found["scores"], release / "figures/scores.png")
     charts.density_chart(read["latents"], release / "figures/density.png")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     words = {
@@ -107,9 +107,23 @@ def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: 
 def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
     """Return the figures of a release: scores by scorer and explainer, and what each dictionary is like."""
     status = {row["sae"]: row for row in summary.status_summary(read["latents"], read["explanations"])}
-    shown = ("hookpoint", "width", "l0", "l0_se", "fvu", "loss_added", "loss_added_se", "loss_recovered", "dead_share")
+    shown = (
+        "kind",
+        "hookpoint",
+        "activation",
+        "width",
+        "l0",
+        "l0_se",
+        "fvu",
+        "loss_added",
+        "loss_added_se",
+        "loss_recovered",
+        "dead_share",
+    )
     saes = [{**status[row["sae"]], **{name: row[name] for name in shown}} for row in read["saes"].to_pylist()]
-    return {"scores": summary.score_summary(read["scores"]), "dictionaries": saes}
+    saes.sort(key=lambda row: (summary.KINDS.index(row["kind"]), row["sae"]))
+    kinds = {row["sae"]: row["kind"] for row in saes}
+    return {"scores": summary.score_summary(read["scores"], kinds), "dictionaries": saes}
 
 
 def _read(release: Path, table: Table) -> pa.Table:

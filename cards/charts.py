@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,35 @@ import pyarrow as pa
 
 WIDTH, HEIGHT, SCALE = 320, 190, 2
 POWERS = alt.Axis(format="~e", tickCount=7)
-REAL, BASELINE = "#2b6cb0", "#b0b7c3"
+REAL, PERMUTED = "#2b6cb0", "#c2410c"
 
 
 def _save(chart: Any, path: Path) -> None:
     chart.save(str(path), scale_factor=SCALE)
 
 
-def score_chart(scores: pa.Table, path: Path) -> None:
-    """Draw how the scores of real and permuted explanations are distributed, one panel a scorer."""
-    frame = scores.to_pandas().dropna(subset=["score"])
-    edges = np.linspace(0, 1, 41)
-    records = []
-    for (scorer, explainer), group in frame.groupby(["scorer", "explainer"]):
-        counts, _ = np.histogram(group["score"], bins=edges)
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-            records.append({"scorer": scorer, "explainer": explainer, "low": low, "high": high, "share": count / len(group)})
-    data = alt.Data(values=records)
-    explainers = sorted({record["explainer"] for record in records})
-    colours = [BASELINE if name.endswith("-permuted") else REAL for name in explainers]
-    panel = (
-        alt.Chart(data, width=WIDTH, height=HEIGHT)
-        .mark_bar(opacity=0.75)
-        .encode(
-            x=alt.X("low:Q", title="balanced accuracy (chance 0.5)", bin="binned", scale=alt.Scale(domain=[0, 1])),
-            x2="high:Q",
-            y=alt.Y("share:Q", title="share of latents", stack=None, axis=alt.Axis(format="%")),
-            color=alt.Color("explainer:N", scale=alt.Scale(domain=explainers, range=colours), title="explanations"),
-        )
+def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw quartiles and median of the scores of each kind of dictionary, beside the median of permuted explanations."""
+    values = [
+        {
+            **{name: row[name] for name in ("scorer", "kind", "explainer", "permuted", "chance")},
+            **{name: row["score"][name] for name in ("q1", "median", "q3")},
+        }
+        for row in records
+        if row["sae"] == "all" and row["score"]["n"]
+    ]
+    base = alt.Chart(alt.Data(values=values), width=WIDTH).encode(
+        y=alt.Y("kind:N", title=None, sort=list(dict.fromkeys(row["kind"] for row in values))),
+        yOffset=alt.YOffset("explainer:N") if len({row["explainer"] for row in values}) > 1 else alt.Undefined,
     )
-    _save(panel.facet(column=alt.Column("scorer:N", title=None)), path)
+    scale = alt.Scale(domain=[0.4, 1.0])
+    quartiles = base.mark_bar(color=REAL, opacity=0.45, height=9).encode(x=alt.X("q1:Q", title="score", scale=scale), x2="q3:Q")
+    medians = base.mark_tick(color=REAL, thickness=3, size=16).encode(x="median:Q")
+    permuted = base.mark_point(color=PERMUTED, shape="diamond", filled=True, size=60, opacity=1).encode(x="permuted:Q")
+    chance = base.mark_rule(color=PERMUTED, strokeDash=[3, 3]).encode(x="chance:Q", y=alt.value(0), y2=alt.value("height"))
+    panel = alt.layer(chance, quartiles, medians, permuted)
+    title = "bar: quartiles over latents, line: median; diamond: median of permuted explanations; dashes: chance"
+    _save(panel.facet(facet=alt.Facet("scorer:N", title=None), columns=3).properties(title=alt.Title(title, fontSize=11)), path)
 
 
 def density_chart(latents: pa.Table, path: Path) -> None:

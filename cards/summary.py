@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 from scipy.stats import binom
 
@@ -29,16 +30,26 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
     return {"n": len(known), "median": median, "low": low, "high": high, "q1": q1, "q3": q3}
 
 
-def score_summary(scores: pa.Table) -> list[dict[str, Any]]:
-    """Return one record per scorer, judge and explainer over all dictionaries, then per dictionary."""
+KINDS = ("trained", "pretrained", "neurons", "random", "planted")  # of dictionaries, in the order they are told
+
+
+def score_summary(scores: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one record per kind of dictionary, scorer, judge and explainer, then per dictionary (*kinds* by id).
+
+    A record also has the median of the baseline: the same explainer's texts, permuted over latents.
+    """
     frame = scores.to_pandas()
-    records = []
-    for columns in (["scorer", "judge", "explainer"], ["scorer", "judge", "explainer", "sae"]):
-        for names, group in frame.groupby(columns, sort=True):
-            record = {"sae": "all", **dict(zip(columns, names, strict=True))}
+    frame["kind"] = pd.Categorical(frame["sae"].map(dict(kinds)), KINDS)
+    records: list[dict[str, Any]] = []
+    for columns in (["kind"], ["kind", "sae"]):
+        names = ["scorer", "judge", *columns, "explainer"]
+        medians = frame.groupby(names, observed=True)["score"].median()
+        for values, group in frame[~frame["explainer"].str.endswith("-permuted")].groupby(names, observed=True, sort=True):
+            baseline = medians.get((*values[:-1], f"{values[-1]}-permuted"))
+            record = {"sae": "all", **dict(zip(names, values, strict=True)), "permuted": None if baseline is None else float(baseline)}
             record |= {"score": spread(group["score"].dropna()), "auroc": spread(group["auroc"].dropna())}
-            record |= {"failed": int(group["n_failed"].sum()), "judged": int(group["n"].sum())}
-            records.append({**record, "chance": float(group["chance"].iloc[0]), "baseline": names[2].endswith("-permuted")})
+            record |= {"failed": int(group["n_failed"].sum()), "judged": int(group["n"].sum()), "chance": float(group["chance"].iloc[0])}
+            records.append(record)
     return records
 
 

@@ -11,57 +11,51 @@ import pyarrow.compute as pc
 from builders import activations as builder
 from builders import encode, latents
 from builders.corpus import TOKENS, padded
+from builders.encode import Dictionary
 from builders.progress import track
-from builders.saes import sparsify
-from builders.saes.coder import SparseCoder
 from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY
 from builders.windows import Corpus
-from pipelines.opened import Opened, open_subject
+from pipelines.dictionaries import reopened
 from pipelines.params import Params, load
 from pipelines.stage import folder, run, shelf
 
 
 def main(name: str) -> None:
-    """Write the activations and latents of SAE *name*."""
+    """Write the activations and latents of dictionary *name*."""
     params = load()
     spec, settings = params.saes[name], params.activations
     tokens, sae = shelf("tokens", spec.subject), shelf("saes", name)
     inputs = {"tokens": tokens.digest, "sae": sae.digest}
     shards = Shards(folder("activations", name), inputs, {**settings.model_dump(), "window": params.tokens.window})
-    coder_folder = sae.folder / spec.hookpoint
-    sae.verified(coder_folder / sparsify.WEIGHTS)
-    opened = open_subject(params, spec.subject)
-    coder = sparsify.read(coder_folder).to(opened.device)
+    dictionary = reopened(params, name, sae, tokens)
     rows = tokens.read(TOKENS, columns=["row", "ids", "special"])
-    spills = spilled(name, params, shards, opened, coder, rows)
-    files = merged(name, params, shards, spills, opened, coder, tokens)
+    spills = spilled(name, params, shards, dictionary, rows)
+    files = merged(name, params, shards, spills, dictionary, tokens)
     seed = seed_of(params.seed, "self test", name)
-    count, worst = encode.self_test(opened.model, coder, spec.hookpoint, rows, files, settings.self_test, seed, opened.device)
+    count, worst = encode.self_test(dictionary, rows, files, settings.self_test, seed)
     print(f"{name}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
     for spill in spills:
         spill.unlink()
     shards.finish()
 
 
-def spilled(name: str, params: Params, shards: Shards, opened: Opened, coder: SparseCoder, rows: pa.Table) -> list[Path]:
+def spilled(name: str, params: Params, shards: Shards, dictionary: Dictionary, rows: pa.Table) -> list[Path]:
     """Return one spill a chunk of rows, making those that are not there yet."""
-    spec, settings = params.saes[name], params.activations
+    settings = params.activations
     paths = []
     starts = range(0, rows.num_rows, settings.chunk_rows)
     for number, start in enumerate(track(starts, f"activations of {name}")):
         path = shards.folder / f"spill-{number:05d}.safetensors"
         if not shards.holds(path):
-            chunk = rows.slice(start, settings.chunk_rows)
-            found = encode.encode_rows(opened.model, coder, spec.hookpoint, chunk, settings.batch_rows, opened.device)
-            builder.spill(found, coder.width, path)
+            builder.spill(dictionary.firings(rows.slice(start, settings.chunk_rows)), dictionary.width, path)
             shards.enter(path)
         paths.append(path)
     return paths
 
 
-def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened: Opened, coder: SparseCoder, tokens: Shelf) -> list[Path]:
+def merged(name: str, params: Params, shards: Shards, paths: list[Path], dictionary: Dictionary, tokens: Shelf) -> list[Path]:
     """Write the files of activations and of latents, a range of latents each; return those of activations."""
     settings = params.activations
     spills = builder.Spills(paths)
@@ -70,7 +64,7 @@ def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened:
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
     scope = latents.Scope(Corpus(padded(rows, "ids", 0), lengths), params.tokens.window, text)
     pieces = np.array(vocabulary["piece"].to_pylist(), dtype=object)
-    effects = encode.effects(opened.model, coder)
+    effects, truths = dictionary.effects(), dictionary.truths
     files = []
     for number, (low, high) in enumerate(track(builder.ranges(spills.counts, settings.file_rows), f"sorting {name}")):
         files.append(shards.path(builder.ACTIVATIONS, number))
@@ -78,7 +72,7 @@ def merged(name: str, params: Params, shards: Shards, paths: list[Path], opened:
             continue
         firings = spills.read(low, high)
         shards.write(builder.ACTIVATIONS, builder.row_groups(name, firings), number)
-        found = latents.latent_rows(name, low, high, firings, scope, settings.rare_windows, pieces, effects)
+        found = latents.latent_rows(name, low, high, firings, scope, settings.rare_windows, pieces, effects, truths)
         shards.write(latents.LATENTS, [found], number)
     return files
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builders import subjects
 from builders.errors import UserError
-from builders.hookpoints import module_at
-from builders.saes import sparsify
+from builders.hookpoints import width_at
+from builders.saes import formats
 from builders.saes.fidelity import require_width
 from pipelines import corpus
+from pipelines.dictionaries import folder_of, mounted, published
 from pipelines.opened import source_of
-from pipelines.params import HubText, Params, SparsifySae
+from pipelines.params import HubText, InModel, Params, PretrainedSae, Sae
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def check_all(params: Params, *, offline: bool) -> Iterator[str]:
@@ -50,11 +55,21 @@ def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
     skeleton = subjects.skeleton(source, config)
     for sae, spec in params.saes.items():
         if spec.subject == name:
-            try:
-                module_at(skeleton, spec.hookpoint)
-            except UserError as error:
-                raise UserError(f"saes.{sae}: {error}") from None
-            is_block = spec.hookpoint.rpartition(".")[2].isdigit()  # whose output is the residual stream
-            if isinstance(spec, SparsifySae) and spec.path is not None and is_block:
-                require_width(sparsify.read(Path(spec.path)), sae, spec.hookpoint, int(config.hidden_size))
-            yield f"sae {sae}: reads {spec.hookpoint} of {name}"
+            yield check_dictionary(sae, spec, skeleton, int(config.get_text_config().hidden_size), offline=offline)
+
+
+def check_dictionary(name: str, spec: Sae, skeleton: nn.Module, d_model: int, *, offline: bool) -> str:
+    """Return one line for a dictionary that is in order: its hookpoints exist, and its file fits them."""
+    if not isinstance(spec, InModel):
+        return f"sae {name}: reads the tokens of {spec.subject}"
+    try:
+        sizes = [width_at(skeleton, hookpoint, d_model) for hookpoint in (spec.reads, spec.rebuilds)]
+    except UserError as error:
+        raise UserError(f"saes.{name}: {error}") from None
+    if isinstance(spec, PretrainedSae):
+        if spec.path is not None:
+            require_width(mounted(spec, published(name, spec, Path(spec.path))), name, *sizes)
+        elif not offline:
+            formats.require_folder(str(spec.repo), str(spec.revision), folder_of(spec))
+    writes = f", writes {spec.rebuilds}" if spec.rebuilds != spec.reads else ""
+    return f"sae {name}: reads {spec.reads}{writes} of {spec.subject}"

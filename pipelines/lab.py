@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from builders import corpus, subjects
 from cards.render import render
 from checkpoints import recipe as lab
-from pipelines.params import Params, load
+from pipelines.params import load_lab
 from pipelines.stage import run
 
 FOLDER = Path("checkpoints/lab-transformer")
@@ -21,9 +21,9 @@ FOLDER = Path("checkpoints/lab-transformer")
 
 def main() -> None:
     """Train the tokenizer and the model on the documents that are not held out; write both and their card."""
-    params = load()
-    recipe = lab.Recipe(seed=params.seed, **params.lab.transformer.model_dump(exclude={"held_out"}))
-    sides = texts(params)
+    params = load_lab()
+    recipe = lab.Recipe(seed=params.seed, **params.transformer.model_dump(exclude={"held_out"}))
+    sides = texts(params.transformer.held_out)
     tokenizer = lab.train_tokenizer(sides[0]["text"].to_pylist(), recipe)
     rows, held_out = (rows_of(side, tokenizer, recipe.length) for side in sides)
     model = lab.train(rows, held_out, recipe)
@@ -31,9 +31,9 @@ def main() -> None:
     write_card(recipe, sides)
 
 
-def texts(params: Params) -> tuple[pa.Table, pa.Table]:
-    """Return the documents to train on and the held-out ones."""
-    source = corpus.documents(corpus.python_docs(), params.lab.transformer.held_out)
+def texts(share: float) -> tuple[pa.Table, pa.Table]:
+    """Return the documents to train on and the held-out *share* of them."""
+    source = corpus.documents(corpus.python_docs(), share)
     documents = pa.concat_tables(source)
     return documents.filter(pc.invert(documents["held_out"])), documents.filter(documents["held_out"])
 

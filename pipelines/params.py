@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from builders.errors import UserError, one_of
 
 FILE = "params.yaml"
+LAB = Path("checkpoints/recipe.yaml")
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=1)]
@@ -23,6 +24,9 @@ class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Read = TypeVar("Read", bound=Section)
 
 
 class PythonDocs(Section):
@@ -98,37 +102,96 @@ class Tokens(Section):
         return self
 
 
-class TrainedSae(Section):
-    """An SAE that the pipeline trains; *k* is TopK's L0 and JumpReLU's target L0."""
+class InModel(Section):
+    """A dictionary of what flows at a *hookpoint* of a subject, such as `layers.3` or `layers.3.mlp.down_proj.input`."""
 
-    source: Literal["train"]
     subject: Id
     hookpoint: str
-    activation: Literal["topk", "jumprelu"]
+
+    @property
+    def reads(self) -> str:
+        """The hookpoint it reads."""
+        return self.hookpoint
+
+    @property
+    def rebuilds(self) -> str:
+        """The hookpoint it writes: the same, but for transcoders."""
+        return getattr(self, "writes", None) or self.hookpoint
+
+
+class TrainedSae(InModel):
+    """An SAE that the pipeline trains; *k* is TopK's L0 and JumpReLU's target L0, *l1* the penalty of ReLU."""
+
+    source: Literal["train"]
+    activation: Literal["topk", "jumprelu", "relu"]
     width: Count
-    k: Count
+    k: Count | None = None
+    l1: Annotated[float, Field(gt=0)] | None = None
+    multi_topk: bool = False
+    auxk: Annotated[float, Field(ge=0)] = 1 / 32
+    seed: int = 0
 
     @model_validator(mode="after")
-    def _k_fits(self) -> TrainedSae:
-        if self.k > self.width:
+    def _sparsity_fits(self) -> TrainedSae:
+        needed, other = ("l1", "k") if self.activation == "relu" else ("k", "l1")
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise ValueError(f"activation `{self.activation}` takes `{needed}`, not `{other}`")
+        if self.k is not None and self.k > self.width:
             raise ValueError(f"`k` ({self.k}) is larger than `width` ({self.width})")
+        if self.multi_topk and self.activation != "topk":
+            raise ValueError("`multi_topk` belongs to activation `topk`")
         return self
 
 
-class SparsifySae(Pinned):
-    """An SAE in sparsify's format: the local folder of its hookpoint, or the Hub repository that holds such a folder."""
+class PretrainedSae(Pinned, InModel):
+    """A published dictionary: a local folder (or .pt file), or a *folder* of a Hub repository; its format shows in its files.
 
-    source: Literal["sparsify"]
+    *writes* is where a transcoder writes; *input_scale* is the factor on activations that some SAELens releases want;
+    *centered* says that it was trained on vectors less their mean (TransformerLens' `center_writing_weights`).
+    """
+
+    source: Literal["pretrained"]
+    folder: str | None = None
+    writes: str | None = None
+    input_scale: Annotated[float, Field(gt=0)] | None = None
+    centered: bool = False
+
+
+class NeuronBasis(InModel):
+    """The coordinates of the vectors themselves, the largest *k* kept; *rotated* is the control in a random basis."""
+
+    source: Literal["neurons"]
+    k: Count
+    rotated: bool = False
+    seed: int = 0
+
+
+class RandomSae(InModel):
+    """An untrained TopK SAE: Gaussian rows of unit norm, decoder and encoder the same."""
+
+    source: Literal["random"]
+    width: Count
+    k: Count
+    seed: int = 0
+
+
+class PlantedRules(Section):
+    """Rules over text, whose true explanations are known."""
+
+    source: Literal["planted"]
     subject: Id
-    hookpoint: str
 
 
-Sae = Annotated[TrainedSae | SparsifySae, Field(discriminator="source")]
+Sae = Annotated[TrainedSae | PretrainedSae | NeuronBasis | RandomSae | PlantedRules, Field(discriminator="source")]
 
 
 class Training(Section):
-    """What all SAE trainings share (*batch*, *buffer*, *dead_after* in tokens) and on how many rows SAEs are measured."""
+    """What all SAE trainings share (*batch*, *buffer*, *dead_after* in tokens) and on how many rows SAEs are measured.
 
+    At most *together* SAEs of a subject are trained in one pass over its activations.
+    """
+
+    together: Count
     batch: Count
     buffer: Count
     passes: Count
@@ -149,8 +212,12 @@ class Activations(Section):
 
 
 class Contexts(Section):
-    """How many windows explainers (train) and scorers (test) see of each latent, and how they are drawn."""
+    """How many windows explainers (train) and scorers (test) see of each latent, and how they are drawn.
 
+    A latent that fires in fewer than *at_least* windows is left out, even if there are enough to show.
+    """
+
+    at_least: Annotated[int, Field(ge=0)] = 0
     train: Count
     test: Count
     train_random: Count
@@ -200,8 +267,9 @@ class LabTransformer(Section):
 
 
 class Lab(Section):
-    """The recipes of the lab checkpoints."""
+    """The recipes of the lab checkpoints, in a file beside them."""
 
+    seed: int
     transformer: LabTransformer
 
 
@@ -230,7 +298,6 @@ class Params(Section):
     judges: dict[Id, LexicalJudge]
     scorers: dict[Id, Scorer]
     release: Release
-    lab: Lab
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
@@ -252,8 +319,17 @@ def load(file: Path | str | None = None) -> Params:
     path = Path(file or os.environ.get("INTERPLAKE_PARAMS", FILE))
     if not path.is_file():
         raise UserError(f"{path}: not found; run this in the project's folder")
+    return _read(path, Params)
+
+
+def load_lab() -> Lab:
+    """Read the recipes of the lab checkpoints."""
+    return _read(LAB, Lab)
+
+
+def _read(path: Path, section: type[Read]) -> Read:
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return section.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -25,8 +25,8 @@ from builders.subjects import SUBJECTS
 from builders.table import Table
 from builders.vocabulary import VOCABULARY
 from cards import card
-from pipelines.params import Params, TrainedSae, load
-from pipelines.stage import BUILD, folder, run
+from pipelines.params import InModel, Params, PretrainedSae, load
+from pipelines.stage import BUILD, WEIGHTS, folder, run
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,13 @@ def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
 
 
 def copy_weights(params: Params, release: Path) -> None:
-    """Put the dictionaries that were trained here into the release, in sparsify's format."""
+    """Put the dictionaries that were made here into the release, in the format their `saes` row names."""
     for name, spec in sorted(params.saes.items()):
-        if isinstance(spec, TrainedSae):
+        made = folder("saes", name) / WEIGHTS
+        if isinstance(spec, InModel) and not isinstance(spec, PretrainedSae) and made.is_dir():
             target = release / "weights" / name / spec.hookpoint
             target.mkdir(parents=True)
-            for path in sorted((folder("saes", name) / spec.hookpoint).iterdir()):
+            for path in sorted(made.iterdir()):
                 shutil.copyfile(path, target / path.name)
 
 

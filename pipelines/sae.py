@@ -1,60 +1,58 @@
-"""Stage `sae`: train a sparse dictionary, or fetch one; measure it on held-out tokens."""
+"""Stage `sae`: train a dictionary, fetch it, or make a baseline; measure it on held-out tokens."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from builders.corpus import TOKENS
 from builders.errors import UserError
-from builders.harvest import harvest, row_batches, shuffled
-from builders.progress import track
-from builders.saes import sparsify
-from builders.saes.coder import SparseCoder, TopK
-from builders.saes.fidelity import SAES, fidelity, require_width
-from builders.saes.train import Recipe, train
+from builders.harvest import harvest
+from builders.saes import formats
+from builders.saes.coder import Coder, GroupMax, Mounted, TopK
+from builders.saes.fidelity import SAES, fidelity, require_width, sparsity
+from builders.saes.neurons import untrained
 from builders.seeds import seed_of, uniforms
-from builders.shards import Shards, file_sha256
-from builders.subjects import snapshot
+from builders.shards import Shards, Shelf, file_sha256
+from pipelines.dictionaries import mounted, neuron_basis, place_of, planted, published
 from pipelines.opened import Opened, open_subject
-from pipelines.params import Params, SparsifySae, TrainedSae, load
-from pipelines.stage import folder, run, shelf
+from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae, RandomSae, TrainedSae, load
+from pipelines.stage import WEIGHTS, folder, run, shelf
+from pipelines.training import inputs_of, settings_of, trained
+
+KINDS = {"train": "trained"}
 
 
 def main(name: str) -> None:
-    """Write the SAE *name* and its row."""
+    """Write the dictionary *name* and its row."""
     params = load()
     spec = params.saes[name]
-    tokens, pinned = shelf("tokens", spec.subject), shelf("subjects", spec.subject)
-    settings = {"seed": params.seed, "sae": spec.model_dump(), "training": params.training.model_dump()}
-    shards = Shards(folder("saes", name), {"tokens": tokens.digest, "subject": pinned.digest}, settings)
+    tokens = shelf("tokens", spec.subject)
+    shards = Shards(folder("saes", name), inputs_of(spec.subject), settings_of(params, name))
     rows = tokens.read(TOKENS, columns=["row", "ids", "special", "held_out"])
-    opened = open_subject(params, spec.subject)
     held_out = rows.filter(rows["held_out"])
     if held_out.num_rows < 2:  # one row has no spread, hence no standard error
         raise UserError(f"corpora.{params.subjects[spec.subject].corpus}: fewer than two rows are held out to measure on; raise `held_out`")
-    target = folder("saes", name) / spec.hookpoint
-    if isinstance(spec, TrainedSae):
-        coder = trained(name, params, opened, rows.filter(pc.invert(rows["held_out"])))
-        sparsify.write(coder.to("cpu"), target)
+    measured = held_out.take(measured_rows(name, params, held_out.num_rows))
+    if isinstance(spec, PlantedRules):
+        shards.write(SAES, [SAES.rows([{**described(name, params), **counted(tokens, measured)}])])
     else:
-        coder = sparsify.read(fetched(spec)).to(opened.device)
-        sparsify.copy(fetched(spec), target)
-    width = harvest(opened.model, spec.hookpoint, rows.slice(0, 1), opened.device).vectors.shape[1]
-    require_width(coder, name, spec.hookpoint, width)
-    files = [target / sparsify.CONFIG, target / sparsify.WEIGHTS]
-    for file in files:
-        shards.enter(file)
-    held_out = held_out.take(measured_rows(name, params, held_out.num_rows))
-    measured = fidelity(opened.model, spec.hookpoint, coder, held_out, params.training.batch_rows, opened.device)
-    shards.write(SAES, [SAES.rows([{**described(name, params, coder, files[1]), **measured}])])
+        opened = open_subject(params, spec.subject)
+        found = harvest(opened.model, [spec.reads, spec.rebuilds], rows.slice(0, 1), opened.device).vectors
+        sizes = [found[hookpoint].shape[1] for hookpoint in (spec.reads, spec.rebuilds)]
+        at_work = mounted(spec, made(name, params, opened, rows, sizes[0]).to(opened.device))
+        require_width(at_work, name, *sizes)
+        for file in sorted((folder("saes", name) / WEIGHTS).glob("*")):
+            shards.enter(file)
+        row = {**described(name, params), **of_coder(name, at_work)}
+        row |= fidelity(opened.model, at_work, measured, params.training.batch_rows, opened.device)
+        shards.write(SAES, [SAES.rows([row])])
     shards.finish()
 
 
@@ -64,52 +62,65 @@ def measured_rows(name: str, params: Params, rows: int) -> pa.Array:
     return pa.array(np.sort(np.argsort(draw)[: params.training.measured_rows]))
 
 
-def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
-    """Return an SAE trained on the vectors of *rows*, streamed once through a shuffled buffer."""
-    spec, shared = params.saes[name], params.training
-    if not isinstance(spec, TrainedSae):
-        raise TypeError(f"{name} is not to be trained")
-    generator = torch.Generator().manual_seed(seed_of(params.seed, "sae", name))
-    order = torch.randperm(rows.num_rows, generator=generator)
-    batches = list(row_batches(rows.take(pa.array(order.numpy())), shared.batch_rows))
-
-    def vectors() -> Iterator[Tensor]:
-        for part in track(batches, f"training {name}"):
-            yield harvest(opened.model, spec.hookpoint, part, opened.device).vectors
-
-    recipe = Recipe(spec.activation, spec.width, spec.k, shared.lr, shared.batch, shared.dead_after)
-    texts = pc.sum(pc.list_value_length(rows["ids"])).as_py() or 0
-    if texts < 2 * shared.batch:
-        raise UserError(f"saes.{name}: {texts} tokens to train on fill no two batches of {shared.batch}; lower training.batch or add text")
-    steps = shared.passes * texts // shared.batch
-    return train(shuffled(vectors(), shared.buffer, shared.passes, shared.batch, generator), steps, recipe, generator)
+def made(name: str, params: Params, opened: Opened, rows: pa.Table, d: int) -> Coder:
+    """Return the coder, after writing its weights where it has any; *d* is the size of the vectors at its hookpoint."""
+    spec, target = params.saes[name], folder("saes", name) / WEIGHTS
+    if isinstance(spec, NeuronBasis):
+        return neuron_basis(params, name, spec, d)
+    if isinstance(spec, PretrainedSae):
+        place = place_of(spec)
+        formats.copy(place, target)
+        return published(name, spec, target)
+    if isinstance(spec, RandomSae):
+        coder = untrained(spec.width, d, spec.k, seed_of(params.seed, "random", name, spec.seed))
+    else:
+        coder = trained(name, params, opened, rows.filter(pc.invert(rows["held_out"]))).to("cpu")
+    formats.write(coder, target)
+    return coder
 
 
-def fetched(spec: SparsifySae) -> Path:
-    """Return the folder of an SAE's hookpoint, downloading that one folder if it lies on the Hub."""
-    if spec.path is not None:
-        return Path(spec.path)
-    return snapshot(str(spec.repo), spec.revision, [f"{spec.hookpoint}/*"]) / spec.hookpoint
+def counted(tokens: Shelf, rows: pa.Table) -> dict[str, Any]:
+    """Return the columns of SAES that can be said of rules: how often they fire on *rows*."""
+    rules = planted(tokens)
+    found = rules.firings(rows)
+    places = np.searchsorted(rows["row"].to_numpy(), found.row)
+    text = [sum(not special for special in row) for row in rows["special"].to_pylist()]
+    nothing = dict.fromkeys(("fvu", "ce_clean", "ce_spliced", "ce_zeroed", "loss_added", "loss_added_se", "loss_recovered"))
+    firings = torch.from_numpy(np.bincount(places, minlength=rows.num_rows))
+    alive = len(np.unique(found.latent)) / rules.width
+    identity = {"activation": "rule", "width": rules.width, "d_in": None, "d_out": None, "k": None, "format": "none", "sha256": None}
+    return {**identity, **nothing, **sparsity(firings, torch.tensor(text), alive)}
 
 
-def described(name: str, params: Params, coder: SparseCoder, weights: Path) -> dict[str, object]:
-    """Return the columns of SAES that say what the dictionary is."""
+def described(name: str, params: Params) -> dict[str, Any]:
+    """Return the columns of SAES that follow from params."""
     spec = params.saes[name]
-    is_trained = isinstance(spec, TrainedSae)
-    recipe = {"seed": params.seed, **spec.model_dump(), **params.training.model_dump()} if is_trained else None
+    recipe = {"seed": params.seed, **spec.model_dump()} | (params.training.model_dump() if isinstance(spec, TrainedSae) else {})
+    own = not isinstance(spec, PretrainedSae)
     return {
         "sae": name,
         "subject": spec.subject,
-        "hookpoint": spec.hookpoint,
-        "format": "sparsify",
-        "source": "trained here" if isinstance(spec, TrainedSae) else spec.repo or Path(str(spec.path)).name,
-        "revision": None if isinstance(spec, TrainedSae) else spec.revision,
-        "sha256": file_sha256(weights),
+        "hookpoint": spec.reads if isinstance(spec, InModel) else None,
+        "writes": spec.rebuilds if isinstance(spec, InModel) else None,
+        "kind": KINDS.get(spec.source, spec.source),
+        "source": (spec.repo or Path(str(spec.path)).name) if isinstance(spec, PretrainedSae) else "made here",
+        "revision": spec.revision if isinstance(spec, PretrainedSae) else None,
+        "recipe": json.dumps(recipe, sort_keys=True) if own else None,
+    }
+
+
+def of_coder(name: str, at_work: Mounted) -> dict[str, Any]:
+    """Return the columns of SAES that the coder itself tells."""
+    coder, place = at_work.coder, folder("saes", name) / WEIGHTS
+    stored = place.is_dir()
+    return {
+        "format": formats.format_of(place) if stored else "none",
+        "sha256": file_sha256(formats.files(place)[-1]) if stored else None,
         "activation": coder.activation.name,
         "width": coder.width,
-        "d_model": coder.d_model,
-        "k": coder.activation.k if isinstance(coder.activation, TopK) else None,
-        "recipe": json.dumps(recipe, sort_keys=True) if recipe else None,
+        "d_in": coder.d_in,
+        "d_out": coder.d_out,
+        "k": coder.activation.k if isinstance(coder.activation, (TopK, GroupMax)) else None,
     }
 
 

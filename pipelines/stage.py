@@ -10,6 +10,7 @@ from builders.errors import UserError
 from builders.shards import Shelf
 
 BUILD = Path("build")
+WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
 
 
 def folder(kind: str, *ids: str) -> Path:

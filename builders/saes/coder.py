@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CHUNK = 2**26  # pre-activations in memory at a time (256 MB in float32)
+Norm = Literal["none", "centered", "layer_norm", "constant_norm"]
+EPSILON = {"none": 0.0, "centered": 0.0, "layer_norm": 1e-5, "constant_norm": 0.0}  # beside the scale on the way in, not on the way out
+
 
 @dataclass(frozen=True)
 class SparseCode:
-    """The non-zero latents of *n* vectors, in order of vector: vector index, latent, value (all [nnz])."""
+    """The non-zero latents of *n* vectors, in order of vector, then latent: vector index, latent, value (all [nnz])."""
 
     vector: Tensor
     latent: Tensor
@@ -19,46 +25,161 @@ class SparseCode:
     n: int
 
 
+Chunks = Iterable[tuple[int, Tensor]]  # first latent, pre-activations [n, some latents]; in order of latent
+
+
+class Coder(Protocol):
+    """What turns vectors [n, d_in] into sparse codes over *width* latents, and codes into vectors [n, d_out]."""
+
+    @property
+    def activation(self) -> Activation: ...  # noqa: D102  # said above
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def d_in(self) -> int: ...  # noqa: D102
+    @property
+    def d_out(self) -> int: ...  # noqa: D102
+    def encode(self, x: Tensor) -> SparseCode: ...  # noqa: D102
+    def decode(self, code: SparseCode, x: Tensor) -> Tensor: ...  # noqa: D102
+    def directions(self, low: int, high: int) -> Tensor: ...  # noqa: D102
+    def to(self, device: str) -> Coder: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class TopK:
-    """Keep the *k* largest pre-activations of each vector that are above zero."""
+    """Keep the *k* largest pre-activations of each vector that are above zero; of equal ones the first latents."""
 
     k: int
     name = "topk"
+    grain = 1  # how many latents belong together in a chunk
 
-    def select(self, pre: Tensor) -> SparseCode:
-        """Return the code of pre-activations [n, width]."""
-        values, latents = pre.topk(min(self.k, pre.shape[1]), dim=1)
-        vectors = torch.arange(len(pre), device=pre.device)[:, None].expand_as(latents)
+    def select(self, chunks: Chunks, n: int) -> SparseCode:
+        """Return the code of *n* vectors, a running top k merged with that of each chunk."""
+        values = latents = torch.empty(0)
+        for low, pre in chunks:
+            some, columns = _largest(pre, self.k)
+            columns += low
+            if latents.numel():  # all of smaller latents, so that the first of equal columns is the first latent
+                both = torch.cat([values, some], dim=1)
+                some, places = _largest(both, self.k)
+                columns = torch.cat([latents, columns], dim=1).gather(1, places)
+            values, latents = some, columns
+        vectors = torch.arange(n, device=latents.device)[:, None].expand_as(latents)
         fired = values > 0
-        return SparseCode(vectors[fired], latents[fired], values[fired], len(pre))
+        return SparseCode(vectors[fired], latents[fired], values[fired], n)
+
+
+def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the *k* largest of each row and their columns, in order of column; ties go to the first columns."""
+    width = pre.shape[1]
+    if k >= width:
+        return pre, torch.arange(width, device=pre.device).expand_as(pre).clone()
+    values, columns = pre.topk(k + 1, dim=1)
+    tied = (values[:, k] == values[:, k - 1]) & (values[:, k] > 0)
+    values, columns = values[:, :k], columns[:, :k]
+    if tied.any():  # which of equal values topk returns is left open, so these few rows are sorted whole
+        first, places = pre[tied].sort(dim=1, descending=True, stable=True)
+        values, columns = values.clone(), columns.clone()
+        values[tied], columns[tied] = first[:, :k], places[:, :k]
+    columns, order = columns.sort(dim=1)
+    return values.gather(1, order), columns
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """Cut the latents into *k* runs of *grain* and keep the largest pre-activation of each where it is above zero."""
+
+    k: int
+    grain: int
+    name = "groupmax"
+
+    def select(self, chunks: Chunks, n: int) -> SparseCode:
+        """Return the code of *n* vectors; a chunk holds whole runs."""
+        parts = []
+        for low, pre in chunks:
+            values, places = pre.unflatten(1, (-1, self.grain)).max(dim=2)
+            latents = low + places + self.grain * torch.arange(values.shape[1], device=pre.device)
+            vectors, runs = torch.nonzero(values > 0, as_tuple=True)
+            parts.append((vectors, latents[vectors, runs], values[vectors, runs]))
+        return _joined(parts, n)
 
 
 @dataclass(frozen=True)
 class JumpReLU:
-    """Keep a pre-activation where it is above its latent's *threshold* [width] (Rajamanoharan et al. 2024, eq. 3)."""
+    """Keep a pre-activation where it is above zero and its latent's *threshold* [width] (Rajamanoharan et al. 2024, eq. 3)."""
 
     threshold: Tensor
     name = "jumprelu"
+    grain = 1
 
-    def select(self, pre: Tensor) -> SparseCode:
-        """Return the code of pre-activations [n, width]."""
-        vectors, latents = torch.nonzero(pre > self.threshold.clamp(min=0), as_tuple=True)
-        return SparseCode(vectors, latents, pre[vectors, latents], len(pre))
+    def select(self, chunks: Chunks, n: int) -> SparseCode:
+        """Return the code of *n* vectors."""
+        parts = []
+        for low, pre in chunks:
+            limit = self.threshold[low : low + pre.shape[1]].clamp(min=0)
+            vectors, columns = torch.nonzero(pre > limit, as_tuple=True)
+            parts.append((vectors, columns + low, pre[vectors, columns]))
+        return _joined(parts, n)
 
 
-Activation = TopK | JumpReLU
+class ReLU(JumpReLU):
+    """Keep a pre-activation where it is above zero."""
+
+    name = "relu"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Where pre + *gate* > 0, keep relu(*scale* · pre + *magnitude*), all [width] (Rajamanoharan et al. 2024, Gated SAEs, eq. 7)."""
+
+    gate: Tensor
+    scale: Tensor
+    magnitude: Tensor
+    name = "gated"
+    grain = 1
+
+    def select(self, chunks: Chunks, n: int) -> SparseCode:
+        """Return the code of *n* vectors, whose pre-activations hold no bias."""
+        parts = []
+        for low, pre in chunks:
+            own = slice(low, low + pre.shape[1])
+            values = pre * self.scale[own] + self.magnitude[own]
+            vectors, columns = torch.nonzero((pre + self.gate[own] > 0) & (values > 0), as_tuple=True)
+            parts.append((vectors, columns + low, values[vectors, columns]))
+        return _joined(parts, n)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor, Tensor]], n: int) -> SparseCode:
+    """Return the code of several chunks in order of vector; within a vector the chunks are in order already."""
+    vectors, latents, values = (torch.cat(some) for some in zip(*parts, strict=True))
+    if len(parts) > 1:
+        vectors, order = vectors.sort(stable=True)
+        latents, values = latents[order], values[order]
+    return SparseCode(vectors, latents, values, n)
+
+
+Activation = TopK | GroupMax | JumpReLU | Gated
 
 
 @dataclass(frozen=True)
 class SparseCoder:
-    """f(x) = activation(W_enc (x − b_dec) + b_enc), x̂ = f W_dec + b_dec; rows of W_enc, W_dec [width, d] are latents."""
+    """f(x) = activation(W_enc (norm(x) − b_pre) + b_enc), x̂ = norm⁻¹(f W_dec + b_dec) + W_skip x.
+
+    Rows of w_enc [width, d_in] and w_dec [width, d_out] are latents. *norm* is what SAELens calls
+    `normalize_activations`: layer_norm, or constant_norm (every vector scaled to norm √d); `centered` takes the mean off,
+    as TransformerLens does to models that centre what they write. A transcoder writes
+    somewhere else than it reads, so its output is not scaled back (*transcodes*).
+    """
 
     w_enc: Tensor
     b_enc: Tensor
     w_dec: Tensor
     b_dec: Tensor
     activation: Activation
+    b_pre: Tensor
+    norm: Norm = "none"
+    w_skip: Tensor | None = None
+    transcodes: bool = False
 
     @property
     def width(self) -> int:
@@ -66,28 +187,80 @@ class SparseCoder:
         return len(self.w_enc)
 
     @property
-    def d_model(self) -> int:
+    def d_in(self) -> int:
         """Size of the vectors it reads."""
         return self.w_enc.shape[1]
 
-    def preactivations(self, x: Tensor) -> Tensor:
-        """Return W_enc (x − b_dec) + b_enc for vectors [n, d], as [n, width]."""
-        return F.linear(x - self.b_dec, self.w_enc, self.b_enc)
+    @property
+    def d_out(self) -> int:
+        """Size of the vectors it writes."""
+        return self.w_dec.shape[1]
 
     def encode(self, x: Tensor) -> SparseCode:
-        """Return the sparse code of vectors [n, d]."""
-        return self.activation.select(self.preactivations(x.to(self.w_enc.dtype)))
+        """Return the sparse code of vectors [n, d_in], some latents at a time where all at once would be too many."""
+        x = x.to(self.w_enc.dtype)
+        center, scale = self._moments(x)
+        u = (x - center) / (scale + EPSILON[self.norm]) - self.b_pre
+        return self.activation.select(self._preactivations(u), len(x))
 
-    def decode(self, code: SparseCode) -> Tensor:
-        """Return the reconstruction [n, d] of a code, touching only the latents that fired."""
-        starts = torch.searchsorted(code.vector, torch.arange(code.n, device=code.vector.device))
-        summed = F.embedding_bag(code.latent, self.w_dec, starts, mode="sum", per_sample_weights=code.value)
-        return summed + self.b_dec
+    def _preactivations(self, u: Tensor) -> Iterator[tuple[int, Tensor]]:
+        grain = self.activation.grain
+        step = max(1, CHUNK // max(1, len(u)) // grain) * grain
+        for low in range(0, self.width, step):
+            yield low, F.linear(u, self.w_enc[low : low + step], self.b_enc[low : low + step])
+
+    def decode(self, code: SparseCode, x: Tensor) -> Tensor:
+        """Return what the code of vectors *x* stands for [n, d_out], touching only the latents that fired."""
+        out = summed(code, self.w_dec) + self.b_dec
+        if self.norm != "none" and not self.transcodes:
+            center, scale = self._moments(x.to(out.dtype))
+            out = out * scale + center
+        return out if self.w_skip is None else out + x.to(out.dtype) @ self.w_skip.T
+
+    def directions(self, low: int, high: int) -> Tensor:
+        """Return what the latents from *low* up to *high* write [high − low, d_out]."""
+        return self.w_dec[low:high]
+
+    def _moments(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return what is subtracted from vectors, and what they are then divided by."""
+        if self.norm == "layer_norm":  # the standard deviation of a sample, as OpenAI and SAELens take it
+            return x.mean(1, keepdim=True), x.std(1, keepdim=True)
+        if self.norm == "centered":
+            return x.mean(1, keepdim=True), 1.0
+        if self.norm == "constant_norm":
+            return 0.0, x.norm(dim=1, keepdim=True) / x.shape[1] ** 0.5
+        return 0.0, 1.0
 
     def to(self, device: str) -> SparseCoder:
         """Return the coder on *device*."""
-        activation = self.activation
-        if isinstance(activation, JumpReLU):
-            activation = JumpReLU(activation.threshold.to(device))
-        w_enc, b_enc, w_dec, b_dec = (t.to(device) for t in (self.w_enc, self.b_enc, self.w_dec, self.b_dec))
-        return SparseCoder(w_enc, b_enc, w_dec, b_dec, activation)
+        return moved(self, device)
+
+
+Moved = TypeVar("Moved")
+
+
+def moved(thing: Moved, device: str) -> Moved:
+    """Return a dataclass with its tensors, and those of the dataclasses in it, on *device*."""
+    changed: dict[str, object] = {}
+    for field in fields(thing):  # type: ignore[arg-type]  # a dataclass, which has no type of its own
+        value = getattr(thing, field.name)
+        if isinstance(value, Tensor):
+            changed[field.name] = value.to(device)
+        elif is_dataclass(value):
+            changed[field.name] = moved(value, device)
+    return replace(thing, **changed)  # type: ignore[type-var]  # the same
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A coder at its place in a model: the hookpoint it *reads*, and the one it *writes* (the same but for transcoders)."""
+
+    coder: Coder
+    reads: str
+    writes: str
+
+
+def summed(code: SparseCode, w_dec: Tensor) -> Tensor:
+    """Return Σ value · row of *w_dec* for each vector of a code [n, d_out]."""
+    starts = torch.searchsorted(code.vector, torch.arange(code.n, device=code.vector.device))
+    return F.embedding_bag(code.latent, w_dec, starts, mode="sum", per_sample_weights=code.value)

@@ -1,37 +1,73 @@
-"""The on-disk format of EleutherAI's sparsify: `<hookpoint>/cfg.json` beside `sae.safetensors`.
+"""EleutherAI's sparsify: `<hookpoint>/cfg.json` beside `sae.safetensors`; TopK, MultiTopK and groupmax, transcoders, skip connections.
 
-Tensors: encoder.weight [width, d], encoder.bias, W_dec [width, d], b_dec. sparsify itself knows TopK; a JumpReLU
-SAE is written the same way with `activation: jumprelu` and one tensor more, `threshold` [width].
+Tensors: encoder.weight [width, d_in], encoder.bias, W_dec [width, d_out], b_dec, W_skip [d_out, d_in]. MultiTopK is a
+loss; what it trained is read like TopK.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from builders.errors import UserError
-from builders.saes.coder import Activation, JumpReLU, SparseCoder, TopK
+from builders.saes.coder import Activation, GroupMax, SparseCoder, TopK
+from builders.saes.weights import known, load_config, load_tensors, require_shapes, whole_number
 from builders.shards import write_atomic
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+LOOKS = f"{CONFIG} and {WEIGHTS}"
 
 
-def write(coder: SparseCoder, folder: Path) -> list[Path]:
-    """Write *coder* to *folder*; return the two files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def files(place: Path) -> list[Path]:
+    """Return the two files of an SAE in *place*, or none where this format is not there."""
+    found = [place / CONFIG, place / WEIGHTS]
+    return found if all(path.is_file() for path in found) else []
+
+
+def read(place: Path) -> SparseCoder:
+    """Read the coder in *place*; raise UserError where it is damaged or of a kind not read here."""
+    config_path, weights_path = files(place)
+    config = load_config(config_path)
+    skips = ["W_skip"] if config.get("skip_connection") else []
+    tensors = load_tensors(weights_path, ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *skips])
+    w_enc, b_enc, w_dec, b_dec = (tensors[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
+    width, d_in = w_enc.shape
+    d_out = w_dec.shape[-1]
+    shapes = {"encoder.bias": (b_enc, [width]), "W_dec": (w_dec, [width, d_out]), "b_dec": (b_dec, [d_out])}
+    transcodes, w_skip = bool(config.get("transcode")), tensors.get("W_skip") if skips else None
+    if w_skip is not None:
+        shapes["W_skip"] = (w_skip, [d_out, d_in])
+    if not transcodes:
+        shapes["b_dec, subtracted from what is read,"] = (b_dec, [d_in])
+    require_shapes(weights_path, shapes)
+    b_pre = torch.zeros(d_in) if transcodes else b_dec
+    return SparseCoder(w_enc, b_enc, w_dec, b_dec, _activation(config_path, config, width), b_pre, w_skip=w_skip, transcodes=transcodes)
+
+
+def _activation(path: Path, config: dict[str, Any], width: int) -> Activation:
+    name = known(path, "activation", config.get("activation", "topk"), ["topk", "groupmax"])
+    k = whole_number(path, config, "k")
+    if name == "topk":
+        return TopK(k)
+    if width % k:
+        raise UserError(f"{path}: groupmax cuts {width} latents into k = {k} equal runs, which does not go; fetch it again")
+    return GroupMax(k, width // k)
+
+
+def write(coder: SparseCoder, folder: Path) -> None:
+    """Write a TopK *coder* to *folder*."""
     activation = coder.activation
-    config: dict[str, Any] = {
+    if not isinstance(activation, TopK):
+        raise TypeError(f"sparsify knows no {activation.name}")
+    config = {
         "activation": activation.name,
-        "d_in": coder.d_model,
-        "expansion_factor": max(1, coder.width // coder.d_model),
-        "k": activation.k if isinstance(activation, TopK) else 0,
+        "d_in": coder.d_in,
+        "expansion_factor": max(1, coder.width // coder.d_in),
+        "k": activation.k,
         "multi_topk": False,
         "normalize_decoder": True,
         "num_latents": coder.width,
@@ -39,55 +75,6 @@ def write(coder: SparseCoder, folder: Path) -> list[Path]:
         "transcode": False,
     }
     tensors = {"encoder.weight": coder.w_enc, "encoder.bias": coder.b_enc, "W_dec": coder.w_dec, "b_dec": coder.b_dec}
-    if isinstance(activation, JumpReLU):
-        tensors["threshold"] = activation.threshold
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, temporary)
-    temporary.replace(folder / WEIGHTS)
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=1, sort_keys=True) + "\n").encode())
-    return [folder / CONFIG, folder / WEIGHTS]
-
-
-def copy(source: Path, folder: Path) -> None:
-    """Copy the two files of a coder as they are, so that their hashes stay those of their source."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(source / name, folder / name)
-
-
-def read(folder: Path) -> SparseCoder:
-    """Read the coder in *folder*; raise UserError where it is missing, damaged or of a kind not read here."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: no {name}; a sparsify SAE is a folder with {CONFIG} and {WEIGHTS}")
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{folder}: damaged or cut short ({error}); fetch it again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{folder}: {CONFIG} is no object; fetch it again")
-    missing = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"} - set(tensors)
-    if missing:
-        raise UserError(f"{folder / WEIGHTS}: tensors missing: {', '.join(sorted(missing))}")
-    width, d = tensors["encoder.weight"].shape
-    expected = {"encoder.bias": [width], "W_dec": [width, d], "b_dec": [d]}
-    for name, shape in expected.items():
-        if list(tensors[name].shape) != shape:
-            raise UserError(f"{folder / WEIGHTS}: {name} has shape {list(tensors[name].shape)}, not {shape}; fetch it again")
-    if config.get("transcode") or config.get("skip_connection"):
-        raise UserError(f"{folder}: transcoders and skip connections are not read yet; name an SAE of a residual stream")
-    w_enc, b_enc, w_dec, b_dec = (tensors[name].float() for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
-    return SparseCoder(w_enc, b_enc, w_dec, b_dec, _activation(folder, config, tensors))
-
-
-def _activation(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Activation:
-    name = config.get("activation", "topk")
-    if name == "topk":
-        k = config.get("k")
-        if not isinstance(k, int) or k < 1:
-            raise UserError(f"{folder}: {CONFIG} gives k as {k!r}; a TopK SAE needs a whole number above 0")
-        return TopK(k)
-    if name == "jumprelu" and "threshold" in tensors:
-        return JumpReLU(tensors["threshold"].float())
-    raise UserError(f"{folder}: activation {name!r} cannot be read; topk and jumprelu (with a `threshold` tensor) can")
+    save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, folder / WEIGHTS)
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=1, sort_keys=True) + "\n").encode())

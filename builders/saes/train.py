@@ -1,9 +1,8 @@
-"""Train TopK and JumpReLU SAEs: Adam, unit-norm decoder rows, an auxiliary loss that revives dead latents."""
+"""Train TopK, MultiTopK, JumpReLU and ReLU SAEs: Adam, unit-norm decoder rows, an auxiliary loss that revives dead latents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from builders.saes.coder import JumpReLU, SparseCoder, TopK
+from builders.saes.coder import Activation, JumpReLU, ReLU, SparseCoder, TopK
 
 # Up to this width a matrix product over all latents beats gathering the few that fire, in both directions.
 DENSE_WIDTH = 4096
+MULTI = 4  # MultiTopK also rebuilds from this many times k latents, at an eighth of the weight (as sparsify does)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a training run: *k* is the L0 of TopK and the target L0 of JumpReLU; *batch* is in vectors."""
+    """What decides a training run: *k* is the L0 of TopK and the target L0 of JumpReLU, *l1* the penalty of ReLU."""
 
     activation: str
     width: int
-    k: int
     lr: float
-    batch: int
     dead_after: int  # vectors without a firing after which a latent counts as dead
+    k: int = 0
+    l1: float = 0.0  # times the mean of Σ f, where vectors have mean squared norm d, over √d
+    multi_topk: bool = False
     aux_weight: float = 1 / 32  # Gao et al. 2024, A.1
     sparsity_weight: float = 1.0
     bandwidth: float = 0.1  # of JumpReLU's straight-through kernel, where vectors have mean squared norm d
@@ -55,17 +56,30 @@ class _Trainee(nn.Module):
 
     def forward(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction, whether each latent fired [width], and the sparsity loss."""
-        if self.recipe.activation == "topk":
-            values, latents = F.relu(pre).topk(self.recipe.k, dim=1)
-            fired = torch.zeros(self.recipe.width, dtype=torch.bool, device=pre.device)
-            fired[latents[values > 0]] = True
-            return _decode(latents, values, self.w_dec) + self.b_dec, fired, pre.new_zeros(())
+        return getattr(self, f"_{self.recipe.activation}")(pre)  # type: ignore[no-any-return]  # one of the three below
+
+    def _topk(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values, latents = F.relu(pre).topk(self.recipe.k, dim=1)
+        fired = torch.zeros(self.recipe.width, dtype=torch.bool, device=pre.device)
+        fired[latents[values > 0]] = True
+        return _decode(latents, values, self.w_dec) + self.b_dec, fired, pre.new_zeros(())
+
+    def _jumprelu(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         threshold = self.log_threshold.exp()
         gate = _Step.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         codes = _Jump.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # the same
         l0 = gate.sum(1).mean()
-        recon = codes @ self.w_dec + self.b_dec
-        return recon, gate.detach().amax(0) > 0, (l0 / self.recipe.k - 1).square()
+        return codes @ self.w_dec + self.b_dec, gate.detach().amax(0) > 0, (l0 / self.recipe.k - 1).square()
+
+    def _relu(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes = F.relu(pre)
+        penalty = self.recipe.l1 * codes.sum(1).mean() / math.sqrt(self.w_dec.shape[1])
+        return codes @ self.w_dec + self.b_dec, codes.detach().amax(0) > 0, penalty
+
+    def wide(self, pre: Tensor) -> Tensor:
+        """Return what the MULTI · k strongest latents rebuild."""
+        values, latents = F.relu(pre).topk(min(MULTI * self.recipe.k, self.recipe.width), dim=1)
+        return _decode(latents, values, self.w_dec) + self.b_dec
 
     @torch.no_grad()
     def normalise(self) -> None:
@@ -110,43 +124,54 @@ class _Jump(torch.autograd.Function):
         return grad * (pre > threshold), -(grad * inside).sum(0) * threshold / ctx.bandwidth, None
 
 
-def train(batches: Iterable[Tensor], total: int, recipe: Recipe, generator: torch.Generator) -> SparseCoder:
-    """Return an SAE trained on *total* *batches* of vectors [batch, d], the learning rate falling over the last fifth.
+class Trainer:
+    """An SAE in training, one step a batch of vectors [batch, d]; *first* batch sets scale and start, *steps* the schedule.
 
     The loss is the fraction of variance unexplained, plus AuxK on dead latents (Gao et al. 2024, A.2), plus for
-    JumpReLU a quadratic penalty on the distance of L0 from its target.
+    MultiTopK that of a wider code, for JumpReLU a quadratic penalty on the distance of L0 from its target, for ReLU
+    an L1 penalty. The learning rate falls over the last fifth.
     """
-    stream = iter(batches)
-    first = next(stream)
-    scale = float((first - first.mean(0)).square().sum(1).mean().sqrt()) / math.sqrt(first.shape[1]) or 1.0
-    trainee = _Trainee(recipe, first / scale, generator)
-    # Only the few pre-activations near a threshold move it, so thresholds need larger steps to keep up with the rest.
-    slow = [parameter for name, parameter in trainee.named_parameters() if name != "log_threshold"]
-    groups: list[dict[str, Any]] = [{"params": slow}, {"params": [trainee.log_threshold], "lr": 5 * recipe.lr}]
-    optimizer = torch.optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * max(0.0, 1 - step / max(1, total))))
-    idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
-    for batch in _chain(first, stream):
-        x = batch / scale
-        pre = trainee.pre(x)
-        recon, fired, sparsity = trainee(pre)
+
+    def __init__(self, recipe: Recipe, first: Tensor, steps: int, generator: torch.Generator) -> None:
+        self.recipe = recipe
+        self.scale = float((first - first.mean(0)).square().sum(1).mean().sqrt()) / math.sqrt(first.shape[1]) or 1.0
+        self.trainee = _Trainee(recipe, first / self.scale, generator)
+        # Only the few pre-activations near a threshold move it, so thresholds need larger steps to keep up with the rest.
+        slow = [parameter for name, parameter in self.trainee.named_parameters() if name != "log_threshold"]
+        groups: list[dict[str, Any]] = [{"params": slow}, {"params": [self.trainee.log_threshold], "lr": 5 * recipe.lr}]
+        self.optimizer = torch.optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.999))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, 5 * max(0.0, 1 - step / max(1, steps))))
+        self.idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
+
+    def step(self, batch: Tensor) -> None:
+        """Learn from one batch of vectors."""
+        x = batch / self.scale
+        pre = self.trainee.pre(x)
+        recon, fired, sparsity = self.trainee(pre)
         error = x - recon
         variance = (x - x.mean(0)).square().sum()
-        loss = error.square().sum() / variance + recipe.sparsity_weight * sparsity
-        loss = loss + recipe.aux_weight * _revive(trainee, pre, error.detach(), idle > recipe.dead_after) / variance
+        loss = error.square().sum() / variance + self.recipe.sparsity_weight * sparsity
+        loss = loss + self.recipe.aux_weight * _revive(self.trainee, pre, error.detach(), self.idle > self.recipe.dead_after) / variance
+        if self.recipe.multi_topk:
+            loss = loss + (x - self.trainee.wide(pre)).square().sum() / variance / 8
         loss.backward()
-        trainee.drop_parallel_gradient()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        trainee.normalise()
-        idle = torch.where(fired, 0, idle + len(x))
-    return _coder(trainee, scale)
+        self.trainee.drop_parallel_gradient()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.trainee.normalise()
+        self.idle = torch.where(fired, 0, self.idle + len(x))
 
-
-def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:
-    yield first
-    yield from rest
+    def coder(self) -> SparseCoder:
+        """Return the trained coder with the scale of the activations folded in, so that it reads them as they are."""
+        trainee, scale = self.trainee, self.scale
+        w_enc, b_enc, w_dec, b_dec = (p.detach() for p in (trainee.w_enc, trainee.b_enc, trainee.w_dec, trainee.b_dec))
+        activations: dict[str, Activation] = {
+            "topk": TopK(self.recipe.k),
+            "jumprelu": JumpReLU(trainee.log_threshold.detach().exp() * scale),
+            "relu": ReLU(torch.zeros_like(b_enc)),
+        }
+        return SparseCoder(w_enc, b_enc * scale, w_dec, b_dec * scale, activations[self.recipe.activation], b_pre=b_dec * scale)
 
 
 def _revive(trainee: _Trainee, pre: Tensor, error: Tensor, dead: Tensor) -> Tensor:
@@ -165,11 +190,3 @@ def _decode(latents: Tensor, values: Tensor, w_dec: Tensor) -> Tensor:
     if len(w_dec) > DENSE_WIDTH:
         return F.embedding_bag(latents, w_dec, per_sample_weights=values, mode="sum")
     return values.new_zeros(len(values), len(w_dec)).scatter(1, latents, values) @ w_dec
-
-
-def _coder(trainee: _Trainee, scale: float) -> SparseCoder:
-    """Return the trained coder with the scale of the activations folded in, so that it reads them as they are."""
-    w_enc, b_enc, w_dec, b_dec = (p.detach() for p in (trainee.w_enc, trainee.b_enc, trainee.w_dec, trainee.b_dec))
-    threshold = trainee.log_threshold.detach().exp() * scale
-    activation = TopK(trainee.recipe.k) if trainee.recipe.activation == "topk" else JumpReLU(threshold)
-    return SparseCoder(w_enc, b_enc * scale, w_dec, b_dec * scale, activation)

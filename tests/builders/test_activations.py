@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse import Case, cases, firings_of, random_case
 
-from builders import activations
+from builders import activations, encode
 from builders.activations import ACTIVATIONS, Firings, Spills, in_order, ranges, row_groups, spill
 from builders.corpus import TOKENS
-from builders.encode import effects, encode_rows, self_test
-from builders.harvest import harvest, read_rows, row_batches, shuffled
+from builders.encode import Encoder, self_test
+from builders.harvest import harvest, read_rows, row_batches
 from builders.hookpoints import capture
 from builders.latents import TOP
-from builders.saes.coder import JumpReLU, SparseCoder, TopK
+from builders.saes.coder import JumpReLU, Mounted, SparseCoder, TopK
 from builders.shards import write_parquet
 from builders.subjects import Source, load
 from builders.table import Table, TableError
@@ -167,25 +167,6 @@ def _sized(size: int) -> Table:
 # Buffers of vectors
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 20), st.integers(1, 3), st.integers(1, 4))
-@settings(max_examples=60)
-def test_every_vector_is_used_as_often_as_asked(sizes: list[int], buffer: int, passes: int, batch: int) -> None:
-    """Shuffled batches are full and hold no vector more than *passes* times; where they fill evenly, each exactly so often."""
-    vectors = torch.arange(sum(sizes), dtype=torch.float32)[:, None].split(sizes)
-    batches = list(shuffled(iter(vectors), buffer, passes, batch, torch.Generator().manual_seed(0)))
-    assert all(len(part) == batch for part in batches)
-    used = torch.bincount(torch.cat([*batches, torch.zeros(0, 1)]).flatten().long(), minlength=sum(sizes))
-    assert used.max() <= passes
-    if batch == 1:
-        assert used.tolist() == [passes] * sum(sizes)
-
-
-def test_shuffling_mixes_the_buffer() -> None:
-    """A batch is drawn from the whole buffer, not from the rows that came first."""
-    batch = next(shuffled(iter(torch.arange(1000.0)[:, None].split(10)), 1000, 1, 100, torch.Generator().manual_seed(0)))
-    assert 400 < batch.mean() < 600
-
-
 # Where the model runs
 
 
@@ -215,14 +196,19 @@ def random_coder(model: PreTrainedModel, kind: str) -> SparseCoder:
     w_enc, w_dec = (torch.randn(width, d, generator=generator) for _ in range(2))
     b_enc, b_dec = (torch.randn(n, generator=generator) / 10 for n in (width, d))
     activation = TopK(3) if kind == "topk" else JumpReLU(torch.full((width,), 0.05))
-    return SparseCoder(w_enc, b_enc, w_dec, b_dec, activation)
+    return SparseCoder(w_enc, b_enc, w_dec, b_dec, activation, b_pre=b_dec)
+
+
+def encoder(model: PreTrainedModel, coder: SparseCoder, batch: int = 4) -> Encoder:
+    """Return a coder at work at HOOKPOINT."""
+    return Encoder(model, Mounted(coder, HOOKPOINT, HOOKPOINT), batch, "cpu")
 
 
 @pytest.mark.parametrize("kind", ["topk", "jumprelu"])
 def test_encoded_rows_are_the_dense_code_without_special_tokens(model: PreTrainedModel, tokens: pa.Table, kind: str) -> None:
     """Each row's firings are the non-zero entries of its own dense code, its special tokens left out."""
     coder = random_coder(model, kind)
-    found = encode_rows(model, coder, HOOKPOINT, tokens, 3, "cpu")
+    found = encoder(model, coder, 3).firings(tokens)
     expected = {}
     for record in tokens.to_pylist():
         flow = capture(model, [HOOKPOINT], torch.tensor([record["ids"]]))[HOOKPOINT][0]
@@ -241,11 +227,11 @@ def test_encoded_rows_are_the_dense_code_without_special_tokens(model: PreTraine
 def test_chunks_encoded_and_merged_equal_one_pass(model: PreTrainedModel, tokens: pa.Table, kind: str, tmp_path: Path) -> None:
     """Encoding rows in chunks, spilling and merging gives what encoding them in one go gives."""
     coder = random_coder(model, kind)
-    whole = encode_rows(model, coder, HOOKPOINT, tokens, tokens.num_rows, "cpu")
+    whole = encoder(model, coder, tokens.num_rows).firings(tokens)
     paths = []
     for number, chunk in enumerate(row_batches(tokens, 3)):
         paths.append(tmp_path / f"{number}.safetensors")
-        spill(encode_rows(model, coder, HOOKPOINT, chunk, 2, "cpu"), coder.width, paths[-1])
+        spill(encoder(model, coder, 2).firings(chunk), coder.width, paths[-1])
     spills = Spills(paths)
     parts = [spills.read(low, high) for low, high in ranges(spills.counts, 20)]
     assert len(parts) > 2
@@ -256,10 +242,10 @@ def test_chunks_encoded_and_merged_equal_one_pass(model: PreTrainedModel, tokens
 
 def test_the_harvest_names_the_place_of_every_vector(model: PreTrainedModel, tokens: pa.Table) -> None:
     """Every text token's vector comes once, with its place in the batch, its row's number and its position."""
-    found = harvest(model, HOOKPOINT, tokens, "cpu")
+    found = harvest(model, [HOOKPOINT], tokens, "cpu")
     expected = [(n, 10 + 3 * n, p) for n, ids in enumerate(tokens["ids"].to_pylist()) for p in range(1, len(ids))]
     assert list(zip(found.place.tolist(), found.row.tolist(), found.position.tolist(), strict=True)) == expected
-    assert found.vectors.shape == (len(expected), model.config.hidden_size)
+    assert found.vectors[HOOKPOINT].shape == (len(expected), model.config.hidden_size)
 
 
 def test_padding_is_no_text(tokens: pa.Table) -> None:
@@ -277,7 +263,7 @@ def test_padding_is_no_text(tokens: pa.Table) -> None:
 def stored(model: PreTrainedModel, tokens: pa.Table, path: Path, error: float = 0.0) -> tuple[SparseCoder, Path]:
     """Write the activations of the tiny model to *path*, the largest value off by *error* of itself."""
     coder = random_coder(model, "jumprelu")
-    found = encode_rows(model, coder, HOOKPOINT, tokens, 4, "cpu")
+    found = encoder(model, coder, 4).firings(tokens)
     found.value[found.value.argmax()] *= 1 + error
     write_parquet(path, ACTIVATIONS, row_groups("toy", found))
     return coder, path
@@ -286,7 +272,7 @@ def stored(model: PreTrainedModel, tokens: pa.Table, path: Path, error: float = 
 def test_stored_values_stand_the_self_test(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
     """What was encoded in batches equals, to a thousandth, what the equation gives for each row read alone."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
-    count, worst = self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
+    count, worst = self_test(encoder(model, coder), tokens, [path], 10_000, 0)
     assert count == pq.read_metadata(path).num_rows
     assert worst < 1e-5
 
@@ -295,13 +281,13 @@ def test_the_self_test_finds_a_wrong_value(model: PreTrainedModel, tokens: pa.Ta
     """A stored value that is off by a hundredth is an error that names the file."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet", error=0.01)
     with pytest.raises(TableError, match=r"a stored value is off"):
-        self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
+        self_test(encoder(model, coder), tokens, [path], 10_000, 0)
 
 
 def test_the_self_test_measures_the_difference(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
     """The difference that it returns is the largest, relative to the largest stored value."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet", error=0.0005)
-    _, worst = self_test(model, coder, HOOKPOINT, tokens, [path], 10_000, 0, "cpu")
+    _, worst = self_test(encoder(model, coder), tokens, [path], 10_000, 0)
     assert worst == pytest.approx(0.0005 / 1.0005, rel=0.02)
 
 
@@ -311,13 +297,16 @@ def test_the_self_test_passes_over_files_without_firings(model: PreTrainedModel,
     write_parquet(empty, ACTIVATIONS, row_groups("toy", firings_of({})))
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
     for seed in range(4):
-        assert self_test(model, coder, HOOKPOINT, tokens, [path, empty], 5, seed, "cpu")[1] < 1e-5
+        assert self_test(encoder(model, coder), tokens, [path, empty], 5, seed)[1] < 1e-5
 
 
-def test_effects_are_the_tokens_that_the_decoder_raises_and_lowers_most(model: PreTrainedModel) -> None:
+def test_effects_are_the_tokens_that_the_decoder_raises_and_lowers_most(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promoted and suppressed tokens are those of highest and lowest logit of each decoder row, in any chunks."""
     coder = random_coder(model, "topk")
-    raised, lowered = effects(model, coder, chunk=7)
+    monkeypatch.setattr(encode, "EFFECT_CHUNK", 7)
+    found = encoder(model, coder).effects()
+    assert found is not None
+    raised, lowered = found
     logits = coder.w_dec @ model.get_output_embeddings().weight.T
     for latent, line in enumerate(logits.tolist()):
         order = [token for _, token in sorted(zip(line, range(len(line)), strict=True))]

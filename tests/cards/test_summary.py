@@ -31,22 +31,23 @@ def test_spread_leaves_out_what_is_missing() -> None:
     assert (found["n"], found["median"], found["q1"], found["q3"]) == (4, 0.5, pytest.approx(0.35), pytest.approx(0.65))
 
 
-def test_a_summary_has_one_row_over_all_and_one_per_dictionary() -> None:
-    """Scores are summed up over all dictionaries and for each, baselines marked as such, failures counted."""
+def test_a_summary_has_one_row_per_kind_and_one_per_dictionary() -> None:
+    """Scores are summed up over dictionaries of a kind and for each, with the median of the baseline; failures are counted."""
     names = ["lexical", "lexical", "lexical-permuted", "lexical-permuted"]
     columns = {"sae": ["a", "b", "a", "b"], "explainer": names, "scorer": "detection", "judge": "lexical", "chance": 0.5, "n": 10}
     rows = pa.Table.from_pylist(
         [{name: value[i] if isinstance(value, list) else value for name, value in columns.items()} for i in range(4)]
     )
     rows = rows.append_column("score", pa.array([0.9, 0.7, 0.5, None])).append_column("auroc", pa.array([0.9, 0.7, 0.5, None]))
-    rows = rows.append_column("n_failed", pa.array([0, 0, 0, 10]))
+    rows = rows.append_column("n_failed", pa.array([0, 10, 0, 0]))
 
-    found = {(row["sae"], row["explainer"]): row for row in score_summary(rows)}
+    found = {(row["sae"], row["kind"]): row for row in score_summary(rows, {"a": "trained", "b": "trained"})}
+    apart = [(row["kind"], row["sae"], row["permuted"]) for row in score_summary(rows, {"a": "random", "b": "trained"})]
 
-    assert set(found) == {(sae, name) for sae in ("all", "a", "b") for name in set(names)}
-    assert found["all", "lexical"]["score"]["median"] == 0.8
-    assert (found["all", "lexical-permuted"]["baseline"], found["all", "lexical"]["baseline"]) == (True, False)
-    assert (found["all", "lexical-permuted"]["failed"], found["b", "lexical-permuted"]["score"]["n"]) == (10, 0)
+    assert set(found) == {(sae, "trained") for sae in ("all", "a", "b")}
+    assert (found["all", "trained"]["score"]["median"], found["all", "trained"]["permuted"]) == (0.8, 0.5)
+    assert found["all", "trained"]["failed"] == 10
+    assert [row[:2] for row in apart] == [("trained", "all"), ("random", "all"), ("trained", "b"), ("random", "a")]
 
 
 def test_the_header_gives_exact_sizes_and_a_version() -> None:

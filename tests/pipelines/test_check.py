@@ -67,6 +67,22 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         "saes.topk.subject: 'nobody' is not defined; defined are lab",
     ),
     "k above width": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk.train: `k` (65) is larger than `width` (64)"),
+    "sparsity of another activation": (
+        lambda p: p["saes"]["topk"].update(activation="relu"),
+        "saes.topk.train: activation `relu` takes `l1`, not `k`",
+    ),
+    "neurons of no module": (
+        lambda p: p["saes"].update(n={"source": "neurons", "subject": "lab", "hookpoint": "layers.1.mlp.down.input", "k": 3}),
+        "saes.n: hookpoint 'layers.1.mlp.down.input' does not exist in this model; near it: ",
+    ),
+    "no such dictionary": (
+        lambda p: p["saes"].update(x={"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "nowhere"}),
+        "nowhere: no such dictionary; set `path` to the folder (or file) that holds one",
+    ),
+    "a folder of no format": (
+        lambda p: p["saes"].update(x={"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "text"}),
+        "text: holds no dictionary of a format read here (there is: a.txt); looked for cfg.json and sae.safetensors (sparsify); ",
+    ),
     "baseline's name": (
         lambda p: p["explainers"].update({"lexical-permuted": p["explainers"]["lexical"]}),
         "explainers.lexical-permuted: `-permuted` is how baselines are called; choose another id",
@@ -134,8 +150,9 @@ def test_pickled_weights(here: Path) -> None:
 
 def test_an_sae_of_another_width(here: Path) -> None:
     """An SAE that reads vectors of another size than its hookpoint gives is refused with both numbers."""
-    sparsify.write(SparseCoder(torch.eye(48), torch.zeros(48), torch.eye(48), torch.zeros(48), TopK(4)), here / "sae")
-    spec = {"source": "sparsify", "subject": "lab", "hookpoint": "layers.1", "path": "sae"}
+    zeros = torch.zeros(48)
+    sparsify.write(SparseCoder(torch.eye(48), zeros, torch.eye(48), zeros, TopK(4), b_pre=zeros), here / "sae")
+    spec = {"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "sae"}
 
     result = check(here, lambda p: p["saes"].update(other=spec))
 

@@ -1,0 +1,92 @@
+"""What all readers of published files share: nothing is unpickled, and whatever is cut short or amiss is one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from builders.errors import UserError, first_line, one_of
+
+Tensors = Mapping[str, Any]
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Return a JSON object; raise UserError where the file is none."""
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or cut short ({first_line(error)}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is no JSON object; fetch it again")
+    return config
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(np.atleast_1d(arrays[name])) for name in arrays.files}
+
+
+def _pt(path: Path) -> dict[str, Any]:
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: needs pickle, which can run code; ask for plain tensors, or convert it to safetensors") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no table of tensors")
+    return found
+
+
+LOADERS: dict[str, Callable[[Path], Tensors]] = {".safetensors": load_file, ".npz": _npz, ".pt": _pt}
+DAMAGE = (SafetensorError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, KeyError)
+
+
+def load_tensors(path: Path, needed: Sequence[str] = ()) -> Tensors:
+    """Return the tensors of a .safetensors, .npz or .pt file, those of floating point as float32.
+
+    Raises UserError where it is damaged, cut short, needs pickle, or lacks one of the *needed* names.
+    """
+    try:
+        tensors = LOADERS[path.suffix](path)
+    except DAMAGE as error:
+        raise UserError(f"{path}: damaged or cut short ({first_line(error)}); fetch it again") from error
+    require_names(path, tensors, needed)
+    return {name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def require_names(path: Path, tensors: Tensors, needed: Sequence[str]) -> None:
+    """Raise UserError unless all tensors *needed* are there."""
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise UserError(f"{path}: tensors missing: {one_of(missing)}; it has {one_of(tensors)}")
+
+
+def require_shapes(path: Path, shapes: Mapping[str, tuple[Tensor, Sequence[int]]]) -> None:
+    """Raise UserError unless each named tensor has its shape."""
+    for name, (tensor, shape) in shapes.items():
+        if list(tensor.shape) != list(shape):
+            raise UserError(f"{path}: {name} has shape {list(tensor.shape)}, not {list(shape)}; fetch it again")
+
+
+def whole_number(path: Path, config: Mapping[str, Any], name: str) -> int:
+    """Return a count above zero from a config; raise UserError where it is anything else."""
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{path}: gives {name} as {value!r}; a whole number above 0 is needed")
+    return value
+
+
+def known(path: Path, what: str, value: object, names: Sequence[str]) -> str:
+    """Return *value* if it is one of *names*; raise UserError listing them where it is not."""
+    if value not in names:
+        raise UserError(f"{path}: {what} {value!r} is not read here; {one_of(names)} are")
+    return str(value)
