@@ -86,8 +86,9 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
 
         return hook
 
-    hooks = [_hook(model, name, keep(name)) for name in set(hookpoints)]
+    hooks: list[RemovableHandle] = []
     try:
+        hooks += (_hook(model, name, keep(name)) for name in set(hookpoints))
         base_of(model)(input_ids=ids, use_cache=False)
     except _Enough:
         pass
@@ -115,8 +116,9 @@ def spliced(model: nn.Module, reads: str, writes: str, edit: Callable[[Tensor, T
     def keep(flow: Tensor) -> None:
         read[:] = [flow]
 
-    handles = [_hook(model, reads, keep), _hook(model, writes, lambda flow: edit(read[0], flow))]
+    handles = [_hook(model, reads, keep)]
     try:
+        handles.append(_hook(model, writes, lambda flow: edit(read[0], flow)))
         yield
     finally:
         for handle in handles:

@@ -25,7 +25,7 @@ from builders.saes import formats
 from builders.saes.coder import SparseCoder
 from builders.saes.train import Recipe, Trainer
 from builders.seeds import seed_of
-from builders.shards import code_sha256, is_current
+from builders.shards import code_sha256, is_current, write_atomic
 from pipelines.opened import Opened
 from pipelines.params import Params, TrainedSae
 from pipelines.stage import BUILD, folder, shelf
@@ -55,22 +55,23 @@ def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> Sparse
             unfinished.rename(_ready(params, one))
     coder = formats.read(place)
     shutil.rmtree(place)
+    write_atomic(READY / f"{name}.made", place.name.encode())
     return coder
 
 
 def companions(name: str, params: Params) -> list[str]:
     """Return the other SAEs of the same subject that are still to be trained."""
     subject = params.saes[name].subject
-    inputs = inputs_of(subject)
-    return [
-        other
-        for other, spec in params.saes.items()
-        if isinstance(spec, TrainedSae)
-        and spec.subject == subject
-        and other != name
-        and not _ready(params, other).exists()
-        and not is_current(folder("saes", other), inputs, settings_of(params, other))
-    ]
+    kin = [other for other, spec in params.saes.items() if isinstance(spec, TrainedSae) and spec.subject == subject and other != name]
+    return [other for other in kin if not _is_trained(params, other)]
+
+
+def _is_trained(params: Params, name: str) -> bool:
+    """Return whether an SAE waits for its stage, or its stage is finished: as far as is known, by this code."""
+    ready, made = _ready(params, name), READY / f"{name}.made"
+    if ready.exists() or made.exists():
+        return ready.exists() or made.read_text() == ready.name
+    return is_current(folder("saes", name), inputs_of(params.saes[name].subject), settings_of(params, name))
 
 
 def _ready(params: Params, name: str) -> Path:

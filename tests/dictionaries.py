@@ -1,6 +1,6 @@
 """Small random dictionaries as others publish them: their files, and what their own documentation says these compute.
 
-Each function writes a dictionary to a folder and returns its equation, densely and straight from the tensors written.
+Each function named after a format writes a dictionary to a folder and returns its equation, densely and straight from the tensors written.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import torch
 from coders import noise, run_maxima, strongest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from builders.errors import UserError
+from builders.saes import formats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,6 +203,16 @@ def openai(folder: Path, activation: str | None = "TopK", **state: Any) -> Equat
         return f, (f @ t["decoder.weight"].T + t["pre_bias"]) * spread + mean
 
     return equation
+
+
+def refusal(place: Path, named: Path | None = None) -> str:
+    """Return what is said of the dictionary in *place*, once it is seen to be one line that names *named*."""
+    with pytest.raises(UserError) as caught:
+        formats.read(place)
+    text = str(caught.value)
+    assert str(named or place) in text
+    assert "\n" not in text
+    return text
 
 
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "batchtopk")

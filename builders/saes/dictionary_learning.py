@@ -13,7 +13,17 @@ from torch import Tensor
 
 from builders.errors import UserError
 from builders.saes.coder import Activation, Gated, JumpReLU, ReLU, SparseCoder, TopK
-from builders.saes.weights import Tensors, known, load_config, load_tensors, require_names, require_shapes
+from builders.saes.weights import (
+    Tensors,
+    known,
+    load_config,
+    load_tensors,
+    one_number,
+    require_matrices,
+    require_names,
+    require_shapes,
+    whole_number,
+)
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 LOOKS = WEIGHTS
@@ -41,15 +51,18 @@ def read(place: Path) -> SparseCoder:
     path = found[-1]
     tensors = load_tensors(path)
     kind = _class(path, tensors, found[0] if len(found) > 1 else None)
+    require_matrices(path, tensors, *(name for name in ("W_enc", "W_dec", "encoder.weight", "decoder.weight") if name in tensors))
     w_enc = tensors["W_enc"].T if "W_enc" in tensors else tensors["encoder.weight"]
     w_dec = tensors["W_dec"] if "W_dec" in tensors else tensors["decoder.weight"].T.contiguous()
     b_dec = next(tensors[name] for name in ("b_dec", "bias", "decoder_bias", "decoder.bias") if name in tensors)
     b_enc = next((tensors[name] for name in ("b_enc", "encoder.bias") if name in tensors), torch.zeros(len(w_enc)))
     width, d = w_enc.shape
     require_shapes(path, {"decoder": (w_dec, [width, d]), "decoder's bias": (b_dec, [d]), "encoder's bias": (b_enc, [width])})
+    per_latent = {"GatedAutoEncoder": ("gate_bias", "r_mag", "mag_bias"), "JumpReluAutoEncoder": ("threshold",)}
+    require_shapes(path, {name: (tensors[name], [width]) for name in per_latent.get(kind, ())})
     b_pre = torch.zeros(d) if kind in ("JumpReluAutoEncoder", "AutoEncoderNew") else b_dec
     lengths = w_dec.norm(dim=1)
-    activation = _activation(kind, tensors, width, lengths)
+    activation = _activation(path, kind, tensors, width, lengths)
     if kind == "JumpReluAutoEncoder":  # its latents are told in units of normalised decoder rows
         w_enc, b_enc = w_enc * lengths[:, None], b_enc * lengths
     if kind in ("JumpReluAutoEncoder", "GatedAutoEncoder"):
@@ -58,10 +71,13 @@ def read(place: Path) -> SparseCoder:
 
 
 def _class(path: Path, tensors: Tensors, config: Path | None) -> str:
-    told = load_config(config).get("trainer", {}).get("dict_class") if config else None
+    trainer = load_config(config).get("trainer") if config else None
+    if trainer is not None and not isinstance(trainer, dict):
+        raise UserError(f"{config}: its trainer is no table; fetch it again")
+    told = trainer.get("dict_class") if trainer else None
     if told is not None:
         kind = known(path, "dict_class", told, [*CLASSES, *ALSO])
-        require_names(path, tensors, CLASSES[ALSO.get(kind, kind)])
+        require_names(path, tensors, [*CLASSES[ALSO.get(kind, kind)], *(["threshold"] if kind in ALSO else [])])
         return kind
     fits = [kind for kind, names in CLASSES.items() if all(name in tensors for name in names)]
     if not fits:
@@ -71,13 +87,13 @@ def _class(path: Path, tensors: Tensors, config: Path | None) -> str:
     return fits[0]
 
 
-def _activation(kind: str, tensors: Tensors, width: int, lengths: Tensor) -> Activation:
+def _activation(path: Path, kind: str, tensors: Tensors, width: int, lengths: Tensor) -> Activation:
     if kind == "GatedAutoEncoder":
         return Gated(tensors["gate_bias"], tensors["r_mag"].exp() * lengths, tensors["mag_bias"] * lengths)
     if kind == "AutoEncoderTopK":
-        return TopK(int(tensors["k"]))
+        return TopK(whole_number(path, {"k": tensors["k"].tolist() if isinstance(tensors["k"], Tensor) else tensors["k"]}, "k"))
     if kind == "JumpReluAutoEncoder":
         return JumpReLU(tensors["threshold"] * lengths)
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
-        return JumpReLU(torch.as_tensor(tensors["threshold"], dtype=torch.float32).expand(width).contiguous())
+        return JumpReLU(one_number(path, tensors, "threshold").expand(width).contiguous())
     return ReLU(torch.zeros(width))

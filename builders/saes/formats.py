@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 from builders.errors import UserError, one_of
 from builders.saes import dictionary_learning, gemma_scope, openai, saelens, sparsify
 from builders.saes.coder import JumpReLU, SparseCoder
@@ -50,7 +52,12 @@ def files(place: Path) -> list[Path]:
 
 
 def write(coder: SparseCoder, folder: Path) -> None:
-    """Write a coder that was made here in the format whose own readers know its activation."""
+    """Write a coder that was made here in the format whose own readers know its activation.
+
+    Raises TypeError where these formats could not say what it computes.
+    """
+    if coder.transcodes or coder.w_skip is not None or coder.norm != "none" or not torch.equal(coder.b_pre, coder.b_dec):
+        raise TypeError("a coder that transcodes, skips, normalises or subtracts another bias than its decoder's is not written here")
     (saelens if isinstance(coder.activation, JumpReLU) else sparsify).write(coder, folder)
 
 

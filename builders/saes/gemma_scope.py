@@ -13,7 +13,7 @@ import torch
 
 from builders.errors import UserError
 from builders.saes.coder import JumpReLU, SparseCoder
-from builders.saes.weights import known, load_config, load_tensors, require_shapes
+from builders.saes.weights import known, load_config, load_tensors, require_matrices, require_shapes
 
 CONFIG = "config.json"
 WEIGHTS = ("params.npz", "params.safetensors")
@@ -34,8 +34,9 @@ def read(place: Path) -> SparseCoder:
     known(path, "architecture", config.get("architecture", "jump_relu"), ["jump_relu"])
     tensors = load_tensors(path, ["w_enc", "b_enc", "w_dec", "b_dec", "threshold"])
     w_enc, b_enc, w_dec, b_dec, threshold = (tensors[name] for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold"))
-    if w_dec.ndim != 2:
+    if w_dec.ndim > 2:
         raise UserError(f"{path}: w_dec has shape {list(w_dec.shape)}; a transcoder that writes to several layers is not read here")
+    require_matrices(path, tensors, "w_enc", "w_dec")
     (d_in, width), d_out = w_enc.shape, w_dec.shape[1]
     skip = tensors.get("affine_skip_connection")
     shapes = {"w_dec": (w_dec, [width, d_out]), "b_enc": (b_enc, [width]), "b_dec": (b_dec, [d_out]), "threshold": (threshold, [width])}

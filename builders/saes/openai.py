@@ -12,7 +12,7 @@ import torch
 
 from builders.errors import UserError
 from builders.saes.coder import Activation, Norm, ReLU, SparseCoder, TopK
-from builders.saes.weights import known, load_tensors, require_shapes, whole_number
+from builders.saes.weights import known, load_tensors, require_matrices, require_shapes, whole_number
 
 LOOKS = "one .pt file"
 
@@ -27,6 +27,7 @@ def read(place: Path) -> SparseCoder:
     """Read the coder in *place*; raise UserError where it is damaged, needs pickle, or is of a kind not read here."""
     path = files(place)[0]
     tensors = load_tensors(path, ["pre_bias", "encoder.weight", "latent_bias", "decoder.weight"])
+    require_matrices(path, tensors, "encoder.weight", "decoder.weight")
     w_enc, w_dec, b_dec = tensors["encoder.weight"], tensors["decoder.weight"].T.contiguous(), tensors["pre_bias"]
     width, d = w_enc.shape
     shapes = {"decoder.weight": (w_dec, [width, d]), "pre_bias": (b_dec, [d]), "latent_bias": (tensors["latent_bias"], [width])}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from builders.errors import UserError
 from builders.saes.coder import Activation, Gated, JumpReLU, Norm, ReLU, SparseCoder, TopK
-from builders.saes.weights import Tensors, known, load_config, load_tensors, require_shapes, whole_number
+from builders.saes.weights import Tensors, known, load_config, load_tensors, one_number, require_matrices, require_shapes, whole_number
 from builders.shards import write_atomic
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -52,15 +52,18 @@ def read(place: Path, input_scale: float | None = None) -> SparseCoder:
     config = load_config(config_path)
     architecture = _architecture(config_path, config)
     tensors = load_tensors(path, ["W_enc", "W_dec", "b_dec", *NEEDS[architecture]])
+    require_matrices(path, tensors, "W_enc", "W_dec")
     w_enc, w_dec, b_dec = tensors["W_enc"].T, tensors["W_dec"], tensors["b_dec"]
     width, d_in = w_enc.shape
     d_out = w_dec.shape[-1]
     shapes = {"W_dec": (w_dec, [width, d_out]), "b_dec": (b_dec, [d_out])}
     vectors = {name: (tensors[name], [d_out, d_in] if name == "W_skip" else [width]) for name in NEEDS[architecture]}
     vectors.pop("topk_threshold", None)  # one number
-    require_shapes(path, {**shapes, **vectors})
     transcodes = architecture.endswith("transcoder")
     subtracted = bool(config.get("apply_b_dec_to_input", True)) and not transcodes
+    if not transcodes:
+        shapes["b_dec, of the size that is read,"] = (b_dec, [d_in])
+    require_shapes(path, {**shapes, **vectors})
     b_enc = tensors.get("b_enc", torch.zeros(width))
     if config.get("rescale_acts_by_decoder_norm"):  # the decoder counts as normalised; its norms go into the encoder
         lengths = w_dec.norm(dim=1).clamp(min=1e-8)
@@ -71,7 +74,7 @@ def read(place: Path, input_scale: float | None = None) -> SparseCoder:
     norm, scale = _norm(config_path, config, input_scale)
     if scale != 1:
         w_enc, w_dec, b_dec = w_enc * scale, w_dec / scale, b_dec / scale
-    activation = _activation(config_path, config, architecture, tensors, width)
+    activation = _activation(config_path, path, config, architecture, tensors, width)
     b_pre = b_dec if subtracted else torch.zeros(d_in)
     return SparseCoder(w_enc, b_enc, w_dec, b_dec, activation, b_pre, norm, tensors.get("W_skip"), transcodes)
 
@@ -94,13 +97,13 @@ def _norm(path: Path, config: dict[str, Any], input_scale: float | None) -> tupl
     return NORMS[known(path, "normalize_activations", name, [*NORMS, SCALED])], 1.0
 
 
-def _activation(path: Path, config: dict[str, Any], architecture: str, tensors: Tensors, width: int) -> Activation:
+def _activation(path: Path, weights: Path, config: dict[str, Any], architecture: str, tensors: Tensors, width: int) -> Activation:
     if architecture == "gated":
         return Gated(tensors["b_gate"], tensors["r_mag"].exp(), tensors["b_mag"])
     if architecture == "topk":
-        return TopK(whole_number(path, {**config, **config.get("activation_fn_kwargs", {})}, "k"))
+        return TopK(whole_number(path, {**config, **(config.get("activation_fn_kwargs") or {})}, "k"))
     if architecture == "batchtopk":  # in training the threshold is one number
-        return JumpReLU(tensors["topk_threshold"].float().expand(width).contiguous())
+        return JumpReLU(one_number(weights, tensors, "topk_threshold").expand(width).contiguous())
     if "jumprelu" in architecture:
         return JumpReLU(tensors["threshold"])
     return ReLU(torch.zeros(width))

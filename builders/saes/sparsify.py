@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from builders.errors import UserError
 from builders.saes.coder import Activation, GroupMax, SparseCoder, TopK
-from builders.saes.weights import known, load_config, load_tensors, require_shapes, whole_number
+from builders.saes.weights import known, load_config, load_tensors, require_matrices, require_shapes, whole_number
 from builders.shards import write_atomic
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -35,6 +35,7 @@ def read(place: Path) -> SparseCoder:
     skips = ["W_skip"] if config.get("skip_connection") else []
     tensors = load_tensors(weights_path, ["encoder.weight", "encoder.bias", "W_dec", "b_dec", *skips])
     w_enc, b_enc, w_dec, b_dec = (tensors[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
+    require_matrices(weights_path, tensors, "encoder.weight", "W_dec")
     width, d_in = w_enc.shape
     d_out = w_dec.shape[-1]
     shapes = {"encoder.bias": (b_enc, [width]), "W_dec": (w_dec, [width, d_out]), "b_dec": (b_dec, [d_out])}

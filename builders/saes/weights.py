@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # ours to close, also where numpy gives up
         return {name: torch.from_numpy(np.atleast_1d(arrays[name])) for name in arrays.files}
 
 
@@ -47,7 +48,8 @@ def _pt(path: Path) -> dict[str, Any]:
 
 
 LOADERS: dict[str, Callable[[Path], Tensors]] = {".safetensors": load_file, ".npz": _npz, ".pt": _pt}
-DAMAGE = (SafetensorError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, KeyError)
+# What damaged files raise; TypeError is one bare array, or text, in an .npz.
+DAMAGE = (SafetensorError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError, TypeError)
 
 
 def load_tensors(path: Path, needed: Sequence[str] = ()) -> Tensors:
@@ -70,11 +72,26 @@ def require_names(path: Path, tensors: Tensors, needed: Sequence[str]) -> None:
         raise UserError(f"{path}: tensors missing: {one_of(missing)}; it has {one_of(tensors)}")
 
 
+def require_matrices(path: Path, tensors: Tensors, *names: str) -> None:
+    """Raise UserError unless each named tensor has two dimensions."""
+    for name in names:
+        shape = list(getattr(tensors[name], "shape", ()))
+        if len(shape) != 2:
+            raise UserError(f"{path}: {name} has shape {shape}, where a matrix is needed; fetch it again")
+
+
 def require_shapes(path: Path, shapes: Mapping[str, tuple[Tensor, Sequence[int]]]) -> None:
     """Raise UserError unless each named tensor has its shape."""
     for name, (tensor, shape) in shapes.items():
-        if list(tensor.shape) != list(shape):
-            raise UserError(f"{path}: {name} has shape {list(tensor.shape)}, not {list(shape)}; fetch it again")
+        if list(getattr(tensor, "shape", ())) != list(shape):
+            raise UserError(f"{path}: {name} has shape {list(getattr(tensor, 'shape', ()))}, not {list(shape)}; fetch it again")
+
+
+def one_number(path: Path, tensors: Tensors, name: str) -> Tensor:
+    """Return the tensor [1] of a number that all latents share; raise UserError where it is none or several."""
+    value = torch.as_tensor(tensors[name]).flatten()
+    require_shapes(path, {name: (value, [1])})
+    return value.float()
 
 
 def whole_number(path: Path, config: Mapping[str, Any], name: str) -> int:

@@ -169,13 +169,17 @@ class TestDictionary:
 
         assert not any("layers.2.mlp" in name for name in hub.touched)
 
-    @pytest.mark.parametrize(("repo", "revision"), [("lab/nothing", COMMIT), (DICTIONARIES, "0" * 40)], ids=["repository", "commit"])
-    def test_a_repository_or_commit_that_is_not_there(self, repo: str, revision: str, hub: Hub) -> None:
-        """A repository or a commit that the Hub does not have is one line that names both."""
+    @pytest.mark.parametrize(
+        ("repo", "revision", "reason"),
+        [("lab/nothing", COMMIT, "no such repository on the Hub"), (DICTIONARIES, "0" * 40, "the repository has no such commit")],
+        ids=["repository", "commit"],
+    )
+    def test_a_repository_or_commit_that_is_not_there(self, repo: str, revision: str, reason: str, hub: Hub) -> None:
+        """A repository or a commit that the Hub does not have is one line that names both and says which is missing."""
         with pytest.raises(UserError) as caught:
             formats.fetch(repo, revision, "layers.1")
 
-        assert said(caught).startswith(f"cannot fetch {repo}@{revision}: ")
+        assert said(caught).startswith(f"{repo}@{revision}: {reason}")
         assert hub.downloads == []
 
     @pytest.mark.usefixtures("nowhere")

@@ -68,6 +68,11 @@ def write_transcoder(folder: Path) -> None:
     config.write_text(config.read_text().replace('"transcode": false', '"transcode": true'))
 
 
+def ready() -> list[str]:
+    """Return the SAEs that are trained and wait for their stage."""
+    return sorted(path.name.rpartition("-")[0] for path in training.READY.iterdir() if path.is_dir())
+
+
 def row_of(name: str) -> dict[str, Any]:
     """Return the `saes` row of a finished dictionary."""
     row: dict[str, Any] = pq.read_table(f"build/saes/{name}/saes-00000.parquet").to_pylist()[0]
@@ -119,10 +124,10 @@ def test_one_pass_trains_all_and_each_as_if_alone(start: Callable[..., Path]) ->
     trained = {name: SAES[name] for name in ("topk", "jumprelu", "relu")}
     together = start("together", trained)
     sae.main("topk")
-    waiting = sorted(path.name.rpartition("-")[0] for path in training.READY.iterdir())
+    waiting = ready()
     sae.main("relu")
     sae.main("jumprelu")
-    left = list(training.READY.iterdir())
+    left = ready()
     alone = {}
     for name, spec in trained.items():
         here = start(f"{name}-alone", {name: spec})
@@ -144,7 +149,18 @@ def test_what_is_trained_already_is_not_trained_again(start: Callable[..., Path]
     write_params(here, params)
     sae.main("relu")
 
-    assert list(training.READY.iterdir()) == []
+    assert ready() == []
+
+
+def test_other_code_trains_all_again_together(start: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the code has changed, the first stage that runs again trains its finished companions too."""
+    start("code", {name: SAES[name] for name in ("topk", "relu")})
+    sae.main("topk")
+    sae.main("relu")
+    monkeypatch.setattr(training, "code_sha256", lambda: "another")
+    sae.main("topk")
+
+    assert ready() == ["relu"]
 
 
 def test_a_transcoder_needs_its_other_end(start: Callable[..., Path]) -> None:
