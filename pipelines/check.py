@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders import subjects
+from builders.engines.reading import require_template
 from builders.errors import UserError
 from builders.hookpoints import width_at
 from builders.saes import formats
 from builders.saes.fidelity import require_width
 from pipelines import corpus
 from pipelines.dictionaries import folder_of, mounted, published
+from pipelines.engines import http_engine
 from pipelines.opened import source_of
-from pipelines.params import HubText, InModel, Params, PretrainedSae, Sae
+from pipelines.params import EngineSpec, HubText, InModel, OpenAiEngine, Params, PretrainedSae, Sae
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +34,8 @@ def check_all(params: Params, *, offline: bool) -> Iterator[str]:
         yield f"corpus {name}: begins with {first[0]!r}"
     for name in params.subjects:
         yield from check_subject(params, name, offline=offline)
+    for name, engine in params.engines.items():
+        yield check_engine(name, engine, offline=offline)
 
 
 def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
@@ -56,6 +60,19 @@ def check_subject(params: Params, name: str, *, offline: bool) -> Iterator[str]:
     for sae, spec in params.saes.items():
         if spec.subject == name:
             yield check_dictionary(sae, spec, skeleton, int(config.get_text_config().hidden_size), offline=offline)
+
+
+def check_engine(name: str, spec: EngineSpec, *, offline: bool) -> str:
+    """Return one line for an engine that is in order: its key is set, its server answers, its model can hold a conversation."""
+    if isinstance(spec, OpenAiEngine):
+        client = http_engine(spec)
+        if not offline:
+            client.reach()
+        return f"engine {name}: {spec.model} at {spec.base_url}" + (", not asked" if offline else "")
+    if spec.path is not None or not offline:
+        source = subjects.Source(spec.path, spec.repo, spec.revision)
+        require_template(subjects.tokenizer_of(source, subjects.fetch(source)), spec.path or str(spec.repo))
+    return f"engine {name}: {spec.path or spec.repo} run by {spec.kind}"
 
 
 def check_dictionary(name: str, spec: Sae, skeleton: nn.Module, d_model: int, *, offline: bool) -> str:

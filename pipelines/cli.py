@@ -62,3 +62,15 @@ def docs() -> None:
 
     for path in write_docs(RELEASE):
         click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.option("--prune", is_flag=True, help="Drop every answer that no row of the build uses.")
+def cache(prune: bool) -> None:
+    """Show what the answers of language models take on disk, by engine and model."""
+    from pipelines.engines import prune_cache, sizes
+
+    if prune:
+        click.echo(f"dropped {prune_cache():,} answers that nothing uses")
+    for engine, model, answers, size in sizes():
+        click.echo(f"{engine} {model}: {answers:,} answers, {size / 1e6:.1f} MB")

@@ -228,12 +228,109 @@ class Contexts(Section):
     windows: Literal["whole", "centered"]
 
 
-class LexicalExplainer(Section):
+class Prices(Section):
+    """US dollars per million tokens: read anew, read before, written."""
+
+    prompt: Annotated[float, Field(ge=0)] = 0.0
+    cached: Annotated[float, Field(ge=0)] = 0.0
+    output: Annotated[float, Field(ge=0)] = 0.0
+
+
+class OpenAiEngine(Section):
+    """A server that speaks OpenAI's API; its key is read from the environment variable *key_variable*."""
+
+    kind: Literal["openai"]
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    model: str
+    key_variable: str | None = None
+    concurrency: Count = 32
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0)] = 4
+    price: Prices = Prices()
+
+
+class VllmEngineSpec(Pinned):
+    """A model that vLLM loads into this process; *memory* is the share of GPU memory, *context* in tokens."""
+
+    kind: Literal["vllm"]
+    memory: Annotated[float, Field(gt=0, le=1)] = 0.9
+    context: Count | None = None
+    tensor_parallel: Count = 1
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: str | None = None
+    price: Prices = Prices()
+
+
+class TransformersEngine(Pinned):
+    """A small model run by the transformers library."""
+
+    kind: Literal["transformers"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    price: Prices = Prices()
+
+
+EngineSpec = Annotated[OpenAiEngine | VllmEngineSpec | TransformersEngine, Field(discriminator="kind")]
+
+
+class Explainer(Section):
+    """What all explainers share: whether each text is also given to another latent, as a baseline."""
+
+    baseline: Literal["permuted", "none"] = "permuted"
+
+
+class LexicalExplainer(Explainer):
     """Token statistics in words; *cues* is how many it names at most."""
 
     kind: Literal["lexical"]
     cues: Count = 6
-    baseline: Literal["permuted", "none"] = "permuted"
+
+
+class ChatExplainer(Explainer):
+    """A language model reads windows; of *examples* windows contrastive ones show *silent* silent ones.
+
+    At most *latents* latents are explained, drawn by address. The stage fails where more than *max_failed_share* of
+    the requests do; answers are kept, so that running it again asks only what failed.
+    """
+
+    kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token"]
+    engine: Id
+    examples: Count = 40
+    silent: Count = 5
+    max_tokens: Count = 500
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    latents: Count | None = None
+    max_failed_share: Share = 0.05
+
+    @model_validator(mode="after")
+    def _some_active(self) -> ChatExplainer:
+        if self.kind == "contrastive" and self.silent >= self.examples:
+            raise ValueError(f"`silent` ({self.silent}) leaves no activating window among `examples` ({self.examples})")
+        return self
+
+
+class InterventionExplainer(Explainer):
+    """A language model reads what becomes likelier when a latent's direction is pushed, by *kl* nats, on *examples* beginnings."""
+
+    kind: Literal["intervention"]
+    engine: Id
+    examples: Count = 10
+    kl: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Count = 100
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    latents: Count | None = None
+    max_failed_share: Share = 0.05
+
+
+class ImportedExplainer(Explainer):
+    """Somebody's explanations of one SAE, from a table, the JSON of the published release, or a folder of one file a latent."""
+
+    kind: Literal["import"]
+    path: str
+
+
+AskingExplainer = ChatExplainer | InterventionExplainer
+ExplainerSpec = Annotated[LexicalExplainer | AskingExplainer | ImportedExplainer, Field(discriminator="kind")]
 
 
 class LexicalJudge(Section):
@@ -294,7 +391,8 @@ class Params(Section):
     training: Training
     activations: Activations
     contexts: Contexts
-    explainers: dict[Id, LexicalExplainer]
+    engines: dict[Id, EngineSpec] = {}
+    explainers: dict[Id, ExplainerSpec]
     judges: dict[Id, LexicalJudge]
     scorers: dict[Id, Scorer]
     release: Release
@@ -304,13 +402,15 @@ class Params(Section):
         uses: list[tuple[str, str, Mapping[str, Any]]]
         uses = [(f"subjects.{name}.corpus", subject.corpus, self.corpora) for name, subject in self.subjects.items()]
         uses += [(f"saes.{name}.subject", sae.subject, self.subjects) for name, sae in self.saes.items()]
+        asking = {name: spec for name, spec in self.explainers.items() if isinstance(spec, AskingExplainer)}
+        uses += [(f"explainers.{name}.engine", spec.engine, self.engines) for name, spec in asking.items()]
         uses += [(f"scorers.{name}.judge", scorer.judge, self.judges) for name, scorer in self.scorers.items()]
         for name in self.explainers:
             if name.endswith("-permuted"):
                 raise ValueError(f"explainers.{name}: `-permuted` is how baselines are called; choose another id")
         for place, name, known in uses:
             if name not in known:
-                raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known)}")
+                raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known) or 'none'}")
         return self
 
 

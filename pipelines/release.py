@@ -16,6 +16,7 @@ from builders.contexts import CONTEXTS
 from builders.corpus import TOKENS
 from builders.explainers.explanations import EXPLANATIONS
 from builders.failures import FAILURES
+from builders.interventions import INTERVENTIONS
 from builders.latents import LATENTS
 from builders.progress import track
 from builders.saes.fidelity import SAES
@@ -26,7 +27,7 @@ from builders.table import Table
 from builders.vocabulary import VOCABULARY
 from cards import card
 from pipelines.params import InModel, Params, PretrainedSae, load
-from pipelines.stage import BUILD, WEIGHTS, folder, run
+from pipelines.stage import BUILD, USAGE, WEIGHTS, folder, run
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ CONFIGS = (
     Config(ACTIVATIONS, ("activations",), copied=True),
     Config(TOKENS, ("tokens",), copied=True),
     Config(VOCABULARY, ("tokens",)),
+    Config(INTERVENTIONS, ("interventions",)),
     Config(SAES, ("saes",)),
     Config(SUBJECTS, ("subjects",)),
     Config(FAILURES, ("contexts", "explanations", "scores")),
@@ -66,6 +68,7 @@ def folders(params: Params, stage: str) -> list[Path]:
         "saes": [(name,) for name in saes],
         "activations": [(name,) for name in saes],
         "contexts": [(name,) for name in saes],
+        "interventions": [(name,) for name in saes],
         "explanations": [(name, explainer) for name in saes for explainer in explainers],
         "scores": [(name, explainer, scorer) for name in saes for explainer in explainers for scorer in scorers],
     }
@@ -79,7 +82,8 @@ def main() -> None:
     shutil.rmtree(staging, ignore_errors=True)
     configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
     copy_weights(params, staging)
-    card.write(staging, configs, [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}], facts(params))
+    absent = [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}]
+    card.write(staging, configs, absent, facts(params), costs(params))
     with tempfile.TemporaryDirectory() as cache:
         for config in track(configs, "opening every config"):
             card.open_once(staging, config, Path(cache))
@@ -114,6 +118,17 @@ def copy_weights(params: Params, release: Path) -> None:
             target.mkdir(parents=True)
             for path in sorted(made.iterdir()):
                 shutil.copyfile(path, target / path.name)
+
+
+def costs(params: Params) -> list[dict[str, object]]:
+    """Return what the answers of language models cost, by explainer, over all dictionaries."""
+    spent: dict[str, dict[str, float]] = {}
+    for path in folders(params, "explanations"):
+        if (path / USAGE).exists():
+            whole = spent.setdefault(path.name, {})
+            for name, number in json.loads((path / USAGE).read_bytes()).items():
+                whole[name] = whole.get(name, 0) + number
+    return [{"stage": "explanations", "name": name, **numbers} for name, numbers in sorted(spent.items())]
 
 
 def facts(params: Params) -> dict[str, object]:

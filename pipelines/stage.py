@@ -10,6 +10,7 @@ from builders.errors import UserError
 from builders.shards import Shelf
 
 BUILD = Path("build")
+USAGE = "usage.json"  # what a stage's language models read and wrote
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
 
 

@@ -26,25 +26,22 @@ EXPLANATIONS = Table(
         Column("source_latent", "int32", "the latent whose windows the explainer read", low=0),
         Column("engine", "string", "what ran the explainer", categorical=True),
         Column("model", "string", "the language model that explained", nullable=True, categorical=True),
-        Column("prompt_sha256", "string", "hash of the prompt template", nullable=True, categorical=True),
+        Column("prompt_sha256", "string", "hash of the files that the prompt was made from", nullable=True, categorical=True),
+        Column("request_sha256", "string", "hash of everything that was asked, of whom", nullable=True),
         Column("prompt_tokens", "int64", "tokens read", unit="tokens", nullable=True, low=0),
+        Column("cached_tokens", "int64", "those of them that the engine had read before", unit="tokens", nullable=True, low=0),
         Column("output_tokens", "int64", "tokens written", unit="tokens", nullable=True, low=0),
     ),
 )
 
 
-def explanation(sae: str, latent: int, explainer: str, status: str, text: str | None) -> dict[str, Any]:
-    """Return an EXPLANATIONS record of an explainer that is no language model."""
+def explanation(
+    sae: str, latent: int, explainer: str, status: str, text: str | None, engine: str = "lexical", **more: Any
+) -> dict[str, Any]:
+    """Return an EXPLANATIONS record; *more* are the columns of an explainer that is a language model."""
     record: dict[str, Any] = {column.name: None for column in EXPLANATIONS.columns}
-    return record | {
-        "sae": sae,
-        "latent": latent,
-        "explainer": explainer,
-        "status": status,
-        "text": text,
-        "source_latent": latent,
-        "engine": "lexical",
-    }
+    own = {"sae": sae, "latent": latent, "explainer": explainer, "status": status, "text": text, "source_latent": latent, "engine": engine}
+    return record | own | more
 
 
 def permuted(rows: pa.Table, seed: int) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from llm_server import MODEL, Server, chat, error, listed, serving
 from project import small_params
 
+from builders.engines.cache import Cache
+from builders.engines.requests import Answer
+from builders.explainers.explanations import EXPLANATIONS, explanation
 from builders.saes import sparsify
 from builders.saes.coder import SparseCoder, TopK
+from builders.shards import write_parquet
 from pipelines.cli import main
 
 Change = Callable[[dict[str, Any]], Any]
@@ -31,14 +36,29 @@ def here(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
-def check(here: Path, change: Change | None = None) -> Result:
-    """Run `interplake check` on small params after *change*."""
+def check(here: Path, change: Change | None = None, *options: str) -> Result:
+    """Run `interplake check` with *options* on small params after *change*."""
     params = small_params()
     params["subjects"]["lab"]["path"] = "model"
     if change is not None:
         change(params)
     (here / "params.yaml").write_text(yaml.safe_dump(params))
-    return CliRunner().invoke(main, ["check"])
+    return CliRunner().invoke(main, ["check", *options])
+
+
+def engine(**spec: Any) -> Change:
+    """Return the change that defines the engine `e`."""
+    return lambda p: p.update(engines={"e": spec})
+
+
+def server(url: str = "http://127.0.0.1:9/v1", **more: Any) -> Change:
+    """Return the change that defines a server as the engine `e`."""
+    return engine(kind="openai", base_url=url, model=MODEL, **more)
+
+
+def explainer(**spec: Any) -> Change:
+    """Return the change that adds the explainer `x`."""
+    return lambda p: p["explainers"].update(x=spec)
 
 
 def test_good_params_pass(here: Path) -> None:
@@ -103,6 +123,24 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         "tokens.length is 256, but lab reads 128 tokens at most; lower it",
     ),
     "no file": (lambda p: p["corpora"]["topics"].update(paths=["nothing/*.txt"]), "corpus: no file matches 'nothing/*.txt'"),
+    "engine that is not defined": (
+        explainer(kind="default", engine="nobody"),
+        "explainers.x.engine: 'nobody' is not defined; defined are none",
+    ),
+    "explainer that names no engine": (explainer(kind="logits"), "explainers.x.logits.engine: missing"),
+    "kind of explainer": (explainer(kind="magic"), "explainers.x: input tag 'magic' found using 'kind' does not match any of the expected"),
+    "kind of engine": (engine(kind="oracle"), "engines.e: input tag 'oracle' found using 'kind' does not match any of the expected tags"),
+    "engine that is nowhere": (engine(kind="transformers"), "engines.e.transformers: give either `path` or `repo`"),
+    "address of a server": (server("127.0.0.1:8000"), "engines.e.openai.base_url: string should match pattern '^https?://'"),
+    "key of a server": (
+        server(key_variable="OUR_TEST_KEY_THAT_IS_NOT_SET"),
+        "the environment variable OUR_TEST_KEY_THAT_IS_NOT_SET is not set; export the key of http://127.0.0.1:9/v1 in it",
+    ),
+    "no chat template": (
+        engine(kind="transformers", path="model"),
+        "model: its tokenizer has no chat template; choose an instruction-tuned model",
+    ),
+    "no checkpoint of an engine": (engine(kind="transformers", path="nowhere"), "nowhere: no such checkpoint folder"),
     "kind of file": (lambda p: p["corpora"]["topics"].update(paths=["model/config.json"]), "config.json ends in '.json'"),
 }
 
@@ -190,3 +228,88 @@ def test_an_unknown_architecture(here: Path) -> None:
     assert result.exit_code == 2
     assert "trust_remote_code" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def llm() -> Iterator[Server]:
+    """Return a server that has one model."""
+    with serving(lambda *_: chat("fine"), listed(MODEL)) as serving_:
+        yield serving_
+
+
+def test_a_server_that_answers(here: Path, llm: Server) -> None:
+    """An engine in order has a line, and nothing is asked of its model."""
+    result = check(here, server(llm.url))
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, f"engine e: {MODEL} at {llm.url}")
+    assert llm.bodies == []
+
+
+def test_a_server_that_is_gone(here: Path, llm: Server) -> None:
+    """A server that cannot be reached is one line, unless the check is to stay offline."""
+    with serving(lambda *_: chat("fine")) as gone:
+        pass
+    result, offline = check(here, server(gone.url)), check(here, server(gone.url), "--offline")
+
+    assert (result.exit_code, result.stderr) == (2, f"error: {gone.url}: cannot be reached; start the server, or correct `base_url`\n")
+    assert (offline.exit_code, offline.stdout.splitlines()[-1]) == (0, f"engine e: {MODEL} at {gone.url}, not asked")
+
+
+def test_a_server_without_the_model(here: Path, llm: Server) -> None:
+    """A model that the server does not have is one line with those that it has."""
+    llm.models = listed("small", "large")
+    result = check(here, server(llm.url))
+
+    assert (result.exit_code, result.stderr) == (2, f"error: {llm.url}: has no model {MODEL!r}; it has large, small\n")
+
+
+def test_a_server_that_refuses_the_key(here: Path, llm: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is refused is one line that names its variable."""
+    monkeypatch.setenv("OUR_TEST_KEY", "sk-wrong")
+    llm.models = error(401, "Invalid API key")
+    result = check(here, server(llm.url, key_variable="OUR_TEST_KEY"))
+
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "OUR_TEST_KEY" in result.stderr
+    assert "sk-wrong" not in result.stderr
+
+
+def test_an_engine_in_this_process(here: Path) -> None:
+    """A checkpoint that holds conversations is in order."""
+    (here / "model/chat_template.jinja").write_text("{{ messages }}")
+    result = check(here, engine(kind="transformers", path="model"))
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "engine e: model run by transformers")
+
+
+def cache(*options: str) -> Result:
+    """Run `interplake cache`."""
+    return CliRunner().invoke(main, ["cache", *options])
+
+
+def test_the_cache_is_shown_and_pruned(here: Path) -> None:
+    """`interplake cache` tells answers and size by engine and model; `--prune` drops those that no row of the build uses."""
+    answers = Cache(here / ".interplake/answers.sqlite")
+    for number in range(1500):
+        answers.put(f"{number:064d}", "openai" if number % 3 else "vllm", "m", Answer("word " * 200))
+    answers.close()
+    rows = [explanation("s", number, "x", "ok", "text", "openai", request_sha256=f"{number:064d}") for number in range(1, 11)]
+    rows.append(explanation("s", 11, "lexical", "ok", "text"))
+    write_parquet(here / "build/explanations/s/x/explanations-00000.parquet", EXPLANATIONS, [EXPLANATIONS.rows(rows)])
+
+    shown, pruned, again = cache(), cache("--prune"), cache("--prune")
+
+    assert shown.stdout.splitlines() == ["openai m: 1,000 answers, 1.1 MB", "vllm m: 500 answers, 0.6 MB"]
+    assert pruned.stdout.splitlines()[0] == "dropped 1,490 answers that nothing uses"
+    assert [line.split(",")[0] for line in pruned.stdout.splitlines()[1:]] == ["openai m: 7 answers", "vllm m: 3 answers"]
+    assert again.stdout.splitlines()[0] == "dropped 0 answers that nothing uses"
+
+
+@pytest.mark.parametrize("options", [(), ("--prune",)])
+def test_no_cache_yet(here: Path, options: tuple[str, ...]) -> None:
+    """Without a cache the command says when there will be one, and makes none."""
+    result = cache(*options)
+
+    told = "error: .interplake/answers.sqlite: no answers are kept yet; they come with the first explainer that asks an engine\n"
+    assert (result.exit_code, result.stderr) == (2, told)
+    assert not (here / ".interplake").exists()

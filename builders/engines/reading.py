@@ -1,0 +1,70 @@
+"""How an engine in this process turns requests into token ids, and what is too long for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builders.engines.requests import Chat, Failure, Request, Token
+from builders.errors import UserError
+
+
+@dataclass(frozen=True)
+class Read:
+    """A request as token ids; from *start* on they are the continuation to be scored."""
+
+    ids: list[int]
+    start: int
+
+
+def require_template(tokenizer: Any, model: str) -> None:
+    """Raise UserError where conversations cannot be written down."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise UserError(f"{model}: its tokenizer has no chat template; choose an instruction-tuned model")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The tokenizer of *model*, and the *limit* of tokens that prompt and answer have together."""
+
+    tokenizer: Any
+    model: str
+    limit: int | None
+
+    def read(self, request: Request) -> Read | Failure:
+        """Return a request as token ids, or the failure of one that is too long, with both numbers."""
+        if isinstance(request, Chat):
+            ids = self._conversation(request)
+            found, room = Read(ids, len(ids)), request.max_tokens
+        else:
+            found, room = self._text(request.prompt, request.continuation), 1
+        if self.limit is not None and len(found.ids) + room > self.limit:
+            needed = f"{len(found.ids)} tokens and {room} for the answer"
+            return Failure("too long", f"the prompt has {needed}, but {self.model} reads {self.limit} together; show fewer examples")
+        return found
+
+    def _conversation(self, request: Chat) -> list[int]:
+        require_template(self.tokenizer, self.model)
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _text(self, prompt: str, continuation: str) -> Read:
+        encoded = self.tokenizer(prompt + continuation, return_offsets_mapping=True)
+        offsets = encoded["offset_mapping"]
+        # A token that straddles the border counts as prompt: its probability is not the continuation's alone.
+        start = next((place for place, (low, high) in enumerate(offsets) if low >= len(prompt) and high > low), len(offsets))
+        return Read(encoded["input_ids"], max(start, 1))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+def token_of(tokenizer: Any, chosen: int, logprobs: dict[int, float], most: int) -> Token:
+    """Return token *chosen* with its log-probability and the *most* likeliest in its place."""
+    top = sorted(logprobs.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
+    return Token(tokenizer.decode([chosen]), logprobs[chosen], tuple((tokenizer.decode([token]), value) for token, value in top))

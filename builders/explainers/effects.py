@@ -1,0 +1,38 @@
+"""The intervention explainer: a language model reads what a latent causes, not what sets it off (SCIENCE A10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builders.engines.requests import Chat, Message
+from builders.explainers.prompts import fill, shots
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many beginnings are shown, and how the answer is sampled."""
+
+    examples: int = 10
+    max_tokens: int = 100
+    temperature: float = 0.0
+
+
+def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
+    """Return what is asked about a latent, whose INTERVENTIONS are *rows*; *pieces* are the bytes of each token id."""
+    shown = [{"text": _text(row["tokens"], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
+    messages = [Message("system", fill("intervention.j2", {}))]
+    for shot in shots("effects.yaml"):
+        messages.append(Message("user", fill("effects.j2", shot)))
+        messages.append(Message("assistant", f"[EXPLANATION]: {shot['explanation']}"))
+    messages.append(Message("user", fill("effects.j2", {"examples": shown[: settings.examples]})))
+    return Chat(tuple(messages), settings.max_tokens, settings.temperature, seed)
+
+
+def _text(tokens: Sequence[int], pieces: Sequence[bytes]) -> str:
+    return b"".join(pieces[token] for token in tokens).decode("utf-8", "replace")
+
+
+def _piece(piece: bytes) -> str:
+    return piece.decode("utf-8", "backslashreplace")

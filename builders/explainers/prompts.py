@@ -1,0 +1,93 @@
+"""Windows as a language model sees them: marked text, normalised values, and the files that prompts are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from codecs import getincrementaldecoder
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from builders.explainers.cues import quote
+
+FOLDER = Path(__file__).parent / "prompts"
+OPEN, CLOSE = "<<", ">>"
+HIGHLIGHT = 0.3  # of a window's largest activation (SCIENCE A4)
+LISTED = 10  # tokens of a window whose values are told
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(  # noqa: S701  # prompts are plain text
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["quote"] = quote
+    return environment
+
+
+def fill(template: str, facts: Mapping[str, Any]) -> str:
+    """Return a prompt template filled with *facts*, without white space at its ends."""
+    return _environment().get_template(template).render(facts).strip()
+
+
+@cache
+def shots(name: str) -> list[dict[str, Any]]:
+    """Return the worked examples of a file."""
+    found: list[dict[str, Any]] = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def files_sha256(names: Sequence[str]) -> str:
+    """Return the hash of the named prompt files: the version of a prompt."""
+    whole = hashlib.sha256()
+    for name in names:
+        whole.update(f"{name}\n".encode() + (FOLDER / name).read_bytes())
+    return whole.hexdigest()
+
+
+def highlighted(activations: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which tokens of a window are marked: those above 0.3 of its largest activation."""
+    marked: npt.NDArray[np.bool_] = (activations > HIGHLIGHT * activations.max(initial=0.0)) & (activations > 0)
+    return marked
+
+
+def marked_text(tokens: npt.NDArray[np.int32], marked: npt.NDArray[np.bool_], pieces: Sequence[bytes]) -> str:
+    """Return a window's text with every run of *marked* tokens between << and >>; a character of several tokens is marked whole."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    text = ""
+    spans: list[list[int]] = []  # of characters
+    for token, mark in zip(tokens, marked, strict=True):
+        low = len(text)
+        text += decoder.decode(pieces[token])
+        high = len(text) + bool(decoder.getstate()[0])  # with the character that it begins
+        if mark and spans and low <= spans[-1][1]:
+            spans[-1][1] = max(high, spans[-1][1])
+        elif mark and low < high:
+            spans.append([low, high])
+    text += decoder.decode(b"", final=True)
+    for low, high in reversed(spans):
+        text = f"{text[:low]}{OPEN}{text[low:high]}{CLOSE}{text[high:]}"
+    return text
+
+
+def normalised(activations: npt.NDArray[np.float32], largest: float) -> npt.NDArray[np.int64]:
+    """Return activations as whole numbers from 0 to 10, rounded up, *largest* (of the latent, not of the window) being 10."""
+    levels: npt.NDArray[np.int64] = np.clip(np.ceil(10 * activations / largest - 1e-6), 0, 10).astype(np.int64)
+    return levels
+
+
+def listed(
+    tokens: npt.NDArray[np.int32], activations: npt.NDArray[np.float32], largest: float, pieces: Sequence[bytes]
+) -> list[tuple[str, int]]:
+    """Return the marked tokens of a window with their levels, in order, the LISTED strongest at most."""
+    places = np.flatnonzero(highlighted(activations))
+    strongest = np.sort(places[np.argsort(-activations[places], kind="stable")[:LISTED]])
+    levels = normalised(activations, largest)
+    return [(pieces[tokens[place]].decode("utf-8", "backslashreplace"), int(levels[place])) for place in strongest]
