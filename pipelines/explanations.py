@@ -103,7 +103,7 @@ def asked_records(name: str, explainer: str, params: Params, shards: Shards) -> 
             record |= {"response": outcome.text, **counts}
         records.append(record)
     require_share(f"explanations of {name} by {explainer}", records, spec.max_failed_share)
-    account(shards, (outcome for _, outcome in outcomes), params.engines[spec.engine])
+    account(shards, dict(outcomes).values(), params.engines[spec.engine])  # equal requests were asked once
     return records
 
 

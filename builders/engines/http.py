@@ -7,14 +7,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError, first_line, one_of
 
 NO_KEY = "none"  # local servers want some key, whichever
+LONG = ("context", "maximum model length")  # what servers speak of where a prompt is too long
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what an answer raises that is not what the API promises
 
 
 @dataclass(frozen=True)
@@ -59,34 +63,41 @@ class HttpEngine:
     def reach(self) -> None:
         """Raise UserError where nobody answers, or the server has models but not this one."""
         settings = self.settings
-        client = openai.OpenAI(base_url=settings.base_url, api_key=self._key, timeout=10, max_retries=0)
         try:
-            names = [model.id for model in client.models.list()]
+            with openai.OpenAI(base_url=settings.base_url, api_key=self._key, timeout=10, max_retries=0) as client:
+                names = [model.id for model in client.models.list()]
         except openai.AuthenticationError as error:
-            raise UserError(f"{settings.base_url}: refuses the key in {settings.key_variable} ({first_line(error)})") from error
+            mend = f"correct the key in {settings.key_variable}" if settings.key_variable else "name the key's variable in `key_variable`"
+            raise UserError(f"{settings.base_url}: refuses the key ({self._without_key(first_line(error))}); {mend}") from error
         except openai.APIConnectionError as error:
             raise UserError(f"{settings.base_url}: cannot be reached; start the server, or correct `base_url`") from error
-        except openai.OpenAIError:
-            return  # not every server lists its models
+        except (openai.OpenAIError, *UNREADABLE):
+            return  # not every server lists its models, or lists them as it should
         if names and settings.model not in names:
             raise UserError(f"{settings.base_url}: has no model {settings.model!r}; it has {one_of(names)}")
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
-        """Yield the outcome of every request with its place, each as soon as it is there, at most *concurrency* in flight."""
+        """Yield the outcome of every request with its place, each as soon as it is there, at most *concurrency* in flight.
+
+        What is answered counts as in flight until the caller asks for the next: a crash loses no more than that.
+        """
         with asyncio.Runner() as runner:
             done: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
-            work = runner.get_loop().create_task(self._all(requests, done))
+            free = asyncio.Semaphore(self.settings.concurrency)
+            work = runner.get_loop().create_task(self._all(requests, done, free))
             for _ in requests:
-                yield runner.run(_next(done, work))
+                yield done.get_nowait() if not done.empty() else runner.run(_next(done, work))
+                free.release()
             runner.run(_finished(work))
 
-    async def _all(self, requests: Sequence[Request], done: asyncio.Queue[tuple[int, Outcome]]) -> None:
+    async def _all(self, requests: Sequence[Request], done: asyncio.Queue[tuple[int, Outcome]], free: asyncio.Semaphore) -> None:
         settings = self.settings
         waiting = iter(enumerate(requests))
         client = openai.AsyncOpenAI(base_url=settings.base_url, api_key=self._key, timeout=settings.timeout_s, max_retries=settings.retries)
 
         async def worker() -> None:
             for number, request in waiting:
+                await free.acquire()
                 await done.put((number, await self._outcome(client, request)))
 
         async with client:
@@ -94,11 +105,17 @@ class HttpEngine:
 
     async def _outcome(self, client: openai.AsyncOpenAI, request: Request) -> Outcome:
         try:
-            return await (self._chat(client, request) if isinstance(request, Chat) else self._score(client, request))
+            outcome = await (self._chat(client, request) if isinstance(request, Chat) else self._score(client, request))
         except openai.OpenAIError as error:
-            return _failure(error)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # an answer that is not what the API promises
-            return Failure("unreadable", f"the server's answer cannot be read: {first_line(error)}")
+            outcome = _failure(error)
+        except UNREADABLE as error:
+            outcome = Failure("unreadable", f"the server's answer cannot be read: {first_line(error)}")
+        return Failure(outcome.status, self._without_key(outcome.reason)) if isinstance(outcome, Failure) else outcome
+
+    def _without_key(self, said: str) -> str:
+        """Return what a server said on one line, without the key, which some repeat."""
+        said = " ".join(said.split())
+        return said.replace(self._key, "…") if self.settings.key_variable else said
 
     async def _chat(self, client: openai.AsyncOpenAI, request: Chat) -> Outcome:
         asked: dict[str, Any] = {
@@ -113,19 +130,20 @@ class HttpEngine:
         if request.form is not None:
             schema = {"name": "answer", "schema": json.loads(request.form), "strict": True}
             asked["response_format"] = {"type": "json_schema", "json_schema": schema}
-        answered = await client.chat.completions.create(**asked)
+        answered = await client.post("/chat/completions", body=asked, cast_to=ChatCompletion)
         if not answered.choices:
             return Failure("empty", "the server answered without a choice")
         choice = answered.choices[0]
+        said = choice.message.content or ""
         if choice.message.refusal:
             return Failure("refused", choice.message.refusal)
-        if not choice.message.content:
+        if not said.strip():
             return Failure("empty", f"the server answered without text (it stopped for {choice.finish_reason!r})")
         listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
-        tokens = tuple(Token(t.token, t.logprob, tuple((top.token, top.logprob) for top in t.top_logprobs)) for t in listed)
+        tokens = tuple(Token(_text(t.token), t.logprob, tuple((_text(top.token), top.logprob) for top in t.top_logprobs)) for t in listed)
         if request.top_logprobs and not tokens:
             return Failure("no log-probabilities", f"{self.settings.base_url} gives no log-probabilities; use an engine that does")
-        return Answer(choice.message.content, str(choice.finish_reason), tokens, *_used(answered.usage))
+        return Answer(_text(said), str(choice.finish_reason), tokens, *_used(answered.usage))
 
     async def _score(self, client: openai.AsyncOpenAI, request: Score) -> Outcome:
         text = request.prompt + request.continuation
@@ -133,17 +151,28 @@ class HttpEngine:
             model=self.settings.model, prompt=text, echo=True, max_tokens=1, temperature=0, logprobs=max(1, request.top_logprobs)
         )
         found = answered.choices[0].logprobs if answered.choices else None
-        if found is None or not found.tokens or found.text_offset is None or found.token_logprobs is None:
+        if found is None or not found.tokens or found.token_logprobs is None:
             return Failure(
                 "no log-probabilities", f"{self.settings.base_url} scores no text (`echo` with `logprobs`); use an engine that does"
             )
+        # The border is counted back from the end: vLLM's `text_offset` counts a BOS token that is no text.
+        prompt = answered.usage.prompt_tokens if answered.usage else len(found.tokens) - 1
+        ends = list(accumulate(len(token) for token in found.tokens[:prompt]))
+        if not "".join(found.tokens[:prompt]).endswith(request.continuation):
+            return Failure("unreadable", "the tokens that the server tells do not end with the continuation")
+        border = ends[-1] - len(request.continuation)
         alternatives = found.top_logprobs or [{}] * len(found.tokens)
         tokens = tuple(
-            Token(token, logprob, tuple(sorted((top or {}).items(), key=lambda pair: -pair[1]))[: request.top_logprobs])
-            for token, logprob, offset, top in zip(found.tokens, found.token_logprobs, found.text_offset, alternatives, strict=True)
-            if len(request.prompt) <= offset < len(text) and logprob is not None
+            Token(_text(token), logprob, tuple(sorted((top or {}).items(), key=lambda pair: -pair[1])[: request.top_logprobs]))
+            for token, logprob, end, top in zip(found.tokens, found.token_logprobs, ends, alternatives, strict=False)
+            if end - len(token) >= border and token and logprob is not None
         )
         return Answer(request.continuation, "stop", tokens, *_used(answered.usage))
+
+
+def _text(said: str) -> str:
+    """Return text that can be written: half a character (a lone surrogate, which JSON allows) becomes a question mark."""
+    return said.encode("utf-8", "replace").decode()
 
 
 def _used(usage: Any) -> tuple[int, int, int]:
@@ -165,7 +194,7 @@ def _failure(error: openai.OpenAIError) -> Failure:
         return Failure("rate limit", said)
     if isinstance(error, openai.NotFoundError):
         return Failure("no such model", said)
-    if isinstance(error, openai.BadRequestError) and "context" in said.lower():
+    if isinstance(error, openai.BadRequestError) and any(word in said.lower() for word in LONG):
         return Failure("too long", said)
     if isinstance(error, openai.APIStatusError):
         return Failure(f"HTTP {error.status_code}", said)

@@ -33,6 +33,7 @@ class LocalEngine:
         folder = subjects.fetch(settings.source)
         config = subjects.config_of(settings.source, folder)
         self.settings = settings
+        self._revision = settings.source.revision or subjects.fingerprint(folder)
         self.device = subjects.resolve_device(settings.device)
         self.dtype = subjects.resolve_dtype(settings.dtype, self.device, config)
         self._model: Any = subjects.load(settings.source, folder, self.dtype, self.device)
@@ -47,8 +48,7 @@ class LocalEngine:
     @property
     def identity(self) -> dict[str, Any]:
         """What an answer depends on."""
-        source = self.settings.source
-        return {"kind": self.kind, "model": source.repo or source.path, "revision": source.revision, "dtype": self.dtype}
+        return {"kind": self.kind, "model": self.model, "revision": self._revision, "dtype": self.dtype}
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         """Yield the outcome of every request with its place."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builders import subjects
 from builders.engines.reading import Read, Reader, token_of
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
 from builders.errors import UserError, first_line
@@ -54,6 +55,8 @@ class VllmEngine:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"{settings.model}: vLLM cannot load it: {first_line(error)}") from error
+        local = Path(settings.model)
+        self._revision = settings.revision or (subjects.fingerprint(local) if local.is_dir() else None)
         limit = int(self._llm.llm_engine.model_config.max_model_len)
         self._reader = Reader(self._llm.get_tokenizer(), self.model, limit)
 
@@ -67,8 +70,13 @@ class VllmEngine:
     def identity(self) -> dict[str, Any]:
         """What an answer depends on."""
         settings = self.settings
-        own = {name: getattr(settings, name) for name in ("revision", "dtype", "quantization")}
-        return {"kind": self.kind, "model": settings.model, **own}
+        return {
+            "kind": self.kind,
+            "model": self.model,
+            "revision": self._revision,
+            "dtype": settings.dtype,
+            "quantization": settings.quantization,
+        }
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         """Yield the outcome of every request with its place, part by part."""

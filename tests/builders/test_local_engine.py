@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from builders.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
 
 TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 LIMIT = 128  # of the tiny checkpoint
@@ -199,6 +200,22 @@ def test_a_form_is_refused(engine: LocalEngine) -> None:
 
 
 def test_an_engine_says_what_an_answer_depends_on(engine: LocalEngine, checkpoint: Path) -> None:
-    """Its model is named without the way to it, and number format and revision are part of its identity."""
-    assert engine.model == "tiny-chat"
-    assert engine.identity | {"model": ""} == {"kind": "transformers", "model": "", "revision": None, "dtype": "float32"}
+    """Its model is named without the way to it, and number format and weights are part of its identity."""
+    assert engine.identity == {
+        "kind": "transformers",
+        "model": "tiny-chat",
+        "revision": subjects.fingerprint(checkpoint),
+        "dtype": "float32",
+    }
+
+
+def test_a_fingerprint_tells_weights_apart(checkpoint: Path, tmp_path: Path) -> None:
+    """Other weights of the same size in the same place have another fingerprint, a copy has the same."""
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    same = subjects.fingerprint(copy)
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+
+    assert same == subjects.fingerprint(checkpoint) != subjects.fingerprint(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +45,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> P
         model = LlamaForCausalLM(config)
         model.model.embed_tokens.weight.copy_(torch.eye(len(tokenizer), config.hidden_size))
         chain = [*(tokenizer.convert_tokens_to_ids(token) for token in (TURN, *ANSWER)), config.eos_token_id]
-        for token, following in zip(chain[:-1], chain[1:], strict=True):
+        for token, following in pairwise(chain):
             model.lm_head.weight[following] += 2 * model.model.embed_tokens.weight[token]
         model.save_pretrained(folder)
     return folder
