@@ -6,19 +6,14 @@ c · direction at the last token, c found so that the next-token distribution mo
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from scipy.optimize import brentq
-from torch import Tensor, nn
 
 from builders.contexts import Examples
-from builders.hookpoints import spliced
-from builders.saes.coder import Mounted
 from builders.table import Column, Table
 
 INTERVENTIONS = Table(
@@ -38,9 +33,8 @@ INTERVENTIONS = Table(
         Column("kl", "float64", "mean KL divergence of the next-token distributions over the latent's prompts", unit="nats", low=0),
     ),
 )
-LOW, HIGH = -3.0, 4.0  # of log10 of the strength
 RAISED = 5
-TOLERANCE = 0.1  # of the KL asked for
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,14 @@ class Pushed:
     strength: float
     kl: float
     reached: bool
-    clean: Tensor
-    pushed: Tensor
+    clean: Floats
+    pushed: Floats
+
+
+class Finder(Protocol):
+    """Whatever finds the push of a latent that moves the next token by a KL divergence."""
+
+    def find(self, latent: int, prompts: list[npt.NDArray[np.int32]], target: float) -> Pushed: ...  # noqa: D102  # said above
 
 
 def prompts_of(examples: Examples, most: int) -> list[npt.NDArray[np.int32]]:
@@ -61,66 +61,12 @@ def prompts_of(examples: Examples, most: int) -> list[npt.NDArray[np.int32]]:
     return [examples.tokens[place, : int((examples.activations[place] > 0).argmax()) + 1] for place in chosen]
 
 
-class Pusher:
-    """A model whose stream is pushed along the directions of a dictionary, at the last token of each prompt."""
-
-    def __init__(self, model: nn.Module, mounted: Mounted, device: str) -> None:
-        self.model, self.mounted, self.device = model, mounted, device
-
-    @torch.no_grad()
-    def find(self, latent: int, prompts: list[npt.NDArray[np.int32]], target: float) -> Pushed:
-        """Return the push of *latent* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
-
-        Where no strength up to 10⁴ reaches it, that of the largest KL is returned, and said so.
-        """
-        ids, last = self._batch(prompts)
-        direction = self.mounted.coder.directions(latent, latent + 1)[0].to(self.device)
-        clean = self._next(ids, last, direction, 0.0)
-        seen: dict[float, tuple[float, Tensor]] = {}
-
-        def excess(power: float) -> float:
-            pushed = self._next(ids, last, direction, 10.0**power)
-            kl = float((clean.exp() * (clean - pushed)).sum(-1).mean())
-            if not math.isfinite(kl):  # beyond the number format of the model
-                return 10.0
-            seen[power] = (kl, pushed)
-            return 0.0 if abs(kl / target - 1) < TOLERANCE / 2 else math.log(max(kl, 1e-12) / target)
-
-        # A push may lead past its largest KL and away from it again.
-        high = HIGH if excess(HIGH) > 0 else max(np.arange(HIGH, LOW, -0.5).tolist(), key=excess)
-        if excess(high) > 0 > excess(LOW):
-            brentq(excess, LOW, high, xtol=1e-2, rtol=1e-2, maxiter=40)
-        power = min(seen, key=lambda power: abs(math.log(max(seen[power][0], 1e-12) / target)))
-        kl, pushed = seen[power]
-        return Pushed(10.0**power, max(kl, 0.0), abs(kl / target - 1) <= TOLERANCE, clean.exp(), pushed.exp())
-
-    def _batch(self, prompts: list[npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
-        """Return ids padded on the right, where a causal model cannot look, and the place of each prompt's last token."""
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
-        ids = torch.zeros(len(prompts), int(last.max()) + 1, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.from_numpy(prompt.astype(np.int64))
-        return ids.to(self.device), last
-
-    def _next(self, ids: Tensor, last: Tensor, direction: Tensor, strength: float) -> Tensor:
-        """Return log-probabilities of the next token [prompts, vocabulary]."""
-        rows = torch.arange(len(ids), device=ids.device)
-
-        def push(_: Tensor, written: Tensor) -> Tensor:
-            changed = written.clone()
-            changed[rows, last] += (strength * direction).to(written.dtype)
-            return changed
-
-        with spliced(self.model, self.mounted.writes, self.mounted.writes, push):
-            logits = self.model(input_ids=ids, use_cache=False).logits
-        return logits[rows, last].float().log_softmax(-1)  # type: ignore[no-any-return]  # a tensor
-
-
-def intervention_rows(sae: str, examples: Examples, pusher: Pusher, most: int, target: float) -> pa.Table:
+def intervention_rows(sae: str, examples: Examples, pusher: Finder, most: int, target: float) -> pa.Table:
     """Return the INTERVENTIONS rows of one latent."""
     prompts = prompts_of(examples, most)
     found = pusher.find(examples.latent, prompts, target)
-    rises, raised = (found.pushed - found.clean).topk(RAISED, dim=-1)
+    change = found.pushed - found.clean
+    raised = np.argsort(-change, axis=1, kind="stable")[:, :RAISED]
     return INTERVENTIONS.build(
         {
             "sae": sae,
@@ -129,8 +75,8 @@ def intervention_rows(sae: str, examples: Examples, pusher: Pusher, most: int, t
             "prompt": np.arange(len(prompts), dtype=np.int32),
             "status": "ok" if found.reached else f"KL {target:g} out of reach",
             "tokens": [prompt.tolist() for prompt in prompts],
-            "raised": raised.cpu().numpy().astype(np.int32),
-            "rises": rises.cpu().numpy(),
+            "raised": raised.astype(np.int32),
+            "rises": np.take_along_axis(change, raised, axis=1),
             "strength": found.strength,
             "kl": found.kl,
         }

@@ -13,7 +13,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"figure": figure, "commas": lambda number: f"{number:,}"}
+    environment.filters |= {"figure": figure, "decimal": decimal, "commas": lambda number: f"{number:,}"}
     return environment.get_template(template).render(facts)
 
 
@@ -22,3 +22,8 @@ def figure(number: float | None, digits: int = 3) -> str:
     if number is None or number != number:
         return "–"
     return f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}"
+
+
+def decimal(number: float | None) -> str:
+    """Return a number with two decimals, a dash where there is none."""
+    return "–" if number is None or number != number else f"{number:.2f}"

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from builders import subjects
 from builders.engines.asking import Price, ask, usage
 from builders.engines.cache import Cache
-from builders.engines.http import HttpEngine, HttpSettings
 from builders.engines.requests import Answer, Engine, Outcome, Request
 from builders.errors import UserError
 from builders.explainers.explanations import EXPLANATIONS
@@ -23,11 +22,16 @@ from builders.shards import Shards, write_atomic
 from pipelines.params import EngineSpec, OpenAiEngine, TransformersEngine, VllmEngineSpec
 from pipelines.stage import BUILD, USAGE
 
+if TYPE_CHECKING:
+    from builders.engines.http import HttpEngine
+
 CACHE = Path(".interplake/answers.sqlite")
 
 
 def http_engine(spec: OpenAiEngine) -> HttpEngine:
     """Return the client of a server."""
+    from builders.engines.http import HttpEngine, HttpSettings  # a second of import that most stages never need
+
     return HttpEngine(HttpSettings(**spec.model_dump(exclude={"kind", "price"})))
 
 

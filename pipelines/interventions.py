@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.contexts import CONTEXTS, by_latent
-from builders.interventions import INTERVENTIONS
+from builders.interventions import INTERVENTIONS, intervention_rows
 from builders.progress import track
 from builders.shards import Shards
 from pipelines.params import InModel, InterventionExplainer, Params, load
@@ -38,7 +38,7 @@ def targets(params: Params) -> dict[float, int]:
 def rows_of(name: str, params: Params, wanted: dict[float, int]) -> Iterator[pa.Table]:
     """Yield INTERVENTIONS rows, one latent's at a time."""
     from builders.encode import Encoder  # the model is loaded only where somebody asks
-    from builders.interventions import Pusher, intervention_rows
+    from builders.pushing import Pusher
     from pipelines.dictionaries import reopened
 
     contexts, spec = shelf("contexts", name), params.saes[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from imports import ROOT
+from llm_server import MODEL, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 
 from pipelines.release import CONFIGS
@@ -153,6 +155,26 @@ def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
     assert repro(project) == sorted([stage.replace(SAE, "another") for stage in STAGES if SAE in stage] + ["release"])
     saes = pq.read_table(project / "build/release/saes")["sae"].to_pylist()
     assert saes == ["another", SAE]
+
+
+def test_a_language_model_explains(project: Path) -> None:
+    """An engine and an explainer in params run that explainer's stages; its texts, and what they cost, are in the release."""
+    with serving(lambda body, _: chat("[EXPLANATION]: words of " + body["model"])) as server:
+        params = small_params()
+        price = {"prompt": 1.0, "cached": 0.5, "output": 2.0}
+        params["engines"] = {"server": {"kind": "openai", "base_url": server.url, "model": MODEL, "price": price}}
+        params["explainers"]["asked"] = {"kind": "default", "engine": "server", "latents": 5}
+        write_params(project, params)
+
+        ran = repro(project)
+
+    explained = pq.read_table(project / "build/release/explanations").to_pylist()
+    texts = [row["text"] for row in explained if row["explainer"] == "asked"]
+    costs = json.loads((project / "build/release/metrics.json").read_text())["costs"]
+    assert [stage for stage in ran if stage.startswith(("sae", "activations", "contexts"))] == []
+    assert texts == [f"words of {MODEL}"] * 5
+    assert [(row["name"], row["answers"], row["dollars"]) for row in costs] == [("asked", 5, pytest.approx(5 * 12e-6))]
+    assert "| explanations | asked | 5 | 35 | 10 | 15 | 0.00 |" in (project / "build/release/README.md").read_text()
 
 
 def test_a_removed_sae_leaves_the_release(project: Path) -> None:

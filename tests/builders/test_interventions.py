@@ -19,7 +19,8 @@ from torch import nn
 
 from builders.contexts import Examples
 from builders.hookpoints import module_at
-from builders.interventions import INTERVENTIONS, RAISED, Pusher, intervention_rows, prompts_of
+from builders.interventions import INTERVENTIONS, RAISED, intervention_rows, prompts_of
+from builders.pushing import Pusher
 from builders.saes.coder import Mounted, TopK
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ class TestStrength:
         assert found.reached
         assert found.kl == pytest.approx(kl, rel=1e-3)
         assert found.kl == pytest.approx(target, rel=0.1)
-        torch.testing.assert_close(found.clean.double(), torch.stack(clean), rtol=1e-3, atol=1e-6)
-        torch.testing.assert_close(found.pushed.double(), torch.stack(pushed), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(found.clean).double(), torch.stack(clean), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(found.pushed).double(), torch.stack(pushed), rtol=1e-3, atol=1e-6)
 
     def test_more_is_asked_by_a_stronger_push(self, pusher: Pusher) -> None:
         """A larger KL takes a larger strength."""
@@ -205,7 +206,7 @@ class TestPlace:
         coder = random_transcoder(2, WIDTH, 64, SIZE, TopK(4))
         found = Pusher(model, Mounted(coder, "layers.0.mlp.down_proj.input", writes), "cpu").find(4, PROMPTS, 0.33)
         assert found.reached
-        for prompt, row in zip(PROMPTS, found.pushed, strict=True):
+        for prompt, row in zip(PROMPTS, torch.from_numpy(found.pushed), strict=True):
             expected = by_hand(model, writes, prompt, found.strength * coder.w_dec[4])
             torch.testing.assert_close(row.double(), expected, rtol=1e-3, atol=1e-6)
 

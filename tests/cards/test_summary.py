@@ -9,7 +9,7 @@ from scipy.stats import quantile_test
 
 from builders.table import Column, Table
 from cards.card import Part, header
-from cards.render import figure
+from cards.render import decimal, figure
 from cards.summary import median_interval, score_summary, spread
 
 TABLE = Table("numbers", "a number", ("n",), (Column("n", "int32", "the number"),))
@@ -66,3 +66,9 @@ def test_the_header_gives_exact_sizes_and_a_version() -> None:
 def test_figures_are_short(number: float | None, text: str) -> None:
     """A figure has three significant digits, thousands are marked, and a missing one is a dash."""
     assert figure(number) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(None, "–"), (float("nan"), "–"), (0.5, "0.50"), (0.125, "0.12"), (1, "1.00")])
+def test_decimals_are_two(number: float | None, text: str) -> None:
+    """A score is shown with two decimals, and a missing one is a dash."""
+    assert decimal(number) == text
