@@ -189,13 +189,22 @@ def _used(usage: Any) -> tuple[int, int, int]:
     return usage.prompt_tokens, (details.cached_tokens or 0) if details else 0, usage.completion_tokens
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, what caused that, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
 def _failure(error: openai.OpenAIError) -> Failure:
     """Return what an error of the client means for the request that met it."""
     said = first_line(error)
-    if isinstance(error, openai.APITimeoutError):
-        return Failure("time-out", "the server gave no answer in time, however often it was asked")
-    if isinstance(error, openai.APIConnectionError):
-        return Failure("connection", f"the connection broke: {first_line(error.__cause__ or error)}")
+    if isinstance(error, openai.APIConnectionError):  # which the client calls a time-out where a connection broke, too
+        causes = list(_causes(error))
+        if any(isinstance(cause, TimeoutError) for cause in causes):
+            return Failure("time-out", "the server gave no answer in time, however often it was asked")
+        return Failure("connection", f"the connection broke: {first_line(causes[-1])}")
     if isinstance(error, openai.RateLimitError):
         return Failure("rate limit", said)
     if isinstance(error, openai.NotFoundError):
