@@ -55,6 +55,10 @@ class Firings:
         cut = slice(start, stop)
         return Firings(self.latent[cut], self.row[cut], self.position[cut], self.value[cut])
 
+    def take(self, index: npt.NDArray[np.integer]) -> Firings:
+        """Return the firings at *index*."""
+        return Firings(self.latent[index], self.row[index], self.position[index], self.value[index])
+
 
 def in_order(latent: Ints, row: Ints, position: Ints, value: Floats) -> Firings:
     """Return firings sorted by latent; rows and positions are in order already and stay so."""

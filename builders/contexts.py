@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builders.activations import Firings
-from builders.failures import FAILURES, failure
+from builders.grouping import Ints
+from builders.negatives import Hard
+from builders.selection import KINDS, Selected
 from builders.table import Column, Table
 from builders.vocabulary import texts
-from builders.windows import Corpus, Ints, Plan, activating_windows, choose, silent_windows, touched_windows
+from builders.windows import Corpus, window_activations
 
 CONTEXTS = Table(
     name="contexts",
@@ -26,130 +28,133 @@ CONTEXTS = Table(
         Column("latent", "int32", "the latent", low=0),
         Column("split", "string", "train: shown to explainers; test: shown to scorers; no window is in both", categorical=True),
         Column("example", "int32", "number within the latent and split", low=0),
-        Column("kind", "string", "activating, or random: drawn from the windows in which the latent is silent", categorical=True),
+        Column(
+            "kind",
+            "string",
+            "activating; or where it is silent: random, similar, or of a neighbour by cofiring, decoder or encoder",
+            categorical=True,
+        ),
         Column("quantile", "int32", "rank quantile by largest activation, 0 the strongest", nullable=True, low=0),
         Column("row", "int32", "the row of `tokens` it was cut from", low=0),
         Column("start", "int32", "position of its first token in that row", low=0),
         Column("text", "string", "the window's text"),
         Column("tokens", "list<int32>", "token ids", low=0),
         Column("activations", "list<float32>", "the latent's activation on each token", low=0),
+        Column("neighbour", "int32", "the neighbour that fires there, in a neighbour's window", nullable=True, low=0),
+        Column("neighbour_activations", "list<float32>", "the neighbour's activation on each token; empty elsewhere", low=0),
     ),
     row_group=20_000,
 )
+READ = ["latent", "split", "example", "kind", "quantile", "tokens", "activations", "neighbour_activations"]  # what Examples are made of
 
 
-def context_rows(
-    sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, seed: int, pieces: pa.Array
-) -> tuple[pa.Table, pa.Table]:
-    """Return the CONTEXTS rows of *latents*, whose *firings* are all there, and the FAILURES of those that fall short.
+def context_rows(sae: str, selected: Selected, hard: Hard, firings: Firings, corpus: Corpus, window: int, pieces: pa.Array) -> pa.Table:
+    """Return the CONTEXTS rows of the windows *selected*, and of the *hard* ones after the other test windows.
 
-    A latent needs its full quota of windows of every kind; *pieces* are the bytes of each token id.
+    *firings* are those of the latents selected; *pieces* are the bytes of each token id.
     """
-    candidates = activating_windows(firings, corpus, plan)
-    chosen, train, quantile = choose(candidates, plan, seed)
-    grid = corpus.grid(plan.window)
-    touched = touched_windows(firings, chosen, grid)
-    asked = plan.test_random + plan.train_random
-    silent, number = silent_windows(np.unique(chosen.latent), touched, grid, asked, seed + 2)
-    row, start = grid.place(number)
-    place = np.arange(len(silent)) - np.searchsorted(silent, silent)
-    parts = {
-        "latent": (chosen.latent, silent),
-        "train": (train, place >= plan.test_random),
-        "activating": (np.ones(len(train), dtype=bool), np.zeros(len(silent), dtype=bool)),
-        "quantile": (quantile, np.full(len(silent), -1)),
-        "row": (chosen.row, row),
-        "start": (chosen.start, start),
-    }
+    more = len(hard.latent)
+    parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+    parts = {name: (getattr(selected, name), getattr(hard, name)) for name in ("latent", "kind", "row", "start")}
+    parts["train"] = selected.train, np.zeros(more, dtype=bool)
+    parts["quantile"] = selected.quantile, np.full(more, -1)
+    parts["neighbour"] = np.full(len(selected.latent), -1), hard.neighbour
+    own = window_activations(selected.latent, selected.row, selected.start, firings, corpus, window)
+    parts["activations"] = own, np.zeros((more, window), dtype=np.float32)
     columns = {name: np.concatenate(both) for name, both in parts.items()}
-    have = np.bincount(candidates.latent, minlength=int(latents.max(initial=0)) + 1)
-    quiet = np.bincount(silent, minlength=len(have))
-    failed = [record for latent in latents.tolist() if (record := _shortfall(sae, latent, have, quiet, plan))]
-    whole = np.isin(columns["latent"], [record["latent"] for record in failed], invert=True)
     # Test before train, activating before silent, strongest first: the order in which a person wants to read them.
-    order = np.lexsort((~columns["activating"], columns["train"], columns["latent"]))
-    columns = {name: values[order[whole[order]]] for name, values in columns.items()}
-    return _rows(sae, columns, firings, corpus, plan, pieces), FAILURES.rows(failed)
-
-
-def _shortfall(sae: str, latent: int, have: Ints, quiet: Ints, plan: Plan) -> dict[str, Any] | None:
-    """Return the failure of a latent that cannot fill its quota, or None."""
-    if have[latent] < max(plan.train + plan.test, plan.at_least):
-        needed = plan.at_least if plan.at_least > plan.train + plan.test else f"{plan.train} + {plan.test}"
-        reason = f"fires in {have[latent]} windows; {needed} are needed"
-        return failure(sae, latent, "contexts", "latent", reason)
-    needs = plan.train_random + plan.test_random
-    if quiet[latent] < needs:
-        return failure(sae, latent, "contexts", "latent", f"is silent in {quiet[latent]} windows; {needs} are needed")
-    return None
-
-
-def _rows(sae: str, columns: dict[str, Any], firings: Firings, corpus: Corpus, plan: Plan, pieces: pa.Array) -> pa.Table:
-    latent, row, start, train = (columns[name] for name in ("latent", "row", "start", "train"))
-    split = latent * 2 + train
-    example = np.arange(len(latent)) - np.searchsorted(split, split)
-    ids = corpus.ids[row[:, None], start[:, None] + np.arange(plan.window)]
-    quantile = columns["quantile"]
+    order = np.lexsort((columns["kind"], columns["train"], columns["latent"]))
+    columns = {name: values[order] for name, values in columns.items()}
+    split = columns["latent"] * 2 + columns["train"]
+    ids = corpus.ids[columns["row"][:, None], columns["start"][:, None] + np.arange(window)]
+    quantile, neighbour = columns["quantile"], columns["neighbour"]
     return CONTEXTS.build(
         {
             "sae": sae,
-            "latent": latent,
-            "split": np.where(train, "train", "test").tolist(),
-            "example": example,
-            "kind": np.where(columns["activating"], "activating", "random").tolist(),
+            "latent": columns["latent"],
+            "split": np.where(columns["train"], "train", "test").tolist(),
+            "example": np.arange(len(split)) - np.searchsorted(split, split),
+            "kind": np.array(KINDS)[columns["kind"]].tolist(),
             "quantile": pa.array(quantile, mask=quantile < 0),
-            "row": row,
-            "start": start,
+            "row": columns["row"],
+            "start": columns["start"],
             "text": texts(ids, pieces),
             "tokens": ids,
-            "activations": window_activations(latent, row, start, firings, corpus, plan.window),
+            "activations": columns["activations"],
+            "neighbour": pa.array(neighbour, mask=neighbour < 0),
+            "neighbour_activations": _lists(hard.neighbour_activations, neighbour >= 0),
         }
     )
 
 
-def window_activations(latent: Ints, row: Ints, start: Ints, firings: Firings, corpus: Corpus, window: int) -> npt.NDArray[np.float32]:
-    """Return the activations [n, window] in windows of which no two of one latent overlap."""
-    if not len(latent):
-        return np.zeros((0, window), dtype=np.float32)
-    length = corpus.row_length
-    place = (latent * len(corpus.ids) + row) * length + start
-    order = np.argsort(place)
-    at = (firings.latent.astype(np.int64) * len(corpus.ids) + firings.row) * length + firings.position
-    owner = np.searchsorted(place[order], at, side="right") - 1
-    offset = at - place[order][np.maximum(owner, 0)]
-    # A window never leaves its row, so a firing of a later row lies a whole window further on.
-    inside = np.flatnonzero((owner >= 0) & (offset < window))
-    values = np.zeros((len(place), window), dtype=np.float32)
-    values[order[owner[inside]], offset[inside]] = firings.value[inside]
-    return values
+def _lists(values: npt.NDArray[np.float32], whole: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return one row of *values* after another where *whole*, empty lists elsewhere."""
+    offsets = np.cumsum(np.concatenate([[0], np.where(whole, values.shape[1], 0)]))
+    return pa.ListArray.from_arrays(offsets.astype(np.int32), values.reshape(-1))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One latent's windows of one split: token ids and activations [n, window], and which are activating [n]."""
+    """One latent's windows of one split: token ids and activations [n, window], of which kind and quantile (-1 where silent) [n].
+
+    *neighbour* [n, window] are the activations of the latent that fires there, in windows of a neighbour.
+    """
 
     latent: int
     number: Ints
     tokens: npt.NDArray[np.int32]
     activations: npt.NDArray[np.float32]
-    activating: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.str_]
+    quantile: Ints
+    neighbour: npt.NDArray[np.float32]
+
+    @property
+    def activating(self) -> npt.NDArray[np.bool_]:
+        """Which windows the latent fires in [n]."""
+        found: npt.NDArray[np.bool_] = self.kind == "activating"
+        return found
+
+    def take(self, index: npt.NDArray[Any]) -> Examples:
+        """Return the windows at *index*."""
+        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "latent"})
+
+    def against(self, negatives: str) -> Examples:
+        """Return the activating windows, and the silent ones of one kind."""
+        return self.take(self.activating | (self.kind == negatives))
+
+
+def evenly(places: Ints, most: int) -> Ints:
+    """Return at most *most* of *places*, evenly over their order (which goes from strong to weak)."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]
 
 
 def by_latent(rows: pa.Table, split: str) -> Iterator[Examples]:
-    """Yield the windows of *split* of each latent of the CONTEXTS *rows*, in order."""
+    """Yield the windows of *split* of each latent of the CONTEXTS *rows* (their columns READ), in order."""
     rows = rows.filter(pc.equal(rows["split"], split))
     if not rows.num_rows:
         return
     latents = rows["latent"].to_numpy()
     tokens, activations = (_matrix(rows[name]) for name in ("tokens", "activations"))
-    activating = pc.equal(rows["kind"], "activating").to_numpy()
-    starts: list[int] = np.flatnonzero(np.concatenate([[True], latents[1:] != latents[:-1]])).tolist() if len(latents) else []
+    kind = rows["kind"].to_numpy().astype(np.str_)
+    quantile = pc.fill_null(rows["quantile"], -1).to_numpy().astype(np.int64)
+    neighbour = _spread(rows["neighbour_activations"], tokens.shape)
+    starts: list[int] = np.flatnonzero(np.concatenate([[True], latents[1:] != latents[:-1]])).tolist()
     for low, high in zip(starts, [*starts[1:], len(latents)], strict=True):
         cut = slice(low, high)
         number = rows["example"][low:high].to_numpy().astype(np.int64)
-        yield Examples(int(latents[low]), number, tokens[cut], activations[cut], activating[cut])
+        yield Examples(int(latents[low]), number, tokens[cut], activations[cut], kind[cut], quantile[cut], neighbour[cut])
 
 
 def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     flat: npt.NDArray[Any] = column.combine_chunks().flatten().to_numpy()
     return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
+
+
+def _spread(column: pa.ChunkedArray, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return lists that are empty or whole as a matrix, zero where they are empty."""
+    values = np.zeros(shape, dtype=np.float32)
+    whole = pc.list_value_length(column).to_numpy() > 0
+    values[whole] = column.combine_chunks().flatten().to_numpy().reshape(-1, shape[1])
+    return values

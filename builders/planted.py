@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +172,12 @@ class Planted:
             for latent, rule in enumerate(RULES):
                 values = fired(rule.truth, row, self.pieces)
                 positions = np.flatnonzero(values)
-                parts = (np.full(len(positions), latent), np.full(len(positions), number), positions, values[positions])
+                parts: tuple[npt.NDArray[Any], ...] = (
+                    np.full(len(positions), latent),
+                    np.full(len(positions), number),
+                    positions,
+                    values[positions],
+                )
                 for column, part, kind in zip(columns, parts, (np.int32, np.int32, np.int32, np.float32), strict=True):
                     column.append(part.astype(kind))
         return in_order(*(np.concatenate(column) for column in columns))

@@ -1,11 +1,13 @@
 """Randomness with an address: a draw depends on where it is used, never on global state or arrival order."""
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 UINT64 = npt.NDArray[np.uint64]
+Number = TypeVar("Number", bound=np.integer)
 
 
 def seed_of(run_seed: int, *address: str | int) -> int:
@@ -29,3 +31,10 @@ def uniforms(seed: int, *parts: npt.ArrayLike) -> npt.NDArray[np.float64]:
         for part in parts:
             state = _mix((state ^ np.asarray(part).astype(np.uint64)) + golden)
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def drawn(numbers: npt.NDArray[Number], most: int | None, seed: int) -> npt.NDArray[Number]:
+    """Return at most *most* of *numbers*, drawn by address and in their order; a larger draw holds every smaller one."""
+    if most is None or len(numbers) <= most:
+        return numbers
+    return numbers[np.sort(np.argsort(uniforms(seed, numbers), kind="stable")[:most])]

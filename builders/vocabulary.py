@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,6 +90,17 @@ def vocabulary_rows(subject: str, pieces: list[bytes], special_ids: set[int], co
             "count": counts,
         }
     )
+
+
+def text_pieces(rows: pa.Table) -> list[bytes]:
+    """Return the bytes of each token id of VOCABULARY *rows*; special tokens are no text."""
+    pairs = zip(rows["bytes"].to_pylist(), rows["special"].to_pylist(), strict=True)
+    return [b"" if special else piece for piece, special in pairs]
+
+
+def text_of(ids: Iterable[int], pieces: Sequence[bytes]) -> str:
+    """Return the text of token *ids*, whose bytes are *pieces*; where it begins or ends within a character stands a replacement."""
+    return b"".join(pieces[token] for token in ids).decode("utf-8", "replace")
 
 
 def texts(ids: npt.NDArray[np.int32], pieces: pa.Array) -> pa.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,18 +14,22 @@ from builders.contexts import CONTEXTS, context_rows
 from builders.corpus import TOKENS, padded
 from builders.failures import FAILURES
 from builders.latents import LATENTS
+from builders.negatives import NOTHING, hard_windows, shortfalls
+from builders.neighbours import NEIGHBOURS
 from builders.progress import track
 from builders.seeds import seed_of
-from builders.shards import Shards
-from builders.vocabulary import VOCABULARY
+from builders.selection import select
+from builders.shards import Shards, Shelf
+from builders.vocabulary import VOCABULARY, text_pieces
 from builders.windows import Corpus, Plan
+from pipelines.negatives import Part, sources_of
 from pipelines.params import Params, load
 from pipelines.stage import folder, run, shelf
 
 
 def plan_of(params: Params) -> Plan:
     """Return the window plan that params ask for."""
-    spec = params.contexts.model_dump()
+    spec = params.contexts.model_dump(exclude={"negatives"})
     centered = spec.pop("windows") == "centered"
     return Plan(**spec, centered=centered, window=params.tokens.window)
 
@@ -31,26 +37,46 @@ def plan_of(params: Params) -> Plan:
 def main(name: str) -> None:
     """Write the contexts of SAE *name*, with the vocabulary that makes them readable by themselves."""
     params = load()
-    subject = params.saes[name].subject
-    tokens, activations = shelf("tokens", subject), shelf("activations", name)
+    asked, settings = params.contexts.negatives, {"seed": params.seed, **params.contexts.model_dump()}
+    tokens, activations = shelf("tokens", params.saes[name].subject), shelf("activations", name)
     inputs = {"tokens": tokens.digest, "activations": activations.digest}
-    shards = Shards(folder("contexts", name), inputs, {"seed": params.seed, **params.contexts.model_dump()})
+    neighbours, embed = NEIGHBOURS.empty(), None
+    if set(asked.counts) - {"similar"}:
+        found = shelf("neighbours", name)
+        neighbours, inputs["neighbours"] = found.read(NEIGHBOURS), found.digest
+    if asked.embedder is not None and asked.similar:
+        from pipelines.embedders import open_embedder  # a model, which most runs do without
+
+        embedder = open_embedder(params, asked.embedder)
+        embed, settings["embedded by"] = embedder.embed, {**embedder.identity, "name": embedder.name}
+    shards = Shards(folder("contexts", name), inputs, settings)
     rows = tokens.read(TOKENS, columns=["ids"])
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
-    corpus = Corpus(padded(rows, "ids", 0), lengths)
+    corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
     vocabulary = tokens.read(VOCABULARY)
-    pieces = vocabulary["bytes"].combine_chunks()
-    seed = seed_of(params.seed, "contexts", name)
+    sources = NOTHING
+    if asked.counts:
+        text = pa.array(text_pieces(vocabulary), pa.binary())
+        sources = sources_of(params, name, parts_of(params, name, activations, corpus, plan), corpus, plan, neighbours, text, embed)
     failed = []
-    pairs = zip(activations.paths(ACTIVATIONS), activations.paths(LATENTS), strict=True)
-    for number, (path, latents) in enumerate(track(list(pairs), f"contexts of {name}")):
-        known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
-        found, short = context_rows(name, known, read_firings(path), corpus, plan_of(params), seed, pieces)
+    for number, part in enumerate(parts_of(params, name, activations, corpus, plan)):
+        hard = hard_windows(sources, part.selected, corpus, plan.window)
+        found = context_rows(name, part.selected, hard, part.firings, corpus, plan.window, vocabulary["bytes"].combine_chunks())
         shards.write(CONTEXTS, CONTEXTS.row_groups(found), number)
-        failed.append(short)
-    shards.write(FAILURES, [FAILURES.sort(pa.concat_tables(failed))])
+        failed += part.selected.failed + shortfalls(name, sources, part.selected, hard)
+    shards.write(FAILURES, [FAILURES.rows(failed)])
     shards.write(VOCABULARY, [vocabulary])
     shards.finish()
+
+
+def parts_of(params: Params, name: str, activations: Shelf, corpus: Corpus, plan: Plan) -> Iterator[Part]:
+    """Yield the latents of SAE *name* file by file, with their firings and the windows selected for them."""
+    seed = seed_of(params.seed, "contexts", name)
+    pairs = zip(activations.paths(ACTIVATIONS), activations.paths(LATENTS), strict=True)
+    for path, latents in track(list(pairs), f"contexts of {name}"):
+        known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
+        firings = read_firings(path)
+        yield Part(known, firings, select(name, known, firings, corpus, plan, seed))
 
 
 def read_firings(path: object) -> Firings:

@@ -15,7 +15,7 @@ from builders.saes.fidelity import SAES
 from builders.saes.neurons import neurons
 from builders.seeds import seed_of
 from builders.shards import Shelf
-from builders.vocabulary import VOCABULARY
+from builders.vocabulary import VOCABULARY, text_pieces
 from pipelines.opened import open_subject
 from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae
 from pipelines.stage import WEIGHTS
@@ -56,10 +56,19 @@ def neuron_basis(params: Params, name: str, spec: NeuronBasis, d: int) -> Coder:
 
 
 def planted(vocabulary: Shelf) -> Planted:
-    """Return the rules, with the bytes of each token id of a subject; special tokens are no text."""
-    rows = vocabulary.read(VOCABULARY, columns=["bytes", "special"])
-    pieces = zip(rows["bytes"].to_pylist(), rows["special"].to_pylist(), strict=True)
-    return Planted([b"" if special else piece for piece, special in pieces])
+    """Return the rules, with the bytes of each token id of a subject."""
+    return Planted(text_pieces(vocabulary.read(VOCABULARY, columns=["bytes", "special"])))
+
+
+def coder_of(params: Params, name: str, sae: Shelf) -> Coder:
+    """Return the coder of dictionary *name*, whose stage is finished, without the model that it reads."""
+    spec = params.saes[name]
+    if isinstance(spec, NeuronBasis):
+        return neuron_basis(params, name, spec, sae.read(SAES, columns=["d_in"])["d_in"][0].as_py())
+    place = sae.folder / WEIGHTS
+    for path in formats.files(place):
+        sae.verified(path)
+    return published(name, spec, place) if isinstance(spec, PretrainedSae) else formats.read(place)
 
 
 def reopened(params: Params, name: str, sae: Shelf, tokens: Shelf) -> Dictionary:
@@ -68,12 +77,5 @@ def reopened(params: Params, name: str, sae: Shelf, tokens: Shelf) -> Dictionary
     if isinstance(spec, PlantedRules):
         return planted(tokens)
     opened = open_subject(params, spec.subject)
-    coder: Coder
-    if isinstance(spec, NeuronBasis):
-        coder = neuron_basis(params, name, spec, sae.read(SAES, columns=["d_in"])["d_in"][0].as_py())
-    else:
-        for path in formats.files(sae.folder / WEIGHTS):
-            sae.verified(path)
-        place = sae.folder / WEIGHTS
-        coder = published(name, spec, place) if isinstance(spec, PretrainedSae) else formats.read(place)
-    return Encoder(opened.model, mounted(spec, coder.to(opened.device)), params.activations.batch_rows, opened.device)
+    coder = coder_of(params, name, sae).to(opened.device)
+    return Encoder(opened.model, mounted(spec, coder), params.activations.batch_rows, opened.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, Protocol, TypeVar
@@ -57,11 +58,11 @@ class TopK:
         """Return the code of *n* vectors, a running top k merged with that of each chunk."""
         values = latents = torch.empty(0)
         for low, pre in chunks:
-            some, columns = _largest(pre, self.k)
+            some, columns = largest(pre, self.k)
             columns += low
             if latents.numel():  # all of smaller latents, so that the first of equal columns is the first latent
                 both = torch.cat([values, some], dim=1)
-                some, places = _largest(both, self.k)
+                some, places = largest(both, self.k)
                 columns = torch.cat([latents, columns], dim=1).gather(1, places)
             values, latents = some, columns
         vectors = torch.arange(n, device=latents.device)[:, None].expand_as(latents)
@@ -69,8 +70,8 @@ class TopK:
         return SparseCode(vectors[fired], latents[fired], values[fired], n)
 
 
-def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the *k* largest of each row and their columns, in order of column; ties go to the first columns."""
+def largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the *k* largest of each row and their columns, in order of column; ties above zero go to the first columns."""
     width = pre.shape[1]
     if k >= width:
         return pre, torch.arange(width, device=pre.device).expand_as(pre).clone()
@@ -85,41 +86,55 @@ def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values.gather(1, order), columns
 
 
+Kept = tuple[Tensor, Tensor, Tensor]  # vector, latent, value
+
+
+class _Chunkwise(ABC):
+    """An activation function that decides on each chunk of latents by itself."""
+
+    @abstractmethod
+    def kept(self, low: int, pre: Tensor) -> Kept:
+        """Return what is kept of the pre-activations [n, some latents] from latent *low* on, in order of vector."""
+
+    def select(self, chunks: Chunks, n: int) -> SparseCode:
+        """Return the code of *n* vectors; within a vector the chunks are in order already."""
+        parts = [self.kept(low, pre) for low, pre in chunks]
+        vectors, latents, values = (torch.cat(some) for some in zip(*parts, strict=True))
+        if len(parts) > 1:
+            vectors, order = vectors.sort(stable=True)
+            latents, values = latents[order], values[order]
+        return SparseCode(vectors, latents, values, n)
+
+
 @dataclass(frozen=True)
-class GroupMax:
+class GroupMax(_Chunkwise):
     """Cut the latents into *k* runs of *grain* and keep the largest pre-activation of each where it is above zero."""
 
     k: int
     grain: int
     name = "groupmax"
 
-    def select(self, chunks: Chunks, n: int) -> SparseCode:
-        """Return the code of *n* vectors; a chunk holds whole runs."""
-        parts = []
-        for low, pre in chunks:
-            values, places = pre.unflatten(1, (-1, self.grain)).max(dim=2)
-            latents = low + places + self.grain * torch.arange(values.shape[1], device=pre.device)
-            vectors, runs = torch.nonzero(values > 0, as_tuple=True)
-            parts.append((vectors, latents[vectors, runs], values[vectors, runs]))
-        return _joined(parts, n)
+    def kept(self, low: int, pre: Tensor) -> Kept:
+        """Return the largest of each run; a chunk holds whole runs."""
+        values, places = pre.unflatten(1, (-1, self.grain)).max(dim=2)
+        latents = low + places + self.grain * torch.arange(values.shape[1], device=pre.device)
+        vectors, runs = torch.nonzero(values > 0, as_tuple=True)
+        return vectors, latents[vectors, runs], values[vectors, runs]
 
 
 @dataclass(frozen=True)
-class JumpReLU:
+class JumpReLU(_Chunkwise):
     """Keep a pre-activation where it is above zero and its latent's *threshold* [width] (Rajamanoharan et al. 2024, eq. 3)."""
 
     threshold: Tensor
     name = "jumprelu"
     grain = 1
 
-    def select(self, chunks: Chunks, n: int) -> SparseCode:
-        """Return the code of *n* vectors."""
-        parts = []
-        for low, pre in chunks:
-            limit = self.threshold[low : low + pre.shape[1]].clamp(min=0)
-            vectors, columns = torch.nonzero(pre > limit, as_tuple=True)
-            parts.append((vectors, columns + low, pre[vectors, columns]))
-        return _joined(parts, n)
+    def kept(self, low: int, pre: Tensor) -> Kept:
+        """Return what is above its threshold."""
+        limit = self.threshold[low : low + pre.shape[1]].clamp(min=0)
+        vectors, columns = torch.nonzero(pre > limit, as_tuple=True)
+        return vectors, columns + low, pre[vectors, columns]
 
 
 class ReLU(JumpReLU):
@@ -129,7 +144,7 @@ class ReLU(JumpReLU):
 
 
 @dataclass(frozen=True)
-class Gated:
+class Gated(_Chunkwise):
     """Where pre + *gate* > 0, keep relu(*scale* · pre + *magnitude*), all [width] (Rajamanoharan et al. 2024, Gated SAEs, eq. 7)."""
 
     gate: Tensor
@@ -138,24 +153,12 @@ class Gated:
     name = "gated"
     grain = 1
 
-    def select(self, chunks: Chunks, n: int) -> SparseCode:
-        """Return the code of *n* vectors, whose pre-activations hold no bias."""
-        parts = []
-        for low, pre in chunks:
-            own = slice(low, low + pre.shape[1])
-            values = pre * self.scale[own] + self.magnitude[own]
-            vectors, columns = torch.nonzero((pre + self.gate[own] > 0) & (values > 0), as_tuple=True)
-            parts.append((vectors, columns + low, values[vectors, columns]))
-        return _joined(parts, n)
-
-
-def _joined(parts: list[tuple[Tensor, Tensor, Tensor]], n: int) -> SparseCode:
-    """Return the code of several chunks in order of vector; within a vector the chunks are in order already."""
-    vectors, latents, values = (torch.cat(some) for some in zip(*parts, strict=True))
-    if len(parts) > 1:
-        vectors, order = vectors.sort(stable=True)
-        latents, values = latents[order], values[order]
-    return SparseCode(vectors, latents, values, n)
+    def kept(self, low: int, pre: Tensor) -> Kept:
+        """Return what passes its gate; the pre-activations hold no bias."""
+        own = slice(low, low + pre.shape[1])
+        values = pre * self.scale[own] + self.magnitude[own]
+        vectors, columns = torch.nonzero((pre + self.gate[own] > 0) & (values > 0), as_tuple=True)
+        return vectors, columns + low, values[vectors, columns]
 
 
 Activation = TopK | GroupMax | JumpReLU | Gated
