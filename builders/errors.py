@@ -5,6 +5,10 @@ class UserError(Exception):
     """A mistake that its maker can mend; commands print its text alone and exit with 2."""
 
 
+class MissingError(UserError):
+    """Something that is not on this machine and that one may be able to do without."""
+
+
 def one_of(names: object, limit: int = 12) -> str:
     """Return *names* as a readable list for an error, cut after *limit* entries."""
     listed = sorted(str(name) for name in names)  # type: ignore[attr-defined]  # any iterable of names

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builders.errors import UserError, first_line, one_of
+from builders.errors import MissingError, UserError, first_line, one_of
 from builders.shards import file_sha256
 from builders.table import Column, Table
 
@@ -65,12 +65,12 @@ class Source:
 def fetch(source: Source) -> Path:
     """Return the local folder of *source*'s files, downloading a Hub snapshot if need be.
 
-    Raises UserError where there is no such folder, it holds no safetensors weights, or the Hub is out of reach.
+    Raises MissingError where there is no such folder or the Hub is out of reach, and UserError where it holds no safetensors weights.
     """
     kept = [*KEPT, *(CODE if source.trust_remote_code else ())]
     folder = Path(source.path) if source.path else snapshot(str(source.repo), source.revision, kept)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
+        raise MissingError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library")
     if not any(folder.glob("*.safetensors")):
@@ -99,7 +99,7 @@ def fingerprint(folder: Path) -> str:
 def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     """Return the local copy of the files of a Hub repository that match *patterns*, downloading what is missing.
 
-    Raises UserError where the Hub is out of reach, or has no such repository or commit.
+    Raises MissingError where the Hub is out of reach, and UserError where it has no such repository or commit.
     """
     from huggingface_hub import snapshot_download
 
@@ -133,7 +133,7 @@ def _told(what: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{what}: the repository has no such commit; correct `revision`") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
+        raise MissingError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
 
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
@@ -193,23 +193,24 @@ def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
     return "float32" if device == "cpu" else own
 
 
-def load(source: Source, folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    """Load the model for reading (no gradients), in the resolved *dtype* on *device*."""
+def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM") -> PreTrainedModel:
+    """Load the model for reading (no gradients), in the resolved *dtype* on *device*; *head* is its class, `AutoModel` for none."""
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
+        loaded: Any = getattr(transformers, head).from_pretrained(folder, **settings, output_loading_info=True)
     except SafetensorError as error:
         raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
     model: PreTrainedModel
     model, found = loaded
-    if found["missing_keys"]:  # random numbers would be studied in their place
-        raise UserError(f"{folder}: weights are missing: {one_of(found['missing_keys'])}; fetch the whole checkpoint")
+    lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # which some leave out, and no one reads here
+    if lacking:  # random numbers would be studied in their place
+        raise UserError(f"{folder}: weights are missing: {one_of(lacking)}; fetch the whole checkpoint")
     model.eval().requires_grad_(requires_grad=False)
     return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
 
