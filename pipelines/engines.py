@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from builders import subjects
 from builders.engines.asking import Price, ask, usage
 from builders.engines.cache import Cache
-from builders.engines.requests import Answer, Engine, Outcome, Request
+from builders.engines.requests import Answer, Engine, Failure, Outcome, Request, Score
 from builders.errors import UserError
-from builders.explainers.explanations import EXPLANATIONS
 from builders.progress import track
 from builders.shards import Shards, write_atomic
 from pipelines.params import EngineSpec, OpenAiEngine, TransformersEngine, VllmEngineSpec
-from pipelines.stage import BUILD, USAGE
+from pipelines.stage import BUILD, USAGE, USED
 
 if TYPE_CHECKING:
     from builders.engines.http import HttpEngine
@@ -51,7 +48,8 @@ def _vllm(spec: VllmEngineSpec) -> Engine:
 def _transformers(spec: TransformersEngine) -> Engine:
     from builders.engines.local import LocalEngine, LocalSettings
 
-    return LocalEngine(LocalSettings(subjects.Source(spec.path, spec.repo, spec.revision), spec.dtype, spec.device))
+    source = subjects.Source(spec.path, spec.repo, spec.revision)
+    return LocalEngine(LocalSettings(source, spec.dtype, spec.device, spec.batch_tokens))
 
 
 OPEN: dict[str, Callable[[Any], Engine]] = {"openai": _http, "vllm": _vllm, "transformers": _transformers}
@@ -72,20 +70,32 @@ def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[
     return [found[place] for place in range(len(requests))]
 
 
-def account(shards: Shards, outcomes: Iterable[Outcome], spec: EngineSpec) -> None:
-    """Write what a stage's answers cost beside its tables."""
-    spent = usage([outcome for outcome in outcomes if isinstance(outcome, Answer)], Price(**spec.price.model_dump()))
-    path = shards.folder / USAGE
-    write_atomic(path, (json.dumps(asdict(spent), indent=1, sort_keys=True) + "\n").encode())
-    shards.enter(path)
+def require_logprobs(engine: Engine, judge: str) -> None:
+    """Raise UserError where *engine* cannot score given text; it is asked once, before hundreds of requests are."""
+    ((_, outcome),) = asked(engine, [Score("The river", " flows to the sea.")], f"log-probabilities of {judge}")
+    if isinstance(outcome, Answer) and outcome.tokens:
+        return
+    why = outcome.reason if isinstance(outcome, Failure) else "its answer holds none"
+    mend = "where that stays so, choose an engine of kind vllm or transformers, or a server that scores given text, such as vLLM's"
+    raise UserError(f"judges.{judge}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
 
 
-def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float) -> None:
-    """Say how many latents failed and of what; raise UserError where their share is more than *most*."""
+def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineSpec) -> None:
+    """Write beside a stage's tables what its answers (by address: equal requests were asked once) cost, and their addresses."""
+    answers = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Answer)}
+    spent = usage(answers.values(), Price(**spec.price.model_dump()))
+    used = "".join(f"{key}\n" for key in sorted(answers))
+    for name, text in ((USAGE, json.dumps(asdict(spent), indent=1, sort_keys=True) + "\n"), (USED, used)):
+        write_atomic(shards.folder / name, text.encode())
+        shards.enter(shards.folder / name)
+
+
+def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float, what: str = "latents") -> None:
+    """Say how many latents (or *what*) failed and of what; raise UserError where their share is more than *most*."""
     failed = [record for record in records if record["status"] != "ok"]
     counts = Counter(record["status"] for record in failed).most_common()
     kinds = ", ".join(f"{status} {number}" for status, number in counts)
-    said = f"{stage}: {len(failed)} of {len(records)} latents failed" + (f" ({kinds})" if kinds else "")
+    said = f"{stage}: {len(failed)} of {len(records)} {what} failed" + (f" ({kinds})" if kinds else "")
     if len(failed) > most * len(records):
         mend = f"the first: {failed[0]['reason']}; mend the cause and run it again: answers are kept, only what failed is asked"
         raise UserError(f"{said}, more than max_failed_share {most:g}; {mend}")
@@ -103,8 +113,8 @@ def sizes() -> list[tuple[str, str, int, int]]:
 def prune_cache() -> int:
     """Drop every answer that no row of the build uses; return how many."""
     used: set[str] = set()
-    for path in sorted(BUILD.glob(f"explanations/*/*/{EXPLANATIONS.name}-*.parquet")):
-        used.update(pq.read_table(path, columns=["request_sha256"])["request_sha256"].drop_null().to_pylist())
+    for path in sorted(BUILD.glob(f"*/**/{USED}")):
+        used.update(path.read_text().split())
     cache = _existing()
     dropped = cache.prune(used)
     cache.close()

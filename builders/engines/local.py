@@ -1,4 +1,4 @@
-"""A small model run by the transformers library, one request at a time: where there is neither a server nor vLLM."""
+"""A small model run by the transformers library: conversations one at a time, continuations in batches."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from typing import Any
 import torch
 
 from builders import subjects
-from builders.engines.reading import Reader, token_of
-from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
+from builders.engines.continuations import Continuations
+from builders.engines.reading import Read, Reader, token_of
+from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError
+
+TOGETHER = 4096  # requests read at a time; what those have in common is read once
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Where the checkpoint lies (as for a subject), and what it runs on."""
+    """Where the checkpoint lies (as for a subject), what it runs on, and how many tokens to score are in memory at a time."""
 
     source: subjects.Source
     dtype: str = "auto"
     device: str = "auto"
+    batch_tokens: int = 8192
 
 
 class LocalEngine:
@@ -37,6 +41,7 @@ class LocalEngine:
         self.device = subjects.resolve_device(settings.device)
         self.dtype = subjects.resolve_dtype(settings.dtype, self.device, config)
         self._model: Any = subjects.load(settings.source, folder, self.dtype, self.device)
+        self._continuations = Continuations(self._model, settings.batch_tokens)
         self._reader = Reader(subjects.tokenizer_of(settings.source, folder), self.model, subjects.context_of(config))
 
     @property
@@ -51,20 +56,29 @@ class LocalEngine:
         return {"kind": self.kind, "model": self.model, "revision": self._revision, "dtype": self.dtype}
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
-        """Yield the outcome of every request with its place."""
-        for number, request in enumerate(requests):
-            read = self._reader.read(request)
-            if isinstance(read, Failure):
-                yield number, read
-            elif isinstance(request, Chat):
-                if request.form is not None:
-                    raise UserError(f"{self.model}: the transformers engine cannot hold an answer to a form; use vllm or openai")
-                yield number, self._chat(request, read.ids)
-            else:
-                yield number, self._score(request.continuation, request.top_logprobs, read.ids, read.start)
+        """Yield the outcome of every request with its place, part by part: conversations first, then continuations by batch."""
+        for start in range(0, len(requests), TOGETHER):
+            scores: list[tuple[int, Score, Read]] = []
+            for number, request in enumerate(requests[start : start + TOGETHER], start):
+                read = self._reader.read(request)
+                if isinstance(read, Failure):
+                    yield number, read
+                elif isinstance(request, Chat):
+                    yield number, self._chat(request, read.ids)
+                elif read.start < len(read.ids):
+                    scores.append((number, request, read))
+                else:  # nothing to be scored
+                    yield number, Answer(request.continuation, prompt_tokens=len(read.ids))
+            found = self._continuations.logprobs([read for _, _, read in scores], [request.prompt for _, request, _ in scores])
+            for place, logprobs in found:
+                number, request, read = scores[place]
+                tokens = self._tokens(read.ids[read.start :], logprobs, request.top_logprobs)
+                yield number, Answer(request.continuation, "stop", tokens, len(read.ids), 0, 0)
 
     @torch.no_grad()
     def _chat(self, request: Chat, ids: list[int]) -> Outcome:
+        if request.form is not None:
+            raise UserError(f"{self.model}: the transformers engine cannot hold an answer to a form; use vllm or openai")
         sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature else {"do_sample": False}
         prompt = torch.tensor([ids], device=self.device)
         with torch.random.fork_rng():
@@ -82,18 +96,16 @@ class LocalEngine:
         text = self._reader.text_of(written)
         if not text.strip():
             return Failure("empty", "the model answered without text")
-        logits = torch.cat(made.logits).float().log_softmax(-1) if request.top_logprobs else torch.zeros(0, 1)
-        tokens = [self._token(token, row, request.top_logprobs) for token, row in zip(written, logits, strict=False)]
+        most = request.top_logprobs
+        tokens = self._tokens(written, torch.cat(made.logits).float().log_softmax(-1), most) if most else ()
         finish = "length" if len(written) == request.max_tokens else "stop"
-        return Answer(text, finish, tuple(tokens), len(ids), 0, len(written))
+        return Answer(text, finish, tokens, len(ids), 0, len(written))
 
-    @torch.no_grad()
-    def _score(self, continuation: str, most: int, ids: list[int], start: int) -> Outcome:
-        logits = self._model(torch.tensor([ids], device=self.device), use_cache=False).logits[0].float().log_softmax(-1)
-        tokens = [self._token(ids[place], logits[place - 1], most) for place in range(start, len(ids))]
-        return Answer(continuation, "stop", tuple(tokens), len(ids), 0, 0)
-
-    def _token(self, token: int, row: torch.Tensor, most: int) -> Any:
-        top = row.topk(most) if most else None
-        listed = dict(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top is not None else {}
-        return token_of(self._reader.tokenizer, token, {**listed, token: float(row[token])}, most)
+    def _tokens(self, ids: list[int], logprobs: torch.Tensor, most: int) -> tuple[Token, ...]:
+        """Return tokens with their log-probabilities [tokens, vocabulary] and the *most* likeliest in their places."""
+        own = logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None])[:, 0].tolist()
+        best = logprobs.topk(min(most, logprobs.shape[1]))
+        listed = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        rows = [dict(zip(names, values, strict=True)) for names, values in listed]
+        pairs = zip(ids, own, rows, strict=True)
+        return tuple(token_of(self._reader.tokenizer, token, {**row, token: value}, most) for token, value, row in pairs)
