@@ -6,6 +6,7 @@ c · direction at the last token, c found so that the next-token distribution mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from builders.contexts import Examples
+from builders.contexts import Examples, evenly
 from builders.table import Column, Table
 
 INTERVENTIONS = Table(
@@ -51,14 +52,19 @@ class Pushed:
 class Finder(Protocol):
     """Whatever finds the push of a latent that moves the next token by a KL divergence."""
 
-    def find(self, latent: int, prompts: list[npt.NDArray[np.int32]], target: float) -> Pushed: ...  # noqa: D102  # said above
+    def find(self, latent: int, prompts: Sequence[npt.NDArray[np.int32]], target: float) -> Pushed: ...  # noqa: D102  # said above
+
+
+def begun(examples: Examples, most: int) -> Examples:
+    """Return the windows of which beginnings are taken: at most *most* activating ones, evenly over their order."""
+    return examples.take(evenly(np.flatnonzero(examples.activating), most))
 
 
 def prompts_of(examples: Examples, most: int) -> list[npt.NDArray[np.int32]]:
     """Return beginnings of a latent's activating windows, evenly over their order, each up to its first activating token."""
-    active = np.flatnonzero(examples.activating)
-    chosen = active[np.linspace(0, len(active) - 1, min(most, len(active))).round().astype(np.int64)]
-    return [examples.tokens[place, : int((examples.activations[place] > 0).argmax()) + 1] for place in chosen]
+    chosen = begun(examples, most)
+    ends = (chosen.activations > 0).argmax(axis=1) + 1
+    return [tokens[:end] for tokens, end in zip(chosen.tokens, ends, strict=True)]
 
 
 def intervention_rows(sae: str, examples: Examples, pusher: Finder, most: int, target: float) -> pa.Table:
