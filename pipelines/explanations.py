@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from builders.contexts import CONTEXTS, Examples, by_latent
 from builders.engines.requests import Answer, Chat, Failure
 from builders.explainers import chat, effects, imported, lexical
 from builders.explainers.explanations import EXPLANATIONS, explanation, permuted
@@ -18,12 +15,13 @@ from builders.failures import FAILURES, failure
 from builders.interventions import INTERVENTIONS
 from builders.latents import LATENTS
 from builders.progress import track
-from builders.seeds import seed_of, uniforms
+from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
-from builders.vocabulary import VOCABULARY
+from builders.vocabulary import VOCABULARY, text_pieces
 from pipelines.engines import account, asked, open_engine, require_share
-from pipelines.params import AskingExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params, load
+from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params, load
 from pipelines.stage import folder, run, shelf
+from pipelines.windows import drawn_latents, windows
 
 Record = dict[str, Any]
 NOTHING = "nothing recurs"
@@ -46,7 +44,7 @@ def main(name: str, explainer: str) -> None:
     elif isinstance(spec, ImportedExplainer):
         records = imported_records(name, explainer, spec, contexts, activations)
     else:
-        records = asked_records(name, explainer, params, shards)
+        records = asked_records(name, explainer, params, spec, shards)
     rows = EXPLANATIONS.rows(records)
     if spec.baseline == "permuted":
         seed = seed_of(params.seed, "permuted", name, explainer)
@@ -57,18 +55,11 @@ def main(name: str, explainer: str) -> None:
     shards.finish()
 
 
-def examples_of(contexts: Shelf, what: str) -> Iterator[Examples]:
-    """Yield the training windows of each latent."""
-    columns = ["latent", "split", "example", "kind", "tokens", "activations"]
-    for path in track(contexts.paths(CONTEXTS), what):
-        yield from by_latent(pq.read_table(path, columns=columns), "train")
-
-
 def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts: Shelf) -> Iterator[Record]:
     """Yield what token statistics say of each latent."""
     pieces = contexts.read(VOCABULARY)["piece"].to_pylist()
     settings = lexical.Settings(cues=spec.cues)
-    for examples in examples_of(contexts, f"explaining {name}"):
+    for examples in track(windows(contexts, "train"), f"explaining {name}"):
         text = lexical.explain(examples, pieces, settings)
         yield explanation(name, examples.latent, explainer, "ok" if text else NOTHING, text)
 
@@ -76,17 +67,13 @@ def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts:
 def imported_records(name: str, explainer: str, spec: ImportedExplainer, contexts: Shelf, activations: Shelf) -> list[Record]:
     """Return what a file says of each latent that has contexts."""
     texts = imported.read(Path(spec.path), name, activations.rows(LATENTS))
-    latents = contexts.read(CONTEXTS, columns=["latent"])["latent"].unique().to_pylist()
-    found = [(latent, texts.get(latent)) for latent in latents]
+    found = [(latent, texts.get(latent)) for latent in sorted(drawn_latents(contexts, 0, name, None))]
     return [explanation(name, latent, explainer, "ok" if text else "not in the file", text, "import") for latent, text in found]
 
 
-def asked_records(name: str, explainer: str, params: Params, shards: Shards) -> list[Record]:
+def asked_records(name: str, explainer: str, params: Params, spec: AskingExplainer, shards: Shards) -> list[Record]:
     """Return what a language model says of each latent; raise UserError where too many requests fail."""
-    spec = params.explainers[explainer]
-    assert isinstance(spec, AskingExplainer)  # noqa: S101  # for the type checker; main() looks
     requests = intervention_requests(name, params, spec) if isinstance(spec, InterventionExplainer) else chat_requests(name, params, spec)
-    requests = drawn(requests, spec.latents, seed_of(params.seed, "explained latents", name))
     engine = open_engine(params.engines[spec.engine])
     outcomes = asked(engine, list(requests.values()), f"explaining {name}")
     fixed = {"engine": engine.kind, "model": engine.model, "prompt_sha256": chat.prompt_sha256(spec.kind)}
@@ -103,33 +90,20 @@ def asked_records(name: str, explainer: str, params: Params, shards: Shards) -> 
             record |= {"response": outcome.text, **counts}
         records.append(record)
     require_share(f"explanations of {name} by {explainer}", records, spec.max_failed_share)
-    account(shards, dict(outcomes).values(), params.engines[spec.engine])  # equal requests were asked once
+    account(shards, dict(outcomes), params.engines[spec.engine])
     return records
 
 
-def drawn(requests: dict[int, Chat], most: int | None, seed: int) -> dict[int, Chat]:
-    """Return the requests of at most *most* latents, drawn at random by address, in their order."""
-    if most is None or len(requests) <= most:
-        return requests
-    latents = np.array(list(requests))
-    kept = latents[np.argsort(uniforms(seed, latents), kind="stable")[:most]]
-    return {latent: requests[latent] for latent in sorted(kept.tolist())}
-
-
-def text_pieces(rows: pa.Table) -> list[bytes]:
-    """Return the bytes of each token id; special tokens are no text."""
-    pairs = zip(rows["bytes"].to_pylist(), rows["special"].to_pylist(), strict=True)
-    return [b"" if special else piece for piece, special in pairs]
-
-
-def chat_requests(name: str, params: Params, spec: Any) -> dict[int, Chat]:
+def chat_requests(name: str, params: Params, spec: ChatExplainer) -> dict[int, Chat]:
     """Return what is asked about each latent of SAE *name* that has contexts."""
     contexts, activations = shelf("contexts", name), shelf("activations", name)
     pieces = text_pieces(contexts.read(VOCABULARY))
     latents = activations.read(LATENTS, columns=["latent", "max", "promotes", "suppresses"]).to_pylist()
     settings = chat.Settings(spec.kind, spec.examples, spec.silent, spec.max_tokens, spec.temperature)
-    requests = {}
-    for examples in examples_of(contexts, f"prompts for {name}"):
+    requests, wanted = {}, drawn_latents(contexts, params.seed, name, spec.latents)
+    for examples in track(windows(contexts, "train"), f"prompts for {name}"):
+        if examples.latent not in wanted:
+            continue
         own = latents[examples.latent]
         known = chat.Known(own["max"], own["promotes"], own["suppresses"])
         seed = seed_of(params.seed, "explanation", name, examples.latent) % 2**31
@@ -139,11 +113,14 @@ def chat_requests(name: str, params: Params, spec: Any) -> dict[int, Chat]:
 
 def intervention_requests(name: str, params: Params, spec: InterventionExplainer) -> dict[int, Chat]:
     """Return what is asked about each latent whose effects were measured."""
-    pieces = text_pieces(shelf("contexts", name).read(VOCABULARY))
+    contexts = shelf("contexts", name)
+    pieces = text_pieces(contexts.read(VOCABULARY))
     rows = shelf("interventions", name).read(INTERVENTIONS, filters=[("kl_asked", "==", spec.kl)]).to_pylist()
-    by_latent: dict[int, list[Record]] = {}
+    by_latent: dict[int, list[Record]] = {latent: [] for latent in sorted(drawn_latents(contexts, params.seed, name, spec.latents))}
     for row in rows:
-        by_latent.setdefault(row["latent"], []).append(row)
+        if row["latent"] in by_latent:  # others may be there for an explainer that asks about more
+            by_latent[row["latent"]].append(row)
+    by_latent = {latent: own for latent, own in by_latent.items() if own}
     settings = effects.Settings(spec.examples, spec.max_tokens, spec.temperature)
     seeds = {latent: seed_of(params.seed, "explanation", name, latent) % 2**31 for latent in by_latent}
     return {latent: effects.conversation(own, pieces, settings, seeds[latent]) for latent, own in by_latent.items()}

@@ -4,58 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from builders.contexts import CONTEXTS, Examples, by_latent
 from builders.explainers.explanations import EXPLANATIONS
-from builders.failures import FAILURES, failure
 from builders.progress import track
-from builders.scorers import SCORERS
-from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judge_trials
-from builders.scorers.lexical import LexicalJudge
-from builders.seeds import seed_of
+from builders.scorers.judging import Task
 from builders.shards import Shards, Shelf
-from builders.vocabulary import VOCABULARY
-from pipelines.params import load
+from pipelines.judging import judge_all
+from pipelines.params import InterventionScorer, Params, load
+from pipelines.scorers import open_panel, settings_of
 from pipelines.stage import folder, run, shelf
+from pipelines.windows import drawn_latents, windows
 
 
 def main(name: str, explainer: str, scorer: str) -> None:
     """Write how *scorer* judges what *explainer* says of the latents of SAE *name*."""
     params = load()
     spec = params.scorers[scorer]
-    contexts, explained = shelf("contexts", name), shelf("explanations", name, explainer)
-    inputs = {"contexts": contexts.digest, "explanations": explained.digest}
-    settings = {"seed": params.seed, **spec.model_dump(), "judge_settings": params.judges[spec.judge].model_dump()}
-    shards = Shards(folder("scores", name, explainer, scorer), inputs, settings)
-    vocabulary = contexts.read(VOCABULARY)
-    special = vocabulary["special"].to_numpy(zero_copy_only=False)
-    judge = LexicalJudge(vocabulary["piece"].to_pylist())
-    seed = seed_of(params.seed, scorer, name)  # not by explainer: all explanations are judged on equal trials
-    texts = explanations_of(explained)
-    judged, scores, failed = [], [], []
-    for examples in track(test_windows(contexts), f"{scorer} on {name}", total=len(texts)):
-        trials = SCORERS[spec.kind](examples, special, seed)
-        for who, text in texts.get(examples.latent, []):
-            identity = Identity(name, examples.latent, who, scorer, spec.judge)
-            rows, score = judge_trials(identity, text, trials, judge)
-            judged.append(rows)
-            scores.append(score)
-            if score["n_failed"]:
-                reason = f"{score['n_failed']} of {len(trials.number)} examples without an answer"
-                failed.append(failure(name, examples.latent, "scores", f"{who}/{scorer}", reason))
-    shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(pa.concat_tables(judged or [JUDGEMENTS.empty()])))
-    shards.write(SCORES, [SCORES.rows(scores)])
-    shards.write(FAILURES, [FAILURES.rows(failed)])
+    inputs = {"contexts": shelf("contexts", name).digest, "explanations": shelf("explanations", name, explainer).digest}
+    if isinstance(spec, InterventionScorer):
+        inputs["interventions"] = shelf("interventions", name).digest
+    shards = Shards(folder("scores", name, explainer, scorer), inputs, settings_of(params, spec))
+    tasks = track(tasks_of(params, name, explainer, spec.latents), f"{scorer} of {name}")
+    judge_all(name, tasks, open_panel(params, name, scorer, spec), shards)
     shards.finish()
 
 
-def test_windows(contexts: Shelf) -> Iterator[Examples]:
-    """Yield the test windows of every latent."""
-    columns = ["latent", "split", "example", "kind", "tokens", "activations"]
-    for path in contexts.paths(CONTEXTS):
-        yield from by_latent(pq.read_table(path, columns=columns), "test")
+def tasks_of(params: Params, name: str, explainer: str, most: int | None) -> Iterator[Task]:
+    """Yield every explanation of the latents drawn, with the test windows."""
+    contexts = shelf("contexts", name)
+    wanted = drawn_latents(contexts, params.seed, name, most)
+    texts = explanations_of(shelf("explanations", name, explainer))
+    for examples in windows(contexts, "test"):
+        if examples.latent in wanted:
+            yield from (Task(examples, who, text) for who, text in texts.get(examples.latent, []))
 
 
 def explanations_of(explained: Shelf) -> dict[int, list[tuple[str, str]]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts import Examples, evenly
 from builders.engines.requests import Answer, Chat, Failure, Message
-from builders.explainers.prompts import files_sha256, fill, highlighted, listed, marked_text, shots
+from builders.prompts import Prompts, highlighted, listed, marked_text
 
+PROMPTS = Prompts(Path(__file__).parent / "prompts")
 FILES = ("guidelines.j2", "examples.j2", "answer.j2", "shots.yaml")
 # The marker, in bold or code type or not; where what opens before it is not closed beside its colon, that closes after the text.
 MARKER = re.compile(r"(?P<type>\*\*|\*|__|`|)\[EXPLANATION\](?:(?P=type) ?:|:(?P=type)|(?P<open> ?:))", re.IGNORECASE)
@@ -62,25 +64,25 @@ class Known:
 
 def prompt_sha256(kind: str) -> str:
     """Return the version of the prompts of a kind of explainer."""
-    return files_sha256(("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES)
+    return PROMPTS.sha256(("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES)
 
 
 def conversation(examples: Examples, known: Known, pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
     """Return what an explainer is asked about a latent; all latents share the longest prefix, up to the last turn."""
     style = STYLES[settings.kind]
     shown = [_shown(examples, place, known, pieces) for place in _chosen(examples, settings, style)]
-    last = fill("examples.j2", {"style": style, "examples": shown, "promotes": known.promotes, "suppresses": known.suppresses})
+    last = PROMPTS.fill("examples.j2", {"style": style, "examples": shown, "promotes": known.promotes, "suppresses": known.suppresses})
     return Chat((*_prefix(style), Message("user", last)), settings.max_tokens, settings.temperature, seed)
 
 
 def _prefix(style: Style) -> list[Message]:
     """Return the guidelines and the worked examples, which are the same for every latent."""
-    messages = [Message("system", fill("guidelines.j2", {"style": style}))]
-    for shot in shots("shots.yaml"):
+    messages = [Message("system", PROMPTS.fill("guidelines.j2", {"style": style}))]
+    for shot in PROMPTS.shots("shots.yaml"):
         active = [{**example, "active": True} for example in shot["examples"]]
         silent = [{"text": text, "levels": [], "active": False} for text in shot["silent"]] if style.marks == "some" else []
-        messages.append(Message("user", fill("examples.j2", {**shot, "style": style, "examples": active + silent})))
-        messages.append(Message("assistant", fill("answer.j2", {**shot, "style": style})))
+        messages.append(Message("user", PROMPTS.fill("examples.j2", {**shot, "style": style, "examples": active + silent})))
+        messages.append(Message("assistant", PROMPTS.fill("answer.j2", {**shot, "style": style})))
     return messages
 
 
@@ -97,19 +99,12 @@ def _chosen(examples: Examples, settings: Settings, style: Style) -> list[int]:
     """Return which windows are shown: activating ones in their order, and for contrast the silent ones most like them."""
     active = np.flatnonzero(examples.activating)
     if style.marks == "all":
-        return [int(place) for place in _spread(active, settings.examples)]
-    active = _spread(active, max(1, settings.examples - settings.silent))
+        return [int(place) for place in evenly(active, settings.examples)]
+    active = evenly(active, max(1, settings.examples - settings.silent))
     silent = np.flatnonzero(~examples.activating)
     alike = _likeness(examples.tokens[silent], examples.tokens[active])
     nearest = silent[np.argsort(-alike, kind="stable")[: settings.silent]]
     return [*active.tolist(), *np.sort(nearest).tolist()]
-
-
-def _spread(places: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """Return *most* of *places*, evenly over their order (which goes from strong to weak)."""
-    if len(places) <= most:
-        return places
-    return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]
 
 
 def _likeness(silent: npt.NDArray[np.int32], active: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from builders.prompts import quote
+
 
 @dataclass(frozen=True)
 class Cue:
@@ -29,11 +31,6 @@ CLAUSE = re.compile(
     rf"on (?:whatever follows (?P<only>{QUOTED})|(?P<token>{QUOTED})(?: after (?P<after>{QUOTED}))?)"
     r" \((?P<share>\d+)% of the activation shown, (?P<reliability>\d+)% of its occurrences\)"
 )
-
-
-def quote(piece: str) -> str:
-    """Return *piece* in double quotes, line breaks and quotes escaped, so that spaces can be seen."""
-    return json.dumps(piece, ensure_ascii=False)
 
 
 def write(cues: list[Cue]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from builders.engines.requests import Chat, Message
-from builders.explainers.prompts import fill, shots
+from builders.explainers.chat import PROMPTS
+from builders.vocabulary import text_of
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,13 @@ class Settings:
 
 def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
     """Return what is asked about a latent, whose INTERVENTIONS are *rows*; *pieces* are the bytes of each token id."""
-    shown = [{"text": _text(row["tokens"], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
-    messages = [Message("system", fill("intervention.j2", {}))]
-    for shot in shots("effects.yaml"):
-        messages.append(Message("user", fill("effects.j2", shot)))
+    shown = [{"text": text_of(row["tokens"], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
+    messages = [Message("system", PROMPTS.fill("intervention.j2", {}))]
+    for shot in PROMPTS.shots("effects.yaml"):
+        messages.append(Message("user", PROMPTS.fill("effects.j2", shot)))
         messages.append(Message("assistant", f"[EXPLANATION]: {shot['explanation']}"))
-    messages.append(Message("user", fill("effects.j2", {"examples": shown[: settings.examples]})))
+    messages.append(Message("user", PROMPTS.fill("effects.j2", {"examples": shown[: settings.examples]})))
     return Chat(tuple(messages), settings.max_tokens, settings.temperature, seed)
-
-
-def _text(tokens: Sequence[int], pieces: Sequence[bytes]) -> str:
-    return b"".join(pieces[token] for token in tokens).decode("utf-8", "replace")
 
 
 def _piece(piece: bytes) -> str:

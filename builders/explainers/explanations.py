@@ -10,6 +10,7 @@ import pyarrow as pa
 from builders.seeds import uniforms
 from builders.table import Column, Table
 
+PERMUTED = "-permuted"  # ends the name of the baseline that gives each latent another's text
 EXPLANATIONS = Table(
     name="explanations",
     row="an explanation of a latent by an explainer, or the reason there is none",
@@ -18,7 +19,7 @@ EXPLANATIONS = Table(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
         Column(
-            "explainer", "string", "who explains; `-permuted` marks the baseline that gives each latent another's text", categorical=True
+            "explainer", "string", f"who explains; `{PERMUTED}` marks the baseline that gives each latent another's text", categorical=True
         ),
         Column("status", "string", "ok, or why there is no text", categorical=True),
         Column("text", "string", "the explanation", nullable=True),
@@ -57,5 +58,5 @@ def permuted(rows: pa.Table, seed: int) -> pa.Table:
     records = []
     for mine, other in zip(order.tolist(), np.roll(order, -1).tolist(), strict=True):
         own = {name: fine[mine][name] for name in ("sae", "latent")}
-        records.append({**fine[other], **own, "explainer": f"{fine[mine]['explainer']}-permuted"})
+        records.append({**fine[other], **own, "explainer": f"{fine[mine]['explainer']}{PERMUTED}"})
     return EXPLANATIONS.rows(records)

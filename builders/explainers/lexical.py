@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.contexts import Examples
-from builders.explainers.cues import Cue, quote, write
+from builders.explainers.cues import Cue, write
+from builders.prompts import quote
 
 Ints = npt.NDArray[np.int64]
 

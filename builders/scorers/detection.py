@@ -11,5 +11,5 @@ from builders.scorers.trials import Trials
 
 def trials(examples: Examples, special: npt.NDArray[np.bool_], seed: int) -> Trials:
     """Return every test window, unmarked; the truth is whether the latent fires in it."""
-    status = ["ok"] * len(examples.number)
+    status = np.full(len(examples.number), "ok")
     return Trials(examples.latent, examples.number, examples.activating, examples.tokens, None, status)

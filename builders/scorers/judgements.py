@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from builders.scorers.statistics import Counts, auroc, count_outcomes
-from builders.scorers.trials import Judge, Trials
+from builders.engines.requests import Answer, Outcome
+from builders.scorers.judging import Floats, Judged, Scorer
 from builders.table import Column, Table
 
 IDENTITY = (
     Column("sae", "string", "the dictionary", categorical=True),
     Column("latent", "int32", "the latent", low=0),
-    Column("explainer", "string", "who explained", categorical=True),
+    Column("explainer", "string", "who explained; none where the scorer needs no explanation", categorical=True),
     Column("scorer", "string", "what was asked", categorical=True),
+    Column("negatives", "string", "what the activating windows were told apart from: a kind of `contexts`, or none", categorical=True),
     Column("judge", "string", "who answered", categorical=True),
 )
 KEY = tuple(column.name for column in IDENTITY)
+
+
+def _share(name: str, doc: str) -> Column:
+    return Column(name, "float64", doc, nullable=True, low=0, high=1)
+
+
+def _tokens(name: str, doc: str) -> Column:
+    return Column(name, "int64", doc, unit="tokens", nullable=True, low=0)
+
 
 JUDGEMENTS = Table(
     name="judgements",
@@ -28,10 +38,11 @@ JUDGEMENTS = Table(
     key=(*KEY, "example"),
     columns=(
         *IDENTITY,
-        Column("example", "int32", "number of the window in `contexts`, split test", low=0),
+        Column("example", "int32", "number of the window in `contexts`, split test; of a scorer with trials or prompts, of these", low=0),
         Column("truth", "bool", "what the right answer is"),
-        Column("answer", "bool", "what the judge answered", nullable=True),
+        Column("answer", "bool", "what the judge answered; of a search, whether it found", nullable=True),
         Column("probability", "float32", "the judge's probability of yes", nullable=True, low=0, high=1),
+        Column("value", "float64", "what the scorer measures: a cosine, a correlation, nats", nullable=True),
         Column("status", "string", "ok, or why there is no answer", categorical=True),
     ),
 )
@@ -42,62 +53,72 @@ SCORES = Table(
     key=KEY,
     columns=(
         *IDENTITY,
-        Column("negatives", "string", "where the non-activating windows came from", categorical=True),
         Column("status", "string", "ok, or why there is no score", categorical=True),
-        Column("score", "float64", "balanced accuracy, (TPR + TNR) / 2", nullable=True, low=0, high=1),
-        Column("score_se", "float64", "its standard error, from (k+1)/(n+2) so that a perfect score has one too", nullable=True, low=0),
-        Column("chance", "float64", "the score of an explanation that says nothing", low=0, high=1),
+        Column("unit", "string", "what the score is: balanced accuracy, AUROC, correlation, accuracy, nats", categorical=True),
+        Column("score", "float64", "the score, in that unit", nullable=True),
+        Column("score_se", "float64", "its standard error", nullable=True, low=0),
+        Column("chance", "float64", "the score of an explanation that says nothing"),
         Column("n", "int32", "examples judged", unit="examples", low=0),
         Column("n_failed", "int32", "examples without an answer; they count neither for nor against", unit="examples", low=0),
         Column("n_positive", "int32", "examples judged whose truth is yes", unit="examples", low=0),
-        Column("auroc", "float64", "P(probability of a positive > of a negative) + ½ P(equal)", nullable=True, low=0, high=1),
+        _share("auroc", "P(value of a positive > of a negative) + ½ P(equal), of the probabilities or values"),
         Column("auroc_se", "float64", "its standard error (DeLong et al. 1988)", nullable=True, low=0),
-        Column("accuracy", "float64", "share of right answers", nullable=True, low=0, high=1),
-        Column("precision", "float64", "share of yes that is right", nullable=True, low=0, high=1),
-        Column("recall", "float64", "share of positives answered yes", nullable=True, low=0, high=1),
-        Column("f1", "float64", "harmonic mean of precision and recall", nullable=True, low=0, high=1),
+        _share("accuracy", "share of right answers"),
+        _share("precision", "share of yes that is right"),
+        _share("recall", "share of positives answered yes"),
+        _share("f1", "harmonic mean of precision and recall"),
+        Column("r_squared", "float64", "of a simulation: 1 − mean squared error / mean square of the truth", nullable=True, high=1),
+        Column("deviation_explained", "float64", "of a simulation: 1 − mean absolute error / mean of the truth", nullable=True, high=1),
+        Column("kl", "float64", "of an intervention: mean KL divergence on the scored prompts", unit="nats", nullable=True, low=0),
+        Column("model", "string", "the language or embedding model that answered", nullable=True, categorical=True),
+        Column("prompt_sha256", "string", "hash of the files that the prompts were made from", nullable=True, categorical=True),
+        _tokens("prompt_tokens", "tokens read"),
+        _tokens("cached_tokens", "those of them that the engine had read before"),
+        _tokens("output_tokens", "tokens written"),
     ),
 )
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose explanation is scored, how and by whom."""
+    """What is scored, how and by whom."""
 
     sae: str
     latent: int
     explainer: str
     scorer: str
+    negatives: str
     judge: str
 
 
-def judge_trials(identity: Identity, text: str, trials: Trials, judge: Judge) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the JUDGEMENTS rows of one explanation and its SCORES record."""
-    probability = np.where([status == "ok" for status in trials.status], judge(text, trials), np.nan)
-    failed = np.isnan(probability)
-    status = ["no answer" if bad and was == "ok" else was for bad, was in zip(failed, trials.status, strict=True)]
-    rows = JUDGEMENTS.build(
+def _known(values: Floats, kind: pa.DataType) -> pa.Array:
+    return pa.array(np.nan_to_num(values), mask=np.isnan(values)).cast(kind, safe=False)
+
+
+def judgement_rows(identity: Identity, judged: Judged) -> pa.Table:
+    """Return the JUDGEMENTS rows of one task."""
+    return JUDGEMENTS.build(
         {
-            **identity.__dict__,
-            "example": trials.number,
-            "truth": trials.truth,
-            "answer": pa.array(probability >= 0.5, mask=failed),
-            "probability": pa.array(probability.astype(np.float32), mask=failed),
-            "status": status,
+            **asdict(identity),
+            "example": judged.number,
+            "truth": judged.truth,
+            "answer": _known(judged.answer, pa.bool_()),
+            "probability": _known(judged.probability, pa.float32()),
+            "value": _known(judged.value, pa.float64()),
+            "status": judged.status.tolist(),
         }
     )
-    return rows, score(identity, trials.truth[~failed], probability[~failed], int(failed.sum()))
 
 
-def score(identity: Identity, truth: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], n_failed: int) -> dict[str, Any]:
-    """Return the SCORES record that follows from answered examples; without both classes there is no score."""
-    n, positive = len(truth), int(truth.sum())
-    record: dict[str, Any] = {column.name: None for column in SCORES.columns} | identity.__dict__
-    record |= {"negatives": "random", "chance": 0.5, "n": n, "n_failed": n_failed, "n_positive": positive}
-    if positive in (0, n):
-        return record | {"status": "no answers" if not n else "one class only"}
-    counts: Counts = count_outcomes(truth, probability >= 0.5)
-    area, area_se = auroc(truth, probability)
-    rates = {"score": counts.balanced_accuracy, "score_se": counts.balanced_accuracy_se, "accuracy": counts.accuracy}
-    shape = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
-    return record | rates | shape | {"status": "ok", "auroc": area, "auroc_se": area_se}
+def score_record(identity: Identity, scorer: Scorer, judged: Judged, model: str | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the SCORES record of one task, with what its answers cost."""
+    answered = judged.status == "ok"
+    record: dict[str, Any] = {column.name: None for column in SCORES.columns} | asdict(identity)
+    record |= {"unit": scorer.unit, "chance": scorer.chance, "model": model, "prompt_sha256": scorer.prompt_sha256}
+    counts = {"n": answered.sum(), "n_failed": (~answered).sum(), "n_positive": judged.truth[answered].sum()}
+    record |= {name: int(count) for name, count in counts.items()}
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+    if outcomes:
+        for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
+            record[name] = sum(getattr(answer, name) for answer in answers)
+    return record | judged.measures

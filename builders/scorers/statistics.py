@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,4 +74,55 @@ def auroc(truth: npt.NDArray[np.bool_], value: npt.NDArray[np.float64]) -> tuple
     above = (ranks[: len(positive)] - rankdata(positive)) / len(negative)
     below = 1 - (ranks[len(positive) :] - rankdata(negative)) / len(positive)
     variance = sum(part.var(ddof=1) / len(part) if len(part) > 1 else 0.25 for part in (above, below))
+    if not variance:  # perfect separation is no certainty: as though each side had one more example, half of it right
+        variance = sum((0.5 / (len(part) + 1)) ** 2 for part in (above, below))
     return float(above.mean()), math.sqrt(variance)
+
+
+Measures = dict[str, Any]
+
+
+def no_score(truth: npt.NDArray[np.bool_]) -> Measures | None:
+    """Return the status of examples that cannot be told apart, since not both classes are there, or None."""
+    if truth.any() and not truth.all():
+        return None
+    return {"status": "one class only" if len(truth) else "no answers"}
+
+
+def rates(truth: npt.NDArray[np.bool_], answer: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> Measures:
+    """Return SCORES columns of yes and no answers [n], and of their probabilities where all have one (NaN elsewhere)."""
+    lacking = no_score(truth)
+    if lacking:
+        return lacking
+    counts = count_outcomes(truth, answer)
+    found: Measures = {"status": "ok", "score": counts.balanced_accuracy, "score_se": counts.balanced_accuracy_se}
+    found |= {name: getattr(counts, name) for name in ("accuracy", "precision", "recall", "f1")}
+    if not np.isnan(probability).any():
+        found["auroc"], found["auroc_se"] = auroc(truth, probability)
+    return found
+
+
+def area(truth: npt.NDArray[np.bool_], value: npt.NDArray[np.float64]) -> Measures:
+    """Return SCORES columns of values [n] whose AUROC is the score."""
+    lacking = no_score(truth)
+    if lacking:
+        return lacking
+    score, error = auroc(truth, value)
+    return {"status": "ok", "score": score, "score_se": error, "auroc": score, "auroc_se": error}
+
+
+def share(found: npt.NDArray[np.bool_]) -> Measures:
+    """Return SCORES columns of how often something was found; its error is that of (k+1)/(n+2)."""
+    n = len(found)
+    if not n:
+        return {"status": "no answers"}
+    p = (found.sum() + 1) / (n + 2)
+    return {"status": "ok", "score": float(found.mean()), "score_se": math.sqrt(p * (1 - p) / (n + 2)), "accuracy": float(found.mean())}
+
+
+def mean(values: npt.NDArray[np.float64]) -> Measures:
+    """Return SCORES columns of a mean with its standard error; one value alone has none."""
+    if not len(values):
+        return {"status": "no answers"}
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return {"status": "ok", "score": float(values.mean()), "score_se": error}

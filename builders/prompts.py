@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from codecs import getincrementaldecoder
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,41 +16,55 @@ import numpy.typing as npt
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from builders.explainers.cues import quote
-
-FOLDER = Path(__file__).parent / "prompts"
 OPEN, CLOSE = "<<", ">>"
 HIGHLIGHT = 0.3  # of a window's largest activation (SCIENCE A4)
 LISTED = 10  # tokens of a window whose values are told
 
 
+def quote(piece: str) -> str:
+    """Return *piece* in double quotes, line breaks and quotes escaped, so that spaces can be seen."""
+    return json.dumps(piece, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The files that a room's prompts are made from: templates, and worked examples."""
+
+    folder: Path
+
+    def fill(self, template: str, facts: Mapping[str, Any]) -> str:
+        """Return a template filled with *facts*, without white space at its ends."""
+        return _environment(self.folder).get_template(template).render(facts).strip()
+
+    def shots(self, name: str) -> list[dict[str, Any]]:
+        """Return the worked examples of a file."""
+        return _shots(self.folder / name)
+
+    def sha256(self, names: Sequence[str]) -> str:
+        """Return the hash of the named files: the version of a prompt."""
+        return _sha256(self.folder, tuple(names))
+
+
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     environment = Environment(  # noqa: S701  # prompts are plain text
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["quote"] = quote
+    environment.filters |= {"quote": quote, "quote_ascii": json.dumps}
     return environment
 
 
-def fill(template: str, facts: Mapping[str, Any]) -> str:
-    """Return a prompt template filled with *facts*, without white space at its ends."""
-    return _environment().get_template(template).render(facts).strip()
-
-
 @cache
-def shots(name: str) -> list[dict[str, Any]]:
-    """Return the worked examples of a file."""
-    found: list[dict[str, Any]] = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+def _shots(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return found
 
 
 @cache
-def files_sha256(names: Sequence[str]) -> str:
-    """Return the hash of the named prompt files: the version of a prompt."""
+def _sha256(folder: Path, names: tuple[str, ...]) -> str:
     whole = hashlib.sha256()
     for name in names:
-        whole.update(f"{name}\n".encode() + (FOLDER / name).read_bytes())
+        whole.update(f"{name}\n".encode() + (folder / name).read_bytes())
     return whole.hexdigest()
 
 

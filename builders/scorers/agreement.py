@@ -1,0 +1,111 @@
+"""How far scorers agree about the same latents: the `agreement` config. SCIENCE A14."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from builders.scorers.judging import Floats
+from builders.seeds import seed_of
+from builders.table import Column, Table
+
+NONE = "none"  # the explainer of a scorer that needs no explanation
+ALL = "all"  # dictionaries of a kind, taken together
+RESAMPLES = 1000
+LEAST = 10  # latents, below which a correlation says nothing
+
+
+def _r(name: str, doc: str) -> Column:
+    return Column(name, "float64", doc, nullable=True, low=-1, high=1)
+
+
+AGREEMENT = Table(
+    name="agreement",
+    row="two scorers' scores of the same latents",
+    key=("kind", "sae", "explainer", "scorer_a", "scorer_b"),
+    columns=(
+        Column("kind", "string", "the kind of the dictionaries", categorical=True),
+        Column("sae", "string", "the dictionary, or all of that kind", categorical=True),
+        Column("explainer", "string", "whose explanations were scored; none where neither scorer needs any", categorical=True),
+        Column("scorer_a", "string", "one scorer", categorical=True),
+        Column("scorer_b", "string", "the other", categorical=True),
+        Column("n", "int32", "latents that both gave a score", unit="latents", low=0),
+        _r("pearson", f"Pearson correlation; none below {LEAST} latents or where one side is constant"),
+        _r("pearson_low", f"its 95 % interval, from {RESAMPLES} resamples of the latents"),
+        _r("pearson_high", "the interval's upper end"),
+        _r("spearman", "Spearman rank correlation"),
+        _r("spearman_low", "its 95 % interval"),
+        _r("spearman_high", "the interval's upper end"),
+    ),
+)
+
+
+def agreement_records(scores: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """Return the AGREEMENT records of SCORES rows that have a score, with the kind of their dictionary in a column *kind*.
+
+    Scores of a scorer that needs no explanation are compared with those of every explainer.
+    """
+    records = []
+    for (kind, sae), group in _groups(scores):
+        for explainer, wide, direct in _by_explainer(group):
+            for a, b in combinations(sorted(wide.columns), 2):
+                if {a, b} <= direct:
+                    continue  # told once, without an explainer
+                pair = wide[[a, b]].dropna().to_numpy()
+                if len(pair):
+                    own = {"kind": kind, "sae": sae, "explainer": explainer, "scorer_a": a, "scorer_b": b}
+                    records.append(own | correlations(pair, seed_of(seed, "agreement", *own.values())))
+    return records
+
+
+def _groups(scores: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    for kind, whole in scores.groupby("kind", sort=True):
+        yield (str(kind), ALL), whole
+        for sae, group in whole.groupby("sae", sort=True):
+            yield (str(kind), str(sae)), group
+
+
+def _by_explainer(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, set[str]]]:
+    """Yield each explainer with a column of scores for each scorer, one row a latent, and which scorers need no explainer."""
+    wide = scores.pivot_table(index=["explainer", "sae", "latent"], columns="scorer", values="score")
+    tables = {
+        str(explainer): group.droplevel("explainer").dropna(axis=1, how="all") for explainer, group in wide.groupby(level="explainer")
+    }
+    direct = tables.get(NONE)
+    for explainer, own in tables.items():
+        if direct is None or explainer == NONE:
+            yield explainer, own, set()
+        else:
+            yield explainer, own.join(direct, how="left"), set(direct.columns)
+
+
+def correlations(pair: Floats, seed: int) -> dict[str, Any]:
+    """Return n, Pearson and Spearman correlation of two columns [n, 2] with percentile-bootstrap intervals."""
+    n = len(pair)
+    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    found: dict[str, Any] = {"n": n}
+    for name, ranked in (("pearson", False), ("spearman", True)):
+        r = _r_of(pair[None], ranked=ranked)[0] if n >= LEAST else np.nan
+        names = (name, f"{name}_low", f"{name}_high")
+        if np.isnan(r):
+            found |= dict.fromkeys(names)
+            continue
+        again = _r_of(pair[draws], ranked=ranked)
+        low, high = np.nanquantile(again, (0.025, 0.975))
+        found |= dict(zip(names, (float(r), float(low), float(high)), strict=True))
+    return found
+
+
+def _r_of(pairs: Floats, *, ranked: bool) -> Floats:
+    """Return the correlation of each [n, 2] of *pairs* [m, n, 2]; NaN where a side is constant."""
+    values = rankdata(pairs, axis=1) if ranked else pairs
+    centred = values - values.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (centred[..., 0] * centred[..., 1]).sum(axis=1) / np.sqrt((centred**2).sum(axis=1).prod(axis=1))
+    found: Floats = np.clip(r, -1, 1)
+    return found

@@ -1,0 +1,192 @@
+"""Language models that simulate a latent: all tokens at once, one at a time, or as JSON. SCIENCE A6."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score, Token
+from builders.scorers.judging import NO_LOGPROBS, PROMPTS
+from builders.scorers.simulation import TOP, Predicted, Tokens
+
+SHOTS = "simulation.yaml"
+ALTERNATIVES = 20  # the most that vLLM and OpenAI's API give
+LEVELS = {str(level): level for level in range(int(TOP) + 1)}
+UNKNOWN = "unknown"
+Levels = list[float] | Failure
+
+
+def expected(token: Token) -> float:
+    """Return Σ n·p(n) / Σ p(n) over the levels n among a token's alternatives; NaN where there is none."""
+    weights: dict[int, float] = {}
+    for text, logprob in token.top:
+        level = LEVELS.get(text.strip())
+        if level is not None:
+            weights[level] = weights.get(level, 0.0) + math.exp(logprob)
+    total = sum(weights.values())
+    return sum(level * weight for level, weight in weights.items()) / total if total else math.nan
+
+
+def _line(piece: str, level: str) -> str:
+    # In ASCII, since a tokenizer may cut other characters in two.
+    return f"{json.dumps(piece)}\t{level}\n"
+
+
+def _all_at_once(text: str, pieces: list[str]) -> list[Request]:
+    prompt = PROMPTS.fill("all_at_once.j2", {"explanation": text, "shots": PROMPTS.shots(SHOTS)}) + "\n"
+    return [Score(prompt, "".join(_line(piece, UNKNOWN) for piece in pieces), ALTERNATIVES)]
+
+
+def _read_at_once(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
+    """Return the level expected at each `unknown`, found by what has been written before it but for white space."""
+    (answer,) = outcomes
+    if isinstance(answer, Failure):
+        return answer
+    if not answer.tokens or not any(token.top for token in answer.tokens):
+        return Failure(NO_LOGPROBS, "the engine gave no log-probabilities of what was asked")
+    starts, written = {}, 0
+    for token in answer.tokens:
+        bare = "".join(token.text.split())
+        if bare:
+            starts[written] = token
+            written += len(bare)
+    levels, written = [], 0
+    for piece in pieces:
+        written += len("".join(json.dumps(piece).split()))
+        found = starts.get(written)
+        if found is None:
+            return Failure("not aligned", f"no token of the answer begins where the level of {piece!r} stands")
+        levels.append(expected(found))
+        written += len(UNKNOWN)
+    return levels
+
+
+def _chat(text: str, pieces: list[str], *, single: bool) -> Chat:
+    messages = [Message("system", PROMPTS.fill("simulate_chat.j2", {"single": single}))]
+    for shot in PROMPTS.shots(SHOTS):
+        tokens, levels = (list(some) for some in zip(*shot["tokens"], strict=True))
+        # Of one token at a time the answer is shown for the strongest and, from then on, for a silent one.
+        ends = [levels.index(max(levels)) + 1, len(tokens)] if single else [len(tokens)]
+        for end in ends:
+            messages.append(_turn(shot["explanation"], tokens[:end]))
+            told = str(levels[end - 1]) if single else json.dumps(shot["tokens"])
+            messages.append(Message("assistant", told))
+    messages.append(_turn(text, pieces))
+    return Chat(tuple(messages), 1 if single else 40 + 24 * len(pieces), top_logprobs=ALTERNATIVES if single else 0)
+
+
+def _turn(text: str, pieces: Sequence[str]) -> Message:
+    return Message("user", PROMPTS.fill("simulate_turn.j2", {"explanation": text, "tokens": json.dumps(list(pieces))}))
+
+
+def _token_by_token(text: str, pieces: list[str]) -> list[Request]:
+    return [_chat(text, pieces[: end + 1], single=True) for end in range(len(pieces))]
+
+
+def _read_by_token(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
+    levels = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            return outcome
+        if not outcome.tokens or not outcome.tokens[0].top:
+            return Failure(NO_LOGPROBS, "the engine gave no log-probabilities of its answer")
+        levels.append(expected(outcome.tokens[0]))
+    return levels
+
+
+def _json(text: str, pieces: list[str]) -> list[Request]:
+    return [_chat(text, pieces, single=False)]
+
+
+def _read_json(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
+    (answer,) = outcomes
+    if isinstance(answer, Failure):
+        return answer
+    pairs = _last_list(answer)
+    if pairs is None:
+        return Failure("no list", f"the answer holds no list of [token, level] pairs (it begins {answer.text.strip()[:60]!r})")
+    if len(pairs) != len(pieces):
+        return Failure("wrong number", f"the answer has {len(pairs)} levels for {len(pieces)} tokens")
+    if [token for token, _ in pairs] != pieces:
+        return Failure("other tokens", "the answer's tokens are not those that were shown")
+    return [float(level) for _, level in pairs]
+
+
+def _last_list(answer: Answer) -> list[tuple[str, float]] | None:
+    """Return the last JSON list of pairs in an answer, or None."""
+    decoder, text, end = json.JSONDecoder(), answer.text, 0
+    found = None
+    while (start := text.find("[", end)) >= 0:
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except ValueError:
+            end = start + 1
+            continue
+        if isinstance(value, list) and value and all(_is_pair(entry) for entry in value):
+            found = [(str(token), float(level)) for token, level in value]
+    return found
+
+
+def _is_pair(entry: Any) -> bool:
+    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+        return False
+    level = entry[1]
+    return isinstance(level, (int, float)) and not isinstance(level, bool) and 0 <= level <= TOP
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to ask: the requests of one window, how their outcomes are read, and the prompt's files."""
+
+    ask: Callable[[str, list[str]], list[Request]]
+    read: Callable[[list[str], Sequence[Outcome]], Levels]
+    files: tuple[str, ...]
+    scores_text: bool  # whether the engine must score given text
+
+
+CHAT_FILES = ("simulate_chat.j2", "simulate_turn.j2", SHOTS)
+FORMS = {
+    "all-at-once": Form(_all_at_once, _read_at_once, ("all_at_once.j2", SHOTS), scores_text=True),
+    "token-by-token": Form(_token_by_token, _read_by_token, CHAT_FILES, scores_text=False),
+    "json": Form(_json, _read_json, CHAT_FILES, scores_text=False),
+}
+
+
+@dataclass(frozen=True)
+class ModelSimulator:
+    """A language model that simulates in one of FORMS; *pieces* are the texts of the subject's tokens."""
+
+    form: str
+    pieces: Sequence[str]
+
+    @property
+    def prompt_sha256(self) -> str:
+        """The version of the form's prompts."""
+        return PROMPTS.sha256(FORMS[self.form].files)
+
+    def requests(self, text: str, tokens: Tokens) -> list[Request]:
+        """Return the requests of all windows, window by window."""
+        return [request for window in tokens for request in FORMS[self.form].ask(text, self._texts(window))]
+
+    def predicted(self, text: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
+        """Return the levels of all windows; a window of which one level is missing has none."""
+        each = len(outcomes) // max(len(tokens), 1)
+        levels, status = np.full(tokens.shape, np.nan), np.full(len(tokens), "ok", dtype=object)
+        for place, window in enumerate(tokens):
+            found = FORMS[self.form].read(self._texts(window), outcomes[place * each : (place + 1) * each])
+            if isinstance(found, Failure):
+                status[place] = found.status
+            elif np.isnan(found).any():
+                status[place] = "no level"
+            else:
+                levels[place] = found
+        return Predicted(levels, status.astype(np.str_))
+
+    def _texts(self, window: npt.NDArray[np.int32]) -> list[str]:
+        return [self.pieces[token] for token in window]

@@ -1,0 +1,106 @@
+"""The body of the stages `scores` and `direct`: tasks → judgements and scores, so many latents at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from builders.engines.requests import Engine, Failure, Outcome
+from builders.failures import FAILURES, failure
+from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_rows, score_record
+from builders.scorers.judging import Judged, Scorer, Task
+from builders.shards import Shards
+from pipelines.engines import account, asked, require_share
+from pipelines.params import EngineSpec
+
+TOGETHER = 256  # tasks whose requests are in memory at a time
+
+
+def nothing(tasks: Sequence[Task]) -> None:
+    """Do nothing ahead."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A scorer of params, opened: its id, that of who answers, what it runs on, and which share of requests may fail.
+
+    *prepare* is what is done for many tasks together before any is judged.
+    """
+
+    name: str
+    judge: str
+    scorer: Scorer
+    model: str | None = None
+    engine: Engine | None = None
+    spec: EngineSpec | None = None
+    max_failed_share: float = 1.0
+    prepare: Callable[[Sequence[Task]], None] = nothing
+
+    def identity(self, sae: str, task: Task) -> Identity:
+        """Return whose explanation is scored."""
+        return Identity(sae, task.latent, task.explainer, self.name, self.scorer.negatives, self.judge)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task, what was answered to its requests, and what follows."""
+
+    task: Task
+    judged: Judged
+    outcomes: list[Outcome]
+
+
+def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> None:
+    """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, which come in order of latent and explainer."""
+    rows: list[pa.Table] = []
+    scores: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    answered: dict[str, Outcome] = {}
+    for scored in scored_tasks(sae, tasks, panel, answered):
+        identity = panel.identity(sae, scored.task)
+        rows.append(judgement_rows(identity, scored.judged))
+        scores.append(score_record(identity, panel.scorer, scored.judged, panel.model, scored.outcomes))
+        reason = why(scored)
+        if reason:
+            failed.append(failure(sae, scored.task.latent, "scores", f"{scored.task.explainer}/{panel.name}", reason))
+    if panel.spec is not None:  # before anything is written: what failed shall be asked again
+        require_share(f"{panel.name} of {sae}", [status_of(outcome) for outcome in answered.values()], panel.max_failed_share, "requests")
+        account(shards, answered, panel.spec)
+    shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(pa.concat_tables(rows or [JUDGEMENTS.empty()])))
+    shards.write(SCORES, [SCORES.rows(scores)])
+    shards.write(FAILURES, [FAILURES.rows(failed)])
+
+
+def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
+    """Yield every task with what follows from its answers, which are noted in *answered* by address."""
+    ahead = iter(tasks)
+    while group := list(islice(ahead, TOGETHER)):
+        panel.prepare(group)
+        requests = [panel.scorer.requests(task) for task in group]
+        flat = [request for some in requests for request in some]
+        found = asked(panel.engine, flat, f"{panel.name} of {sae}") if panel.engine is not None and flat else []
+        answered.update(found)
+        answers = iter(outcome for _, outcome in found)
+        for task, some in zip(group, requests, strict=True):
+            outcomes = list(islice(answers, len(some)))
+            yield Scored(task, panel.scorer.judged(task, outcomes), outcomes)
+
+
+def why(scored: Scored) -> str | None:
+    """Return why some examples of a task have no answer, or why it has no score; None where all is well."""
+    bad = scored.judged.status[scored.judged.status != "ok"]
+    if not len(bad):
+        status = scored.judged.measures["status"]
+        return None if status == "ok" else f"no score: {status}"
+    told = (outcome.reason for outcome in scored.outcomes if isinstance(outcome, Failure))
+    reason = scored.judged.reason or next(told, str(bad[0]))
+    return f"{len(bad)} of {len(scored.judged.status)} examples without an answer: {reason}"
+
+
+def status_of(outcome: Outcome) -> dict[str, str]:
+    """Return an outcome as records of stages are counted."""
+    return {"status": outcome.status, "reason": outcome.reason} if isinstance(outcome, Failure) else {"status": "ok", "reason": ""}
