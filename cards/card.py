@@ -16,10 +16,11 @@ import yaml
 
 from builders.table import Table, TableError
 from cards import charts, summary
+from cards.paper import COSTS
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
-READ = ("scores", "latents", "explanations", "saes", "subjects", "failures")
+READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration")
 PACKAGES = ("datasets", "pyarrow", "torch", "transformers")
 
 
@@ -96,8 +97,12 @@ def write(
         "tables": [part.table for part in parts],
         "subjects": read["subjects"].to_pylist(),
         "dictionaries": found["dictionaries"],
-        "results": render("results.md.j2", found),
-        "costs": costs,
+        "results": results_block(found),
+        "scores": render("scores.md.j2", found),
+        "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
+        if read["agreement"].num_rows
+        else "",
+        "costs": render("costs.md.j2", {**found, "paper": COSTS}) if costs or found["calibration"] else "",
         "failures": summary.failure_summary(read["failures"]),
         "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
@@ -105,6 +110,11 @@ def write(
     }
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
     (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', words)}")
+
+
+def results_block(found: Mapping[str, Any]) -> str:
+    """Return the tables of a release's results, as the card and the README show them."""
+    return render("results.md.j2", {**found, "by_scorer": summary.by_scorer(found["scores"])})
 
 
 def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
@@ -126,7 +136,9 @@ def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
     saes = [{**status[row["sae"]], **{name: row[name] for name in shown}} for row in read["saes"].to_pylist()]
     saes.sort(key=lambda row: (summary.KINDS.index(row["kind"]), row["sae"]))
     kinds = {row["sae"]: row["kind"] for row in saes}
-    return {"scores": summary.score_summary(read["scores"], kinds), "dictionaries": saes}
+    scores = summary.score_summary(read["scores"], read["latents"], kinds)
+    calibration = summary.calibration_summary(read["calibration"])
+    return {"scores": scores, "dictionaries": saes, "calibration": calibration}
 
 
 def _read(release: Path, table: Table) -> pa.Table:

@@ -31,9 +31,9 @@ def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     ]
     base = alt.Chart(alt.Data(values=values), width=WIDTH).encode(
         y=alt.Y("kind:N", title=None, sort=list(dict.fromkeys(row["kind"] for row in values))),
-        yOffset=alt.YOffset("explainer:N") if len({row["explainer"] for row in values}) > 1 else alt.Undefined,
+        yOffset=alt.YOffset("explainer:N") if len({row["explainer"] for row in values} - {"none"}) > 1 else alt.Undefined,
     )
-    scale = alt.Scale(domain=[0.4, 1.0])
+    scale = alt.Scale(zero=False)
     quartiles = base.mark_bar(color=REAL, opacity=0.45, height=9).encode(x=alt.X("q1:Q", title="score", scale=scale), x2="q3:Q")
     medians = base.mark_tick(color=REAL, thickness=3, size=16).encode(x="median:Q")
     permuted = base.mark_point(color=PERMUTED, shape="diamond", filled=True, size=60, opacity=1).encode(x="permuted:Q")

@@ -12,6 +12,9 @@ import pandas as pd
 import pyarrow as pa
 from scipy.stats import binom
 
+from builders.explainers.explanations import PERMUTED
+from builders.scorers.statistics import auroc
+
 
 def median_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the exact distribution-free 95 % interval of the median (order statistics; Conover 1999, 3.2)."""
@@ -33,30 +36,86 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
 KINDS = ("trained", "pretrained", "neurons", "random", "planted")  # of dictionaries, in the order they are told
 
 
-def score_summary(scores: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return one record per kind of dictionary, scorer, judge and explainer, then per dictionary (*kinds* by id).
+def score_summary(scores: pa.Table, latents: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one record per scorer, judge, explainer and kind of dictionary, then per dictionary (*kinds* by id).
 
-    A record also has the median of the baseline: the same explainer's texts, permuted over latents.
+    A record also has the median of the baseline (the same explainer's texts, permuted over latents), and the mean weighted by
+    how often each latent fires, *count* of LATENTS (SCIENCE A11).
     """
-    frame = scores.to_pandas()
+    firings = latents.select(["sae", "latent", "count"]).to_pandas()
+    frame = scores.to_pandas().merge(firings, on=["sae", "latent"], how="left")
     frame["kind"] = pd.Categorical(frame["sae"].map(dict(kinds)), KINDS)
+    permuted = frame["explainer"].str.endswith(PERMUTED)
     records: list[dict[str, Any]] = []
     for columns in (["kind"], ["kind", "sae"]):
-        names = ["scorer", "judge", *columns, "explainer"]
-        medians = frame.groupby(names, observed=True)["score"].median()
-        for values, group in frame[~frame["explainer"].str.endswith("-permuted")].groupby(names, observed=True, sort=True):
-            baseline = medians.get((*values[:-1], f"{values[-1]}-permuted"))
-            record = {"sae": "all", **dict(zip(names, values, strict=True)), "permuted": None if baseline is None else float(baseline)}
-            record |= {"score": spread(group["score"].dropna()), "auroc": spread(group["auroc"].dropna())}
-            record |= {"failed": int(group["n_failed"].sum()), "judged": int(group["n"].sum()), "chance": float(group["chance"].iloc[0])}
-            records.append(record)
+        names = ["scorer", "negatives", "judge", "unit", "explainer", *columns]
+        baselines = frame[permuted].assign(explainer=frame["explainer"].str.removesuffix(PERMUTED))
+        medians = baselines.groupby(names, observed=True)["score"].median()
+        for values, group in frame[~permuted].groupby(names, observed=True, sort=True):
+            baseline = medians.get(values, math.nan)
+            records.append({"sae": "all", **dict(zip(names, values, strict=True)), "permuted": none_if_nan(baseline), **_figures(group)})
+    return records
+
+
+def _figures(group: pd.DataFrame) -> dict[str, Any]:
+    """Return the figures of one group of scores."""
+    known = group.dropna(subset="score")
+    weighted = float(np.average(known["score"], weights=known["count"])) if len(known) else math.nan
+    return {
+        "score": spread(known["score"]),
+        "auroc": spread(group["auroc"].dropna()),
+        "weighted": none_if_nan(weighted),
+        "failed": int(group["n_failed"].sum()),
+        "judged": int(group["n"].sum()),
+        "without": int(group["score"].isna().sum()),
+        "chance": float(group["chance"].iloc[0]),
+    }
+
+
+def none_if_nan(value: float) -> float | None:
+    """Return a number, or None where there is none."""
+    return None if math.isnan(value) else float(value)
+
+
+def by_scorer(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one record per scorer and explainer, with the figures of each kind of dictionary by kind."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in summary:
+        if row["sae"] == "all":
+            key = (row["scorer"], row["judge"], row["explainer"])
+            own = found.setdefault(key, {name: row[name] for name in ("scorer", "negatives", "judge", "explainer", "unit", "chance")})
+            own.setdefault("kinds", {})[row["kind"]] = row
+    return list(found.values())
+
+
+CHARACTERS = 4  # to a token, roughly
+LENGTHS = {"prompt": "prompt_characters", "cached": "prefix_characters", "output": "answer_characters"}
+
+
+def calibration_summary(calibration: pa.Table) -> list[dict[str, Any]]:
+    """Return one record per scorer: mean and standard error over rules of each meaning's scores, and AUROC of true against other.
+
+    *prompt*, *cached* (what prompts share) and *output* are tokens per explanation, estimated at CHARACTERS to a token.
+    """
+    records = []
+    for (scorer, unit), group in calibration.to_pandas().groupby(["scorer", "unit"], observed=True, sort=True):
+        record: dict[str, Any] = {"scorer": scorer, "unit": unit, "chance": float(group["chance"].iloc[0])}
+        for meaning, rows in group.groupby("meaning", observed=True):
+            known = rows["score"].dropna().to_numpy()
+            error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
+            record[str(meaning)] = {"mean": float(known.mean()) if len(known) else math.nan, "se": error, "n": len(known)}
+        record |= {name: float(group[column].mean()) / CHARACTERS for name, column in LENGTHS.items()}
+        record["examples"] = int((group["n"] + group["n_failed"]).median())
+        pair = group[group["meaning"].isin(["true", "other"])].dropna(subset="score")
+        record["auroc"] = auroc((pair["meaning"] == "true").to_numpy(), pair["score"].to_numpy())[0]
+        records.append(record)
     return records
 
 
 def status_summary(latents: pa.Table, explanations: pa.Table) -> list[dict[str, Any]]:
     """Return how many latents of each dictionary are alive, rare, dead and explained."""
     frame, explained = latents.to_pandas(), explanations.to_pandas()
-    explained = explained[(explained["status"] == "ok") & ~explained["explainer"].str.endswith("-permuted")]
+    explained = explained[(explained["status"] == "ok") & ~explained["explainer"].str.endswith(PERMUTED)]
     counts = explained.groupby("sae")["latent"].nunique()
     return [
         {"sae": sae, "explained": int(counts.get(sae, 0)), **{s: int((group["status"] == s).sum()) for s in ("alive", "rare", "dead")}}

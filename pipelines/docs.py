@@ -9,6 +9,7 @@ from pathlib import Path
 
 from builders.errors import UserError
 from builders.shards import write_atomic
+from cards.card import results_block
 from cards.render import render
 from pipelines.release import CONFIGS
 
@@ -23,7 +24,7 @@ def datasets_page() -> str:
 
 def with_results(readme: str, results: str) -> str:
     """Return *readme* with its results replaced by those of the JSON text *results*."""
-    block = render("results.md.j2", json.loads(results))
+    block = results_block(json.loads(results))
     return BLOCK.sub(lambda _: block, readme)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.activations import ACTIVATIONS
+from builders.calibration import CALIBRATION
 from builders.contexts import CONTEXTS
 from builders.corpus import TOKENS
-from builders.explainers.explanations import EXPLANATIONS
+from builders.explainers.explanations import EXPLANATIONS, PERMUTED
 from builders.failures import FAILURES
+from builders.generations import GENERATIONS
 from builders.interventions import INTERVENTIONS
 from builders.latents import LATENTS
+from builders.neighbours import NEIGHBOURS
 from builders.progress import track
 from builders.saes.fidelity import SAES
+from builders.scorers.agreement import AGREEMENT
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.shards import Shelf, write_parquet
 from builders.subjects import SUBJECTS
@@ -27,7 +32,7 @@ from builders.table import Table
 from builders.vocabulary import VOCABULARY
 from cards import card
 from pipelines.params import InModel, Params, PretrainedSae, load
-from pipelines.stage import BUILD, USAGE, WEIGHTS, folder, run
+from pipelines.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
 
 
 @dataclass(frozen=True)
@@ -44,35 +49,23 @@ class Config:
 
 
 CONFIGS = (
-    Config(SCORES, ("scores",)),
+    Config(SCORES, ("scores", "direct")),
     Config(EXPLANATIONS, ("explanations",)),
     Config(LATENTS, ("activations",)),
     Config(CONTEXTS, ("contexts",), copied=True),
-    Config(JUDGEMENTS, ("scores",), copied=True),
+    Config(JUDGEMENTS, ("scores", "direct"), copied=True),
     Config(ACTIVATIONS, ("activations",), copied=True),
     Config(TOKENS, ("tokens",), copied=True),
     Config(VOCABULARY, ("tokens",)),
+    Config(AGREEMENT, ("agreement",)),
+    Config(CALIBRATION, ("calibration",)),
+    Config(NEIGHBOURS, ("neighbours",)),
     Config(INTERVENTIONS, ("interventions",)),
+    Config(GENERATIONS, ("interventions",)),
     Config(SAES, ("saes",)),
     Config(SUBJECTS, ("subjects",)),
-    Config(FAILURES, ("contexts", "explanations", "scores")),
+    Config(FAILURES, ("contexts", "interventions", "explanations", "scores", "direct")),
 )
-
-
-def folders(params: Params, stage: str) -> list[Path]:
-    """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
-    saes, explainers, scorers = sorted(params.saes), sorted(params.explainers), sorted(params.scorers)
-    ids: dict[str, list[tuple[str, ...]]] = {
-        "subjects": [(name,) for name in sorted(params.subjects)],
-        "tokens": [(name,) for name in sorted(params.subjects)],
-        "saes": [(name,) for name in saes],
-        "activations": [(name,) for name in saes],
-        "contexts": [(name,) for name in saes],
-        "interventions": [(name,) for name in saes],
-        "explanations": [(name, explainer) for name in saes for explainer in explainers],
-        "scores": [(name, explainer, scorer) for name in saes for explainer in explainers for scorer in scorers],
-    }
-    return [folder(stage, *some) for some in ids[stage]]
 
 
 def main() -> None:
@@ -121,14 +114,25 @@ def copy_weights(params: Params, release: Path) -> None:
 
 
 def costs(params: Params) -> list[dict[str, object]]:
-    """Return what the answers of language models cost, by explainer, over all dictionaries."""
-    spent: dict[str, dict[str, float]] = {}
-    for path in folders(params, "explanations"):
-        if (path / USAGE).exists():
-            whole = spent.setdefault(path.name, {})
-            for name, number in json.loads((path / USAGE).read_bytes()).items():
-                whole[name] = whole.get(name, 0) + number
-    return [{"stage": "explanations", "name": name, **numbers} for name, numbers in sorted(spent.items())]
+    """Return what the answers of language models cost, by explainer and scorer, over all dictionaries.
+
+    What was explained or scored is counted by rows: a latent with several explanations counts for each.
+    """
+    found: list[dict[str, object]] = []
+    for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES)):
+        spent: dict[str, Counter[str]] = {}
+        for path in folders(params, stage):
+            if (path / USAGE).exists():
+                whole = spent.setdefault(path.name, Counter())
+                whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
+        found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items())]
+    return found
+
+
+def rows_paid(path: Path, table: Table) -> int:
+    """Return how many rows of a stage language models answered for: permuted explanations were not asked for again."""
+    rows = Shelf(path).read(table, columns=["explainer"])["explainer"].to_pylist()
+    return sum(table is SCORES or not name.endswith(PERMUTED) for name in rows)
 
 
 def facts(params: Params) -> dict[str, object]:
