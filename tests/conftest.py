@@ -55,6 +55,36 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def echoing_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """Return the folder of a Llama that expects whatever it has read: it attends to all tokens alike and says each again."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "echoing-llama"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.save_pretrained(folder)
+    size = 4 * -(-len(tokenizer) // 4)
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=size,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+    )
+    with torch.no_grad():
+        model = LlamaForCausalLM(config)
+        layer = model.model.layers[0]
+        for module in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.down_proj):
+            module.weight.zero_()
+        for module in (model.model.embed_tokens, layer.self_attn.v_proj, layer.self_attn.o_proj, model.lm_head):
+            module.weight.copy_(torch.eye(size))
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_checkpoint: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of `tiny_checkpoint`: byte-level, with `<s>` (0) and `</s>` (1)."""
     from transformers import AutoTokenizer

@@ -18,7 +18,7 @@ from imports import ROOT
 from llm_server import MODEL, Body, Reply, chat, content_of
 from project import TOPICS, environment, small_params, write_params
 
-from pipelines import activations, contexts, corpus, interventions, sae, subject, tokens
+from pipelines import activations, contexts, corpus, interventions, neighbours, sae, subject, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +38,12 @@ def explains(body: Body, _: int) -> Reply:
     return chat(f"Let me see.\n[EXPLANATION]: {text_of(body)}")
 
 
-def params_of(width: int, k: int) -> dict[str, Any]:
+def params_of(width: int, k: int, **quotas: int) -> dict[str, Any]:
     """Return params with one random SAE and an explainer of every kind, which ask an engine that is not there yet."""
     params = small_params()
     params["subjects"]["lab"]["path"] = "model"
     params["saes"] = {SAE: {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": width, "k": k}}
-    params["contexts"] |= {"train": 4, "test": 2, "train_random": 3, "test_random": 2, "quantiles": 2}
+    params["contexts"] |= {"train": 4, "test": 2, "train_random": 3, "test_random": 2, "quantiles": 2, "negatives": {"decoder": 2}} | quotas
     params["engines"] = {"server": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": MODEL, "retries": 0, "concurrency": 4}}
     asking: dict[str, dict[str, Any]] = {kind: {"kind": kind, "engine": "server", "examples": 4, "silent": 2} for kind in KINDS}
     asking["intervention"] = {"kind": "intervention", "engine": "server", "examples": 3, "kl": 0.05}
@@ -52,18 +52,18 @@ def params_of(width: int, k: int) -> dict[str, Any]:
     return params
 
 
-def build(folder: Path, checkpoint: Path, width: int, k: int) -> None:
-    """Make a project in *folder* and build all that explainers read."""
+def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: int) -> None:
+    """Make a project in *folder*, with *quotas* of contexts other than the small ones here, and build all that explainers read."""
     (folder / "text").mkdir(parents=True)
     for topic in TOPICS:
         (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
     shutil.copytree(checkpoint, folder / "model")
-    write_params(folder, params_of(width, k))
+    write_params(folder, params_of(width, k, **quotas))
     with chdir(folder):
         corpus.main("topics")
         for stage in (subject, tokens):
             stage.main("lab")
-        for stage in (sae, activations, contexts, interventions):
+        for stage in (sae, activations, neighbours, contexts, interventions):
             stage.main(SAE)
 
 
@@ -95,10 +95,10 @@ def usage_of(folder: Path, explainer: str) -> dict[str, Any]:
     return told
 
 
-def command(folder: Path, explainer: str) -> subprocess.Popen[str]:
-    """Start the real command of the stage in *folder*."""
+def command(folder: Path, *ids: str, stage: str = "explanations") -> subprocess.Popen[str]:
+    """Start the real command of a stage in *folder*."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.explanations", SAE, explainer],
+        [sys.executable, "-m", f"pipelines.{stage}", SAE, *ids],
         cwd=folder,
         env=environment() | {"PYTHONPATH": os.fspath(ROOT)},
         stdout=subprocess.PIPE,

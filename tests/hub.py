@@ -11,9 +11,13 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub import close_session, constants
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pytest
 
 COMMIT = "5f" * 20
 
@@ -74,6 +78,19 @@ def _content(file: Path) -> dict[str, Any]:
 
 def _refused(code: str, message: str) -> tuple[int, dict[str, str], bytes]:
     return 404, {"X-Error-Code": code, "X-Error-Message": message}, json.dumps({"error": message}).encode()
+
+
+def ask(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client of this process ask *endpoint*, with a new cache below *home*; it reads its environment when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    close_session()  # the next one sees these
 
 
 @contextmanager

@@ -28,7 +28,10 @@ def small_params() -> dict[str, Any]:
     params["saes"] = {SAE: sae(64)}
     params["training"] |= {"batch": 512, "buffer": 8192, "passes": 4, "batch_rows": 8}
     params["activations"] |= {"batch_rows": 4, "chunk_rows": 8, "file_rows": 60_000, "rare_windows": 20}
-    params["contexts"] |= {"train": 10, "test": 10, "train_random": 10, "test_random": 10, "quantiles": 5}
+    params["contexts"] |= {"train": 10, "test": 10, "train_random": 10, "test_random": 10, "quantiles": 5, "negatives": {}}
+    params["embedders"] = {"letters": {"kind": "lexical"}}
+    params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
+    params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
     return params
 
 

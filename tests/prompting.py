@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from contexts import windows_of
 
-from builders.contexts import Examples
 from builders.explainers import chat, effects
 from builders.explainers.chat import Known
 
 if TYPE_CHECKING:
+    from builders.contexts import Examples
     from builders.engines.requests import Chat
 
 KINDS = (*chat.STYLES, "intervention")
@@ -55,7 +56,7 @@ def cold() -> Examples:
     """Return the latent's windows: four in which it fires, strongest first, and three in which it is silent."""
     tokens = np.array([ids_of([piece for piece, _ in window]) for window in WINDOWS], dtype=np.int32)
     activations = np.array([[value for _, value in window] for window in WINDOWS], dtype=np.float32)
-    return Examples(7, np.arange(len(WINDOWS)), tokens, activations, activations.max(axis=1) > 0)
+    return windows_of(7, tokens, activations)
 
 
 def caused() -> list[dict[str, Any]]:

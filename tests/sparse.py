@@ -10,12 +10,13 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from builders.activations import Firings
-from builders.windows import Corpus, Plan
+from builders.windows import Corpus, Plan, Windows
 
 PLAN = Plan(train=1, test=1, train_random=1, test_random=1, quantiles=2, sampler="quantiles", top_share=0.5, centered=False, window=4)
 SAMPLERS = ("top", "random", "quantiles", "mix")
 Triple = tuple[int, int, int]
 Place = tuple[int, int]  # row, start
+Window = tuple[int, int, int]  # latent, row, start
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,14 @@ def random_case(seed: int, density: float, width: int, rows: int, length: int, w
     strengths = rng.exponential(size=len(fired)).astype(np.float32) + np.float32(0.01)
     at = {(latent, row, position): float(v) for (latent, row, position), v in zip(fired, strengths, strict=True)}
     return Case(width, window, corpus_of([length] * rows), firings_of(at), at)
+
+
+def places(windows: Windows) -> list[Window]:
+    """Return the windows as (latent, row, start)."""
+    return list(zip(windows.latent.tolist(), windows.row.tolist(), windows.start.tolist(), strict=True))
+
+
+def whole_windows(case: Case) -> list[tuple[Window, float]]:
+    """Return the windows of the grid that hold an activation, by (latent, descending peak, row, start)."""
+    found = [((latent, *place), max(case.values(latent, *place))) for latent in range(case.width) for place in case.active(latent)]
+    return sorted(found, key=lambda item: (item[0][0], -item[1], item[0][1:]))

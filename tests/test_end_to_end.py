@@ -27,14 +27,19 @@ STAGES = sorted(
         "tokens@lab",
         f"sae@{SAE}",
         f"activations@{SAE}",
+        f"neighbours@{SAE}",
         f"contexts@{SAE}",
         f"interventions@{SAE}",
         f"explanations@{SAE}-lexical",
         f"scores@{SAE}-lexical-detection",
         f"scores@{SAE}-lexical-fuzzing",
+        f"direct@{SAE}-intruder",
+        "agreement",
+        "calibration",
         "release",
     ]
 )
+OF_ALL = ["agreement", "calibration", "release"]  # stages that read what all dictionaries left
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +152,12 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 
 def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
-    """An SAE added to params.yaml costs its own stages and the release, whatever its place in the file."""
+    """An SAE added to params.yaml costs its own stages and what sums up, whatever its place in the file."""
     params = small_params()
     params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
     write_params(project, params)
 
-    assert repro(project) == sorted([stage.replace(SAE, "another") for stage in STAGES if SAE in stage] + ["release"])
+    assert repro(project) == sorted([stage.replace(SAE, "another") for stage in STAGES if SAE in stage] + OF_ALL)
     saes = pq.read_table(project / "build/release/saes")["sae"].to_pylist()
     assert saes == ["another", SAE]
 
@@ -174,7 +179,7 @@ def test_a_language_model_explains(project: Path) -> None:
     assert [stage for stage in ran if stage.startswith(("sae", "activations", "contexts"))] == []
     assert texts == [f"words of {MODEL}"] * 5
     assert [(row["name"], row["answers"], row["dollars"]) for row in costs] == [("asked", 5, pytest.approx(5 * 12e-6))]
-    assert "| explanations | asked | 5 | 35 | 10 | 15 | 0.00 |" in (project / "build/release/README.md").read_text()
+    assert "| explanations | asked | 5 | 5 | 7 (2) | 3 | 0.00 | 1.2 |" in (project / "build/release/README.md").read_text()
 
 
 def test_a_removed_sae_leaves_the_release(project: Path) -> None:

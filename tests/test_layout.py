@@ -47,7 +47,7 @@ def test_the_readme_shows_the_recorded_results() -> None:
     readme = (ROOT / "README.md").read_text()
 
     assert with_results(readme, (ROOT / "docs/results.json").read_text()) == readme
-    assert "| detection | lexical |" in readme
+    assert "| detection (balanced accuracy) | lexical |" in readme
 
 
 def test_the_lab_card_tells_of_the_checkpoint_here() -> None:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from contexts import windows_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from builders.contexts import CONTEXTS, Examples, by_latent
+from builders.contexts import CONTEXTS, by_latent
 from builders.engines.requests import Answer, Failure
 from builders.explainers import chat
 from builders.explainers.chat import Known, Settings, conversation, read
-from builders.explainers.prompts import LISTED, highlighted, listed, marked_text, normalised
+from builders.prompts import LISTED, highlighted, listed, marked_text, normalised
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from builders.contexts import Examples
 
 Window = list[tuple[str, float]]
 # Tokens of a window with the latent's activation on each; none holds a mark.
@@ -138,7 +141,7 @@ def latent(active: int, silent: int, seed: int = 0) -> Examples:
     tokens = np.concatenate([np.arange(n)[:, None], draw.integers(100, SIZE, (n, 7))], axis=1).astype(np.int32)
     activations = np.zeros(tokens.shape, dtype=np.float32)
     activations[:active, 3] = np.linspace(9, 1, active)
-    return Examples(3, np.arange(n), tokens, activations, np.arange(n) < active)
+    return windows_of(3, tokens, activations, np.arange(n) < active)
 
 
 def shown(examples: Examples, settings: Settings) -> list[int]:
@@ -199,6 +202,7 @@ class TestChosen:
             record
             | {"split": "test" if place % 2 else "train", "example": place // 2, "kind": "activating" if place < 8 else "random"}
             | {"tokens": both.tokens[place].tolist(), "activations": both.activations[place].tolist()}
+            | {"neighbour": None, "neighbour_activations": []}
             for place in range(16)
         ]
         (examples,) = by_latent(CONTEXTS.rows(records), "train")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse import SAMPLERS, Case, cases, corpus_of, firings_of, pieces_of, random_case
 
-from builders.contexts import CONTEXTS, Examples, by_latent, context_rows, window_activations
+from builders.contexts import CONTEXTS, Examples, by_latent, context_rows
 from builders.failures import FAILURES
-from builders.windows import Plan
+from builders.negatives import NOTHING, hard_windows
+from builders.selection import select
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from builders.windows import Plan
 
 Record = dict[str, Any]
 quotas = st.integers(1, 3)
@@ -25,10 +32,17 @@ def contexts_of(case: Case, plan: Plan, seed: int = 3, latents: range | None = N
     asked = range(case.width) if latents is None else latents
     kept = np.isin(case.firings.latent, asked)
     firings = type(case.firings)(*(getattr(case.firings, name)[kept] for name in ("latent", "row", "position", "value")))
-    found, failed = context_rows("toy", np.array(asked, dtype=np.int64), firings, case.corpus, plan, seed, pieces_of())
+    found, failed = rows_of(replace(case, firings=firings), plan, seed, np.array(asked, dtype=np.int64), pieces_of())
     CONTEXTS.validate(found)
     FAILURES.validate(failed)
     return found.to_pylist(), failed.to_pylist()
+
+
+def rows_of(case: Case, plan: Plan, seed: int, latents: npt.NDArray[np.int64], pieces: pa.Array) -> tuple[pa.Table, pa.Table]:
+    """Return the CONTEXTS and FAILURES rows of *latents*, without hard windows."""
+    selected = select("toy", latents, case.firings, case.corpus, plan, seed)
+    hard = hard_windows(NOTHING, selected, case.corpus, plan.window)
+    return context_rows("toy", selected, hard, case.firings, case.corpus, plan.window, pieces), FAILURES.rows(selected.failed)
 
 
 def numbers(text: str) -> list[int]:
@@ -107,7 +121,7 @@ def test_a_character_cut_in_two_is_shown_as_replaced() -> None:
     at = {(0, 0, 0): 1.0, (0, 1, 0): 1.0}
     case = Case(1, 2, corpus_of([4, 4], vocabulary=2), firings_of(at), at)
     pieces = pa.array(["é".encode()[:1], b"a"], pa.binary())
-    found, _ = context_rows("toy", np.array([0]), case.firings, case.corpus, case.plan(), 0, pieces)
+    found, _ = rows_of(case, case.plan(), 0, np.array([0]), pieces)
     assert found["text"].to_pylist() == ["\ufffda"] * 4
 
 
@@ -197,28 +211,6 @@ def test_random_windows_differ_between_train_and_test_and_latents() -> None:
     assert silent[0] != silent[1] != silent[2] != silent[0]
 
 
-# Activations of windows
-
-
-@given(cases(), st.data())
-@settings(max_examples=100)
-def test_window_activations_equal_a_look_up(case: Case, data: st.DataObject) -> None:
-    """The activations of windows at any places, in any order, are those stored there."""
-    lengths = case.corpus.lengths.tolist()
-    stretches = [
-        (latent, row, start)
-        for latent in range(case.width)
-        for row, length in enumerate(lengths)
-        for start in range(length % case.window, length, case.window)
-        if length >= case.window
-    ]
-    asked = data.draw(st.lists(st.sampled_from(stretches), unique=True, max_size=12)) if stretches else []
-    latent, row, start = np.array(asked, dtype=np.int64).reshape(-1, 3).T
-    found = window_activations(latent, row, start, case.firings, case.corpus, case.window)
-    assert found.shape == (len(asked), case.window)
-    assert found.tolist() == [case.values(*place) for place in asked]
-
-
 # Rows read back latent by latent
 
 
@@ -227,7 +219,7 @@ def test_window_activations_equal_a_look_up(case: Case, data: st.DataObject) -> 
 def test_rows_read_back_are_the_windows_of_each_latent(case: Case, train: int, silent: int) -> None:
     """Each latent's examples of a split hold its rows' numbers, tokens, activations and kinds, in order."""
     plan = case.plan(train=train, train_random=silent)
-    found, _ = context_rows("toy", np.arange(case.width), case.firings, case.corpus, plan, 1, pieces_of())
+    found, _ = rows_of(case, plan, 1, np.arange(case.width), pieces_of())
     for split in ("train", "test"):
         records = [record for record in found.to_pylist() if record["split"] == split]
         for examples in by_latent(found, split):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from contexts import windows_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from builders.contexts import Examples
 from builders.explainers import cues, lexical
 from builders.explainers.cues import Cue
 from builders.explainers.explanations import EXPLANATIONS, explanation, permuted
 from builders.explainers.lexical import Settings, explain
+
+if TYPE_CHECKING:
+    from builders.contexts import Examples
 
 # Cues in words
 
@@ -81,7 +86,7 @@ PIECES = [f"w{token} " for token in range(SIZE)]
 def examples_of(tokens: npt.NDArray[np.int32], fires: npt.NDArray[np.bool_], strength: float = 2.0) -> Examples:
     """Return windows in which the latent fires, always as strongly, where *fires*."""
     activations = fires.astype(np.float32) * np.float32(strength)
-    return Examples(0, np.arange(len(tokens)), tokens, activations, activations.max(axis=1) > 0)
+    return windows_of(0, tokens, activations)
 
 
 def random_tokens(seed: int, windows: int = 80, window: int = 16) -> npt.NDArray[np.int32]:
@@ -136,7 +141,7 @@ def test_several_causes_are_named_by_what_they_carry() -> None:
     fires = [tokens == 2, (tokens == 11), follows(tokens, 20)]
     weights = [5.0, 2.0, 1.0]
     activations = np.max([np.where(where, weight, 0.0) for where, weight in zip(fires, weights, strict=True)], axis=0).astype(np.float32)
-    examples = Examples(0, np.arange(300), tokens, activations, activations.any(axis=1))
+    examples = windows_of(0, tokens, activations)
     named = found(examples)
     assert [(cue.token, cue.after) for cue in named] == [("w2 ", None), ("w11 ", None), (None, "w20 ")]
     assert sum(cue.share for cue in named) == pytest.approx(1.0, abs=0.02)

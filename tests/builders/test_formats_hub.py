@@ -11,7 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from coders import noise, random_coder
-from hub import COMMIT, serving
+from hub import COMMIT, ask, serving
 from huggingface_hub import close_session, constants
 from project import sae, small_params
 
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 DICTIONARIES, MODEL = "lab/dictionaries", "lab/tiny-llama"
 PUBLISHED = {"source": "pretrained", "subject": "lab", "hookpoint": "layers.2"}
-
-
-def ask(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client of this process ask *endpoint*, with a new cache below *home*; it reads its environment when it is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    close_session()  # the next one sees these
 
 
 @pytest.fixture

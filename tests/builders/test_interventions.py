@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pytest
 import torch
 from coders import noise, random_coder, random_transcoder
+from contexts import windows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from builders.contexts import Examples
+from builders.generations import Push
 from builders.hookpoints import module_at
 from builders.interventions import INTERVENTIONS, RAISED, intervention_rows, prompts_of
 from builders.pushing import Pusher
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from builders.contexts import Examples
     from builders.saes.coder import SparseCoder
 
 Prompt = npt.NDArray[np.int32]
@@ -94,13 +96,18 @@ def divergence(clean: Tensor, pushed: Tensor) -> float:
 PROMPTS = beginnings(3, 7, 1, 12)
 
 
+def after(pusher: Pusher, push: Push | None, prompts: list[Prompt] = PROMPTS) -> Tensor:
+    """Return the log-probabilities of what follows each prompt [prompts, vocabulary], pushed at its last token."""
+    texts = [prompt.tolist() for prompt in prompts]
+    return pusher.logprobs(texts, [len(text) - 1 for text in texts], push)
+
+
 class TestStrength:
     """How far the direction is pushed."""
 
-    def test_no_push_changes_nothing(self, pusher: Pusher, coder: SparseCoder) -> None:
+    def test_no_push_changes_nothing(self, pusher: Pusher) -> None:
         """At strength 0 every next-token probability is the model's own."""
-        ids, last = pusher._batch(PROMPTS)
-        found = pusher._next(ids, last, coder.w_dec[0], 0.0).exp()
+        found = after(pusher, Push(0, 0.0)).exp()
         for prompt, row in zip(PROMPTS, found, strict=True):
             own = by_hand(pusher.model, "layers.1", prompt, torch.zeros(SIZE))
             torch.testing.assert_close(row.double(), own, rtol=1e-4, atol=1e-7)
@@ -140,12 +147,11 @@ class TestStrength:
         assert not found.reached
         assert found.kl == pytest.approx(0, abs=1e-6)
 
-    def test_a_target_out_of_reach_is_said_so(self, pusher: Pusher, coder: SparseCoder) -> None:
+    def test_a_target_out_of_reach_is_said_so(self, pusher: Pusher) -> None:
         """Where no strength gives the KL asked for, the largest there is is told."""
         found = pusher.find(0, PROMPTS, 1000.0)
-        ids, last = pusher._batch(PROMPTS)
-        clean = pusher._next(ids, last, coder.w_dec[0], 0.0)
-        pushes = [pusher._next(ids, last, coder.w_dec[0], 10.0**power) for power in range(-3, 5)]
+        clean = after(pusher, None)
+        pushes = [after(pusher, Push(0, 10.0**power)) for power in range(-3, 5)]
         reached = [float((clean.exp() * (clean - pushed)).sum(-1).mean()) for pushed in pushes]
         assert not found.reached
         assert found.kl == pytest.approx(max(reached), rel=0.02)
@@ -194,10 +200,8 @@ class TestPlace:
 
     def test_padding_changes_nothing(self, pusher: Pusher) -> None:
         """Prompts pushed one by one give what they give in a batch, the long and the short."""
-        ids, last = pusher._batch(PROMPTS)
-        direction = pusher.mounted.coder.directions(1, 2)[0]
-        together = pusher._next(ids, last, direction, 2.0)
-        alone = torch.cat([pusher._next(*pusher._batch([prompt]), direction, 2.0) for prompt in PROMPTS])
+        together = after(pusher, Push(1, 2.0))
+        alone = torch.cat([after(pusher, Push(1, 2.0), [prompt]) for prompt in PROMPTS])
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("writes", ["layers.1.mlp", "layers.2.mlp.down_proj"])
@@ -220,7 +224,7 @@ def examples_of(active: int, silent: int = 2, window: int = 8, seed: int = 0) ->
     activations = draw.random((n, window)).astype(np.float32) * (draw.random((n, window)) < 0.3)
     activations[np.arange(n), draw.integers(0, window, n)] = 1.0
     activations[active:] = 0
-    return Examples(6, np.arange(n), tokens, activations, np.arange(n) < active)
+    return windows_of(6, tokens, activations, np.arange(n) < active)
 
 
 class TestPrompts:
@@ -276,7 +280,7 @@ class TestRows:
     def test_prompts_with_the_same_push_do_not_depend_on_one_another(self, pusher: Pusher) -> None:
         """Where the same windows come twice their rows are the same twice."""
         once = examples_of(2, silent=0)
-        twice = replace(once, tokens=once.tokens.repeat(2, 0), activations=once.activations.repeat(2, 0), activating=np.ones(4, dtype=bool))
+        twice = once.take(np.arange(2).repeat(2))
         rows = intervention_rows("toy", twice, pusher, 4, 0.33).to_pylist()
         for first, second in ((0, 1), (2, 3)):
             assert rows[first]["raised"] == rows[second]["raised"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from builders import subjects
+from builders.engines import local
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score
 from builders.errors import UserError
@@ -134,6 +137,82 @@ def test_a_score_is_a_forward_pass(engine: LocalEngine, by_hand: tuple[Any, Any]
     assert [token.logprob for token in bare.tokens] == [token.logprob for token in answer.tokens]
     assert [len(token.top) for token in answer.tokens + bare.tokens] == [2] * len(places) + [0] * len(places)
     assert (answer.text, answer.prompt_tokens, answer.output_tokens) == (continuation, len(ids), 0)
+
+
+WINDOWS = [
+    "the mill",
+    " and the miller counted",
+    "café",
+    " 🙂",
+    "x",
+    ". Return the rows",
+    "日本",
+    " past the mill, and",
+    " boats",
+    "def rows(table)",
+]
+PROMPT = "The river carried the boats:\n"
+
+
+@pytest.fixture(scope="module")
+def recurrent(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
+    """Return the engine of a random Mamba with the same tokenizer."""
+    folder = tmp_path_factory.mktemp("recurrent") / "tiny-mamba"
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MambaForCausalLM(MambaConfig(vocab_size=384, hidden_size=32, num_hidden_layers=2, state_size=8)).save_pretrained(folder)
+    return LocalEngine(LocalSettings(subjects.Source(str(folder)), "float32", "cpu"))
+
+
+@pytest.mark.parametrize("name", ["engine", "recurrent"])
+def test_a_batch_of_requests_is_as_many_requests(name: str, request: pytest.FixtureRequest) -> None:
+    """Continuations at once, whatever their prompts, have the tokens, numbers and alternatives of each asked for by itself."""
+    engine: LocalEngine = request.getfixturevalue(name)
+    asked = [Score(PROMPT, text, number % 3) for number, text in enumerate(WINDOWS)] + [Score(text, " the end") for text in WINDOWS[:3]]
+
+    together = outcomes(engine, asked)
+    alone = [outcomes(engine, [one])[0] for one in asked]
+
+    for mine, theirs, one in zip(together, alone, asked, strict=True):
+        assert isinstance(mine, Answer)
+        assert isinstance(theirs, Answer)
+        assert replace(mine, tokens=()) == replace(theirs, tokens=())
+        assert [(token.text, len(token.top)) for token in mine.tokens] == [(token.text, one.top_logprobs) for token in theirs.tokens]
+        assert [token.logprob for token in mine.tokens] == pytest.approx([token.logprob for token in theirs.tokens], abs=1e-4)
+    assert "".join(token.text for answer in together[:2] if isinstance(answer, Answer) for token in answer.tokens) == "".join(WINDOWS[:2])
+
+
+def test_every_place_gets_its_own_answer(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversations, continuations, what is too long and what holds nothing keep their places, also where they are read in parts."""
+    requests: list[Request] = [Score(PROMPT, text) for text in WINDOWS]
+    requests[3:3] = [chat("a"), Score(PROMPT, ""), Score(PROMPT, "x" * 3 * LIMIT), chat("b")]
+    whole = outcomes(engine, requests)
+    monkeypatch.setattr(local, "TOGETHER", 4)
+
+    parts = outcomes(engine, requests)
+
+    assert [type(outcome) for outcome in whole] == [Failure if place == 5 else Answer for place in range(len(requests))]
+    for outcome, part, asked in zip(whole, parts, requests, strict=True):
+        if isinstance(outcome, Answer) and isinstance(part, Answer) and isinstance(asked, Score):
+            assert (outcome.text, part.text) == (asked.continuation, asked.continuation)
+            assert bool(outcome.tokens) == bool(asked.continuation)
+            assert [token.logprob for token in part.tokens] == pytest.approx([token.logprob for token in outcome.tokens], abs=1e-4)
+        else:
+            assert part == outcome
+
+
+def test_answers_come_batch_by_batch(checkpoint: Path) -> None:
+    """What is asked for first is there before the last batch is read, so that a crash loses one batch."""
+    engine = LocalEngine(LocalSettings(subjects.Source(str(checkpoint)), "float32", "cpu", batch_tokens=1))
+    seen: list[int] = []
+    hook = engine._model.register_forward_hook(lambda *_: seen.append(1))
+    coming = engine.run([Score(PROMPT, text) for text in WINDOWS])
+
+    counts = [len(seen) for _ in coming]
+    hook.remove()
+
+    assert [b - a for a, b in itertools.pairwise(counts)] == [1] * (len(WINDOWS) - 1)
 
 
 def test_too_long_is_a_failure_beside_answers(engine: LocalEngine) -> None:

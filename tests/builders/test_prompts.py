@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prompting import KINDS, KNOWN, asked, cold, rendered
 
-from builders.explainers import chat, prompts
-from builders.explainers.chat import prompt_sha256
+from builders import prompts
+from builders.explainers import chat, effects
+from builders.explainers.chat import PROMPTS, prompt_sha256
+from builders.prompts import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parent / "prompts"
 WRITE = "INTERPLAKE_WRITE_GOLDEN"
-FILES = sorted(path.name for path in prompts.FOLDER.iterdir())
+FILES = sorted(path.name for path in PROMPTS.folder.iterdir())
 MARKED = re.compile(r"<<(.*?)>>", re.DOTALL)
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 LIST = re.compile(rf"[A-Z][a-z ]+: (?:(?:{QUOTED}|\({QUOTED} : \d+\))(?:, |$))+")
-SHOTS = prompts.shots("shots.yaml")
+SHOTS = PROMPTS.shots("shots.yaml")
 
 
 def other() -> Examples:
@@ -84,7 +86,7 @@ class TestPrefix:
         """Each worked answer is read as the explanation that it gives, with nothing lost."""
         answers = [message.content for message in asked(kind).messages if message.role == "assistant"]
         told = [chat.read(chat.Answer(answer)) for answer in answers]
-        shots = prompts.shots("effects.yaml" if kind == "intervention" else "shots.yaml")
+        shots = PROMPTS.shots("effects.yaml" if kind == "intervention" else "shots.yaml")
         assert told == [shot["words" if kind == "single-token" else "explanation"] for shot in shots]
 
 
@@ -182,15 +184,17 @@ class TestVersion:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         """Return a copy of the prompt files that are in use while the test runs."""
-        shutil.copytree(prompts.FOLDER, tmp_path / "prompts")
-        monkeypatch.setattr(prompts, "FOLDER", tmp_path / "prompts")
+        shutil.copytree(PROMPTS.folder, tmp_path / "prompts")
+        copy = Prompts(tmp_path / "prompts")
+        monkeypatch.setattr(chat, "PROMPTS", copy)
+        monkeypatch.setattr(effects, "PROMPTS", copy)
         self.forget()
         yield tmp_path / "prompts"
         self.forget()
 
     def forget(self) -> None:
         """Have the files read anew."""
-        for cached in (prompts._environment, prompts.shots, prompts.files_sha256):
+        for cached in (prompts._environment, prompts._shots, prompts._sha256):
             cached.cache_clear()
 
     @pytest.mark.parametrize("name", FILES)

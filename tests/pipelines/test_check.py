@@ -17,10 +17,8 @@ from project import small_params
 
 from builders.engines.cache import Cache
 from builders.engines.requests import Answer
-from builders.explainers.explanations import EXPLANATIONS, explanation
 from builders.saes import sparsify
 from builders.saes.coder import SparseCoder, TopK
-from builders.shards import write_parquet
 from pipelines.cli import main
 
 Change = Callable[[dict[str, Any]], Any]
@@ -139,6 +137,14 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "no chat template": (
         engine(kind="transformers", path="model"),
         "model: its tokenizer has no chat template; choose an instruction-tuned model",
+    ),
+    "surprisal by the lexical judge": (
+        lambda p: p["scorers"].update(s={"kind": "surprisal", "judge": "lexical"}),
+        "params.yaml: scorers.s.judge: surprisal asks a language model; choose a judge of kind `model`",
+    ),
+    "intervention by the lexical judge": (
+        lambda p: p["scorers"].update(s={"kind": "intervention", "judge": "lexical"}),
+        "params.yaml: scorers.s.judge: intervention asks a language model; choose a judge of kind `model`",
     ),
     "no checkpoint of an engine": (engine(kind="transformers", path="nowhere"), "nowhere: no such checkpoint folder"),
     "kind of file": (lambda p: p["corpora"]["topics"].update(paths=["model/config.json"]), "config.json ends in '.json'"),
@@ -293,9 +299,9 @@ def test_the_cache_is_shown_and_pruned(here: Path) -> None:
     for number in range(1500):
         answers.put(f"{number:064d}", "openai" if number % 3 else "vllm", "m", Answer("word " * 200))
     answers.close()
-    rows = [explanation("s", number, "x", "ok", "text", "openai", request_sha256=f"{number:064d}") for number in range(1, 11)]
-    rows.append(explanation("s", 11, "lexical", "ok", "text"))
-    write_parquet(here / "build/explanations/s/x/explanations-00000.parquet", EXPLANATIONS, [EXPLANATIONS.rows(rows)])
+    for folder, used in (("explanations/s/x", range(1, 8)), ("scores/s/x/y", range(6, 11))):  # two of them by both
+        (here / "build" / folder).mkdir(parents=True)
+        (here / "build" / folder / "answers.txt").write_text("".join(f"{number:064d}\n" for number in used))
 
     shown, pruned, again = cache(), cache("--prune"), cache("--prune")
 

@@ -13,9 +13,12 @@ from explained import KINDS, SAE, build, change, command, explains, latents_with
 from llm_server import MODEL, Body, Reply, Script, Server, chat, content_of, error, serving
 from project import digests
 
+from builders.engines.cache import Cache
+from builders.engines.requests import Answer
 from builders.errors import UserError
 from builders.explainers import chat as chat_explainer
 from pipelines import explanations
+from pipelines.engines import prune_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,15 +31,6 @@ def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Return a project that is built up to the contexts."""
     folder = tmp_path_factory.mktemp("explained") / "project"
     build(folder, tiny_checkpoint, WIDTH, 4)
-    return folder
-
-
-@pytest.fixture
-def here(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of that project, which is the working folder."""
-    folder = tmp_path / "project"
-    shutil.copytree(built, folder)
-    monkeypatch.chdir(folder)
     return folder
 
 
@@ -205,6 +199,22 @@ def test_usage_is_told_and_paid(here: Path, server: Server) -> None:
         "dollars": pytest.approx(count * (5 * 1.0 + 2 * 0.5 + 3 * 2.0) / 1e6, abs=1e-6),
     }  # fmt: skip
     assert usage_of(here, "default") == first
+
+
+def test_pruning_keeps_what_the_rows_use(here: Path, server: Server) -> None:
+    """The addresses beside the rows are those of the answers: pruning drops every other answer, and a rerun asks nothing."""
+    explanations.main(SAE, "default")
+    cache = Cache(here / ".interplake/answers.sqlite")
+    cache.put("0" * 64, "openai", MODEL, Answer("of a prompt that has changed since"))
+    cache.close()
+    dropped = prune_cache()
+    server.forget()
+    explanations.main(SAE, "default")
+    used = (here / f"build/explanations/{SAE}/default/answers.txt").read_text().splitlines()
+
+    assert dropped == 1
+    assert not server.asked
+    assert used == sorted(row["request_sha256"] for row in table(here, "default"))
 
 
 def test_a_permuted_text_is_never_ones_own(here: Path, server: Server) -> None:

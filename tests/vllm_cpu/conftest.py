@@ -11,21 +11,26 @@ import torch
 if TYPE_CHECKING:
     from pathlib import Path
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-TURN, ANSWER = "<assistant>", ("[EXPLANATION]:", " words about boats")
+TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+# Who speaks next is who is asked: a judge is shown an explanation first.
+TEMPLATE = TURNS + (
+    "{% if add_generation_prompt %}{{ '<judge>' if messages[-1].content.startswith('Explanation: ') else '<assistant>' }}{% endif %}"
+)
+CHAINS = (("<assistant>", "[EXPLANATION]:", " words about boats"), ("<judge>", "[1", ",0", ", 1", ", 0", ",1]"))
+LEVELS = ("0", "3", "7")  # what it says of a unit after a tab, in shares that depend on what stands before
 
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
-    """Return the folder of a Llama of two random blocks that answers every conversation with ANSWER.
+    """Return the folder of a Llama of two random blocks that answers every conversation with one of CHAINS, and simulates by LEVELS.
 
-    Its tokens are added whole, and the unembedding raises after each of them the next.
+    The tokens of CHAINS are added whole, and the unembedding raises after each of them the next.
     """
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("talker") / "talker"
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    tokenizer.add_tokens([TURN, *ANSWER])
+    tokenizer.add_tokens([token for chain in CHAINS for token in chain])
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
@@ -44,8 +49,9 @@ def talker(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> P
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
         model.model.embed_tokens.weight.copy_(torch.eye(len(tokenizer), config.hidden_size))
-        chain = [*(tokenizer.convert_tokens_to_ids(token) for token in (TURN, *ANSWER)), config.eos_token_id]
-        for token, following in pairwise(chain):
+        pairs = [pair for chain in CHAINS for pair in pairwise([*chain, tokenizer.eos_token])] + [("\t", level) for level in LEVELS]
+        for pair in pairs:
+            token, following = (tokenizer(text)["input_ids"][0] for text in pair)
             model.lm_head.weight[following] += 2 * model.model.embed_tokens.weight[token]
         model.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Real vLLM on the CPU, in this process and as a server: the whole explanations stage, log-probabilities, limits (`make test-vllm`)."""
+"""Real vLLM on the CPU, in this process and as a server: stages that explain and score, log-probabilities, limits (`make test-vllm`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from project import TOPICS, small_params, write_params
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
 from builders.subjects import Source
-from pipelines import activations, contexts, corpus, explanations, interventions, sae, subject, tokens
+from pipelines import activations, contexts, corpus, explanations, interventions, sae, scorers, scores, subject, tokens
 from pipelines.engines import open_engine
 from pipelines.params import OpenAiEngine, VllmEngineSpec
 
@@ -136,6 +137,76 @@ def test_the_whole_stage_over_http(project: Path, served: str) -> None:
 
     assert {(row["status"], row["text"], row["engine"]) for row in rows} == {("ok", TEXT, "openai")}
     assert all(row["prompt_tokens"] > 500 and row["output_tokens"] == 3 for row in rows)
+
+
+JUDGED = {
+    "detection": {"kind": "detection"},
+    "fuzzing": {"kind": "fuzzing"},
+    "simulation": {"kind": "simulation", "form": "all-at-once", "examples": 5},
+    "surprisal": {"kind": "surprisal"},
+}
+Rows = list[dict[str, Any]]
+Judged = Callable[[str, str], tuple[Rows, Rows]]
+
+
+@pytest.fixture(scope="module")
+def judged(project: Path, in_process: Engine, talker: Path) -> Judged:
+    """Return what makes rows of judgements and scores by a scorer of JUDGED and a judge, `vllm` or `transformers`."""
+    params = small_params()
+    params["subjects"]["lab"]["path"] = "model"
+    params["saes"] = {"random": {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 24, "k": 4}}
+    kinds = {"vllm": {"context": LIMIT}, "transformers": {}}
+    params["engines"] = {kind: {"kind": kind, "path": str(talker), "dtype": "float32", **more} for kind, more in kinds.items()}
+    params["judges"] = {kind: {"kind": "model", "engine": kind, "logprobs": True} for kind in kinds} | {"lexical": {"kind": "lexical"}}
+    params["scorers"] = {f"{name}-{kind}": {**spec, "judge": kind, "latents": 1} for name, spec in JUDGED.items() for kind in kinds}
+
+    @functools.cache
+    def made(scorer: str, judge: str) -> tuple[Rows, Rows]:
+        write_params(project, params)
+        explanations.main("random", "lexical")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scorers, "open_engine", lambda spec: in_process if spec.kind == "vllm" else open_engine(spec))
+            scores.main("random", "lexical", f"{scorer}-{judge}")
+        folder = Path("build/scores/random/lexical", f"{scorer}-{judge}")
+        judgements, found = (pq.read_table(folder / f"{name}-00000.parquet").to_pylist() for name in ("judgements", "scores"))
+        return judgements, found
+
+    return made
+
+
+@pytest.mark.parametrize("scorer", ["detection", "fuzzing"])
+def test_windows_are_judged(judged: Judged, scorer: str) -> None:
+    """Every five windows get the list that the model writes, each 1 with a probability above a half and each 0 with one below."""
+    rows, found = judged(scorer, "vllm")
+
+    assert {(row["status"], row["judge"]) for row in rows} == {("ok", "vllm")}
+    assert sum(row["answer"] for row in rows) == 3 * len(rows) / 5
+    assert all((row["probability"] > 0.5) == row["answer"] for row in rows)
+    assert {(row["status"], row["model"], row["n"], row["unit"]) for row in found} == {("ok", "talker", 20, "balanced accuracy")}
+    assert len(found) == 2, "a latent with its own explanation and with another's"
+    assert sum(row["cached_tokens"] for row in found) > 0.5 * sum(row["prompt_tokens"] for row in found)
+
+
+def test_simulation_reads_the_level_of_every_token(judged: Judged) -> None:
+    """All at once, every window has a level at each token, and the correlation is that of the transformers engine."""
+    rows, found = judged("simulation", "vllm")
+    expected = judged("simulation", "transformers")[1]
+
+    assert {row["status"] for row in rows} == {"ok"}
+    assert [(row["status"], row["n"]) for row in found] == [("ok", 10)] * 2
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-2)
+    assert len({row["score"] for row in found}) > 1
+
+
+def test_surprisal_is_that_of_the_model(judged: Judged) -> None:
+    """Every window's nats are those that the transformers engine gives, which reads in batches of its own."""
+    rows, found = judged("surprisal", "vllm")
+    expected, _ = judged("surprisal", "transformers")
+
+    assert {row["status"] for row in rows} == {"ok"}
+    assert [row["value"] for row in rows] == pytest.approx([row["value"] for row in expected], abs=1e-3)
+    assert max(abs(row["value"]) for row in rows) > 0.01, "the description changes what the model expects"
+    assert [(row["status"], row["n"], row["unit"]) for row in found] == [("ok", 20, "AUROC")] * 2
 
 
 @pytest.fixture(scope="module")
