@@ -43,7 +43,7 @@ docs: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,offline-embedder]'
 	@touch $(READY)
 
 $(REFERENCE)/ready: requirements.lock tests/reference/requirements.txt

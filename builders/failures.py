@@ -14,7 +14,7 @@ FAILURES = Table(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
         Column("stage", "string", "the stage that dropped it", categorical=True),
-        Column("item", "string", "what of the latent was dropped: all of it, an explainer, a scorer", categorical=True),
+        Column("item", "string", "what of the latent was dropped: all of it, a kind of windows, an explainer, a scorer", categorical=True),
         Column("reason", "string", "why"),
     ),
 )
