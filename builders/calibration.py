@@ -6,13 +6,15 @@ an answer that is read wrongly, or a score that is computed wrongly shows here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 
 from builders.contexts import Examples
-from builders.engines.requests import Answer, Chat, Outcome, Request
+from builders.engines.requests import Answer, Chat, Outcome, Request, Score
 from builders.planted import RULES
 from builders.scorers.judging import Scorer, Task
 from builders.seeds import uniforms
@@ -72,11 +74,14 @@ def calibration_records(
 def lengths(requests: Sequence[Request], outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Return how many characters a model would read and write; what is scored and not written counts as read."""
     prompt = prefix = answer = 0
+    prompts = [request.prompt for request in requests if isinstance(request, Score)]
+    # Passages stand in the prompt, and are not shared.
+    shared = len(commonprefix(prompts)) if prompts else sys.maxsize  # noqa: RUF071  # of texts, not of paths
     for request, outcome in zip(requests, outcomes, strict=True):
         if isinstance(request, Chat):
             parts = [len(message.content) for message in request.messages]
             answer += len(outcome.text) if isinstance(outcome, Answer) else 0
         else:
             parts = [len(request.prompt), len(request.continuation)]
-        prompt, prefix = prompt + sum(parts), prefix + sum(parts[:-1])
+        prompt, prefix = prompt + sum(parts), prefix + min(sum(parts[:-1]), shared)
     return {"prompt_characters": prompt, "prefix_characters": prefix, "answer_characters": answer}

@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy.stats import binom
 
 from builders.explainers.explanations import PERMUTED
-from builders.scorers.statistics import auroc
+from builders.scorers.statistics import area
 
 
 def median_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -27,7 +27,7 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
     """Return n, median, its interval and the quartiles of the values that are there."""
     known = np.array([value for value in values if value is not None], dtype=np.float64)
     if not len(known):
-        return {"n": 0, "median": math.nan, "low": math.nan, "high": math.nan, "q1": math.nan, "q3": math.nan}
+        return {"n": 0, **dict.fromkeys(("median", "low", "high", "q1", "q3"))}
     low, high = median_interval(known)
     q1, median, q3 = (float(q) for q in np.quantile(known, (0.25, 0.5, 0.75)))
     return {"n": len(known), "median": median, "low": low, "high": high, "q1": q1, "q3": q3}
@@ -103,11 +103,11 @@ def calibration_summary(calibration: pa.Table) -> list[dict[str, Any]]:
         for meaning, rows in group.groupby("meaning", observed=True):
             known = rows["score"].dropna().to_numpy()
             error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
-            record[str(meaning)] = {"mean": float(known.mean()) if len(known) else math.nan, "se": error, "n": len(known)}
+            record[str(meaning)] = {"mean": float(known.mean()) if len(known) else None, "se": none_if_nan(error), "n": len(known)}
         record |= {name: float(group[column].mean()) / CHARACTERS for name, column in LENGTHS.items()}
         record["examples"] = int((group["n"] + group["n_failed"]).median())
         pair = group[group["meaning"].isin(["true", "other"])].dropna(subset="score")
-        record["auroc"] = auroc((pair["meaning"] == "true").to_numpy(), pair["score"].to_numpy())[0]
+        record["auroc"] = area((pair["meaning"] == "true").to_numpy(), pair["score"].to_numpy()).get("score")
         records.append(record)
     return records
 

@@ -72,7 +72,9 @@ def scorers_of(pieces: list[bytes], special: npt.NDArray[np.bool_], seed: int) -
 
 def as_written(examples: Examples, pieces: Sequence[bytes]) -> Passages:
     """Return silent windows as though written cleanly and activating ones as though a push had worked: a rule pushes nothing itself."""
-    sides = [evenly(np.flatnonzero(examples.kind == kind), PASSAGES) for kind in ("random", "activating")]
+    places = [np.flatnonzero(examples.kind == kind) for kind in ("random", "activating")]
+    most = min(PASSAGES, *map(len, places))
+    sides = [evenly(some, most) for some in places]
     clean, pushed = ([text_of(window, pieces) for window in examples.tokens[side]] for side in sides)
     return Passages(examples.number[sides[1]], "ok", clean, pushed, None)
 

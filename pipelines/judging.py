@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
-from builders.engines.requests import Engine, Failure, Outcome
+from builders.engines.requests import Answer, Engine, Failure, Outcome, Request
 from builders.failures import FAILURES, failure
 from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_rows, score_record
 from builders.scorers.judging import Judged, Scorer, Task
@@ -17,7 +17,7 @@ from builders.shards import Shards
 from pipelines.engines import account, asked, require_share
 from pipelines.params import EngineSpec
 
-TOGETHER = 256  # tasks whose requests are in memory at a time
+TOGETHER, REQUESTS = 256, 4096  # tasks in memory at a time, and the requests that end a group
 
 
 def nothing(tasks: Sequence[Task]) -> None:
@@ -77,17 +77,34 @@ def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> 
 
 def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
     """Yield every task with what follows from its answers, which are noted in *answered* by address."""
-    ahead = iter(tasks)
-    while group := list(islice(ahead, TOGETHER)):
-        panel.prepare(group)
-        requests = [panel.scorer.requests(task) for task in group]
-        flat = [request for some in requests for request in some]
+    for group in groups(tasks, panel.scorer):
+        panel.prepare([task for task, _ in group])
+        flat = [request for _, some in group for request in some]
         found = asked(panel.engine, flat, f"{panel.name} of {sae}") if panel.engine is not None and flat else []
-        answered.update(found)
+        answered.update((key, bare(outcome)) for key, outcome in found)
         answers = iter(outcome for _, outcome in found)
-        for task, some in zip(group, requests, strict=True):
+        for task, some in group:
             outcomes = list(islice(answers, len(some)))
             yield Scored(task, panel.scorer.judged(task, outcomes), outcomes)
+
+
+def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[list[tuple[Task, Sequence[Request]]]]:
+    """Yield tasks with their requests, at most TOGETHER at a time and no more once they have REQUESTS."""
+    group: list[tuple[Task, Sequence[Request]]] = []
+    count = 0
+    for task in tasks:
+        group.append((task, scorer.requests(task)))
+        count += len(group[-1][1])
+        if len(group) == TOGETHER or count >= REQUESTS:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Return an outcome without its words, which are many: its counts are what the stage needs of it in the end."""
+    return replace(outcome, text="", tokens=()) if isinstance(outcome, Answer) else outcome
 
 
 def why(scored: Scored) -> str | None:

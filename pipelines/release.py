@@ -125,7 +125,7 @@ def costs(params: Params) -> list[dict[str, object]]:
             if (path / USAGE).exists():
                 whole = spent.setdefault(path.name, Counter())
                 whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
-        found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items())]
+        found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
     return found
 
 

@@ -17,6 +17,7 @@ from builders.table import Column, Table
 NONE = "none"  # the explainer of a scorer that needs no explanation
 ALL = "all"  # dictionaries of a kind, taken together
 RESAMPLES = 1000
+TOGETHER = 2**20  # scores resampled at a time
 LEAST = 10  # latents, below which a correlation says nothing
 
 
@@ -95,7 +96,7 @@ def correlations(pair: Floats, seed: int) -> dict[str, Any]:
         if np.isnan(r):
             found |= dict.fromkeys(names)
             continue
-        again = _r_of(pair[draws], ranked=ranked)
+        again = np.concatenate([_r_of(pair[part], ranked=ranked) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
         low, high = np.nanquantile(again, (0.025, 0.975))
         found |= dict(zip(names, (float(r), float(low), float(high)), strict=True))
     return found

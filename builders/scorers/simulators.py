@@ -19,6 +19,7 @@ SHOTS = "simulation.yaml"
 ALTERNATIVES = 20  # the most that vLLM and OpenAI's API give
 LEVELS = {str(level): level for level in range(int(TOP) + 1)}
 UNKNOWN = "unknown"
+DIGITS_SPLIT = "digits split"  # the judge's tokenizer has no token for 10
 Levels = list[float] | Failure
 
 
@@ -125,7 +126,7 @@ def _last_list(answer: Answer) -> list[tuple[str, float]] | None:
     while (start := text.find("[", end)) >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
-        except ValueError:
+        except (ValueError, RecursionError):
             end = start + 1
             continue
         if isinstance(value, list) and value and all(_is_pair(entry) for entry in value):
@@ -148,14 +149,22 @@ class Form:
     read: Callable[[list[str], Sequence[Outcome]], Levels]
     files: tuple[str, ...]
     scores_text: bool  # whether the engine must score given text
+    first_token: bool = True  # whether a level is read from one token
 
 
 CHAT_FILES = ("simulate_chat.j2", "simulate_turn.j2", SHOTS)
 FORMS = {
     "all-at-once": Form(_all_at_once, _read_at_once, ("all_at_once.j2", SHOTS), scores_text=True),
     "token-by-token": Form(_token_by_token, _read_by_token, CHAT_FILES, scores_text=False),
-    "json": Form(_json, _read_json, CHAT_FILES, scores_text=False),
+    "json": Form(_json, _read_json, CHAT_FILES, scores_text=False, first_token=False),
 }
+
+
+def _digits_split(outcomes: Sequence[Outcome]) -> bool:
+    """Return whether a judge writes digit by digit: 1 is among its alternatives and 10 never is, so that 1 may begin a 10."""
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+    listed = {text.strip() for answer in answers for token in answer.tokens for text, _ in token.top}
+    return "1" in listed and str(int(TOP)) not in listed
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,8 @@ class ModelSimulator:
                 status[place] = found.status
             elif np.isnan(found).any():
                 status[place] = "no level"
+            elif FORMS[self.form].first_token and _digits_split(outcomes[place * each : (place + 1) * each]):
+                status[place] = DIGITS_SPLIT
             else:
                 levels[place] = found
         return Predicted(levels, status.astype(np.str_))

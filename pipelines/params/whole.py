@@ -90,10 +90,18 @@ class Params(Section):
             known = getattr(self, section)
             if name not in known:
                 raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known) or 'none'}")
-        for name in self.explainers:
-            if name.endswith(PERMUTED):
-                raise ValueError(f"explainers.{name}: `{PERMUTED}` is how baselines are called; choose another id")
+        for section, name, why in self._taken():
+            raise ValueError(f"{section}.{name}: {why}; choose another id")
         return self
+
+    def _taken(self) -> Iterator[tuple[str, str, str]]:
+        """Yield section and id of what is called as something else is, and what that is."""
+        yield from (
+            ("explainers", name, f"`{PERMUTED}` is how baselines are called") for name in self.explainers if name.endswith(PERMUTED)
+        )
+        yield from (("explainers", name, "so rows without an explanation are called") for name in self.explainers if name == "none")
+        yield from (("saes", name, "so all dictionaries together are called") for name in self.saes if name == "all")
+        yield from (("direct_scorers", name, "is also one of `scorers`") for name in self.direct_scorers if name in self.scorers)
 
     def _uses(self) -> Iterator[tuple[str, str, str]]:
         """Yield where an id of another section is used, the id, and that section."""
@@ -121,8 +129,15 @@ class Params(Section):
                 raise ValueError(f"contexts.negatives.{kind}: {kind!r} is not among `neighbours.measures`; add it there")
         for place, scorer in self._scorers():
             kind = getattr(scorer, "negatives", "random")
-            if kind not in {"random", "active", "internal", *drawn}:
+            if kind in {"random", "active", "internal"}:
+                continue
+            if kind not in drawn:
                 raise ValueError(f"{place}.negatives: no {kind} windows are drawn; set `contexts.negatives.{kind}`")
+            most = self.contexts.negatives.latents
+            if most is not None and (scorer.latents is None or scorer.latents > most):
+                raise ValueError(
+                    f"{place}.latents: only {most} latents have {kind} windows (`contexts.negatives.latents`); ask for no more"
+                )
         return self
 
     @model_validator(mode="after")

@@ -224,7 +224,7 @@ def test_each_token_is_asked_about_in_its_context_so_far() -> None:
     tokens = np.array([[1, 2, 4]], dtype=np.int32)
     requests = simulator.requests("cats", tokens)
     shown = [request.messages[-1].content.partition("Tokens: ")[2] for request in requests if isinstance(request, Chat)]
-    outcomes = [Answer("7", tokens=(Token("7", 0.0, ((str(level), 0.0),)),)) for level in (0, 7, 1)]
+    outcomes = [Answer("7", tokens=(Token("7", 0.0, ((str(level), 0.0), ("10", -math.inf))),)) for level in (0, 7, 1)]
 
     assert [json.loads(tokens) for tokens in shown] == [[" the"], [" the", " cat"], [" the", " cat", "\n"]]
     assert simulator.predicted("cats", tokens, outcomes).levels.tolist() == [[0, 7, 1]]
@@ -232,9 +232,25 @@ def test_each_token_is_asked_about_in_its_context_so_far() -> None:
     assert simulator.predicted("cats", tokens, [*outcomes[:2], Failure("timeout", "")]).status.tolist() == ["timeout"]
 
 
+@pytest.mark.parametrize("form", ["all-at-once", "token-by-token"])
+def test_a_judge_that_writes_digit_by_digit_is_a_failure(form: str) -> None:
+    """Where 1 is listed and 10 never is, a 1 may begin a 10, so that no level is read from one token."""
+    simulator = ModelSimulator(form, PIECES)
+    tokens = np.array([[1, 2]], dtype=np.int32)
+    requests = simulator.requests("cats", tokens)
+    one = Token("1", 0.0, (("1", -0.1), ("9", -2.5)))
+    outcomes = [Answer("1", tokens=(one,)) for _ in requests]
+    if isinstance(requests[0], Score):
+        whole = answered(requests[0], [1, 9], CUTS["whole"])
+        outcomes = [replace(whole, tokens=tuple(token for token in whole.tokens if token.text != "10"))]
+
+    assert simulator.predicted("cats", tokens, outcomes).status.tolist() == ["digits split"]
+
+
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
+        ("[" * 5000, "no list"),
         ('[[" the", 0], [" cat", 9.5]]', "ok"),
         ('Here you are:\n```json\n[[" the", 0],\n [" cat", 9.5]]\n```\nDone.', "ok"),
         ('First [[" the", 1]] but better [[" the", 0], [" cat", 9.5]]', "ok"),
