@@ -64,7 +64,8 @@ def _level(level: float) -> Token:
     """Return a token whose expected level is *level*."""
     low = math.floor(level)
     above = level - low
-    top = ((str(low), math.log(max(1 - above, 1e-9))), (str(min(low + 1, int(TOP))), math.log(max(above, 1e-9))))
+    weights = {str(int(TOP)): 1e-9, str(min(low + 1, int(TOP))): max(above, 1e-9), str(low): max(1 - above, 1e-9)}
+    top = tuple((text, math.log(weight)) for text, weight in weights.items())
     return Token(str(round(level)), math.log(max(above, 1 - above)), top)
 
 

@@ -186,6 +186,7 @@ class ModelSimulator:
     def predicted(self, text: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
         """Return the levels of all windows; a window of which one level is missing has none."""
         each = len(outcomes) // max(len(tokens), 1)
+        split = FORMS[self.form].first_token and _digits_split(outcomes)
         levels, status = np.full(tokens.shape, np.nan), np.full(len(tokens), "ok", dtype=object)
         for place, window in enumerate(tokens):
             found = FORMS[self.form].read(self._texts(window), outcomes[place * each : (place + 1) * each])
@@ -193,7 +194,7 @@ class ModelSimulator:
                 status[place] = found.status
             elif np.isnan(found).any():
                 status[place] = "no level"
-            elif FORMS[self.form].first_token and _digits_split(outcomes[place * each : (place + 1) * each]):
+            elif split:
                 status[place] = DIGITS_SPLIT
             else:
                 levels[place] = found
