@@ -31,7 +31,7 @@ HARD = {**dict.fromkeys(KINDS, 6), "per_neighbour": 2, "index": 40, "embedder": 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """Return a project with three dictionaries, up to their neighbours, its activations in several files."""
     import pydoc_data.topics
 
@@ -50,15 +50,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pat
             sae.main(name)
             activations.main(name)
             neighbours.main(name)
-    return here
-
-
-@pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of that project, and go there."""
-    here = tmp_path / "hard"
-    shutil.copytree(made, here)
-    monkeypatch.chdir(here)
     return here
 
 
@@ -90,7 +81,7 @@ def params_of() -> Params:
     return load(Path("params.yaml"))
 
 
-def test_every_measure_has_rows_where_it_has_a_meaning(project: Path) -> None:
+def test_every_measure_has_rows_where_it_has_a_meaning(here: Path) -> None:
     """An SAE has neighbours by all measures, neurons and rules by firing together only; those that never fire have none."""
     found = {name: shelf("neighbours", name).read(NEIGHBOURS) for name in ("random", "neurons", "planted")}
 
@@ -104,7 +95,7 @@ def test_every_measure_has_rows_where_it_has_a_meaning(project: Path) -> None:
     assert decoder["neighbour"].to_pylist() == encoder["neighbour"].to_pylist()  # an untrained dictionary's are the same
 
 
-def test_neighbours_are_found_without_the_model(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_found_without_the_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coder is read from its own files: the checkpoint may be gone, and rows are the same."""
     before = shelf("neighbours", "random").read(NEIGHBOURS)
     monkeypatch.setattr(dictionaries, "open_subject", lambda *_: pytest.fail("the model was loaded"))
@@ -116,7 +107,7 @@ def test_neighbours_are_found_without_the_model(project: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["random", "planted"])
-def test_hard_windows_change_nothing_else(project: Path, name: str) -> None:
+def test_hard_windows_change_nothing_else(here: Path, name: str) -> None:
     """With hard windows, all other rows are what they are without; each kind has as many as asked, or a failure says how many."""
     hard = rows_of(name)
     counts = hard.group_by(["latent", "kind"]).aggregate([([], "count_all")]).to_pylist()
@@ -132,7 +123,7 @@ def test_hard_windows_change_nothing_else(project: Path, name: str) -> None:
             assert ((latent, kind) in short) == (have.get((latent, kind), 0) < HARD[kind])
 
 
-def test_contexts_do_not_depend_on_how_latents_lie_in_files(project: Path) -> None:
+def test_contexts_do_not_depend_on_how_latents_lie_in_files(here: Path) -> None:
     """With all activations in one file, or in several, contexts and failures are the same."""
     several = rows_of("random"), shelf("contexts", "random").read(FAILURES)
     files = len(shelf("activations", "random").paths(contexts.ACTIVATIONS))
@@ -146,7 +137,7 @@ def test_contexts_do_not_depend_on_how_latents_lie_in_files(project: Path) -> No
     assert set(KINDS) < set(several[0]["kind"].to_pylist())
 
 
-def test_only_the_latents_that_are_drawn_get_hard_windows(project: Path) -> None:
+def test_only_the_latents_that_are_drawn_get_hard_windows(here: Path) -> None:
     """With `latents`, hard windows go to the latents that explainers and scorers draw, and are those that they get among all."""
     all_ = rows_of("random")
     asked({**HARD, "latents": 7})
@@ -160,7 +151,7 @@ def test_only_the_latents_that_are_drawn_get_hard_windows(project: Path) -> None
     assert [row for row in all_.to_pylist() if row["latent"] in wanted] == [row for row in some.to_pylist() if row["latent"] in wanted]
 
 
-def test_neighbours_are_read_only_where_one_is_asked_for(project: Path) -> None:
+def test_neighbours_are_read_only_where_one_is_asked_for(here: Path) -> None:
     """Similar windows need no neighbours; those of neighbours say which folder is missing, and both are told in the manifest."""
     shutil.rmtree("build/neighbours")
     asked({"similar": 6, "embedder": "letters", "index": 40})
@@ -175,7 +166,7 @@ def test_neighbours_are_read_only_where_one_is_asked_for(project: Path) -> None:
         contexts.main("random")
 
 
-def test_firings_are_counted_on_the_rows_drawn_for_the_subject(project: Path) -> None:
+def test_firings_are_counted_on_the_rows_drawn_for_the_subject(here: Path) -> None:
     """All dictionaries of a subject are counted on the same rows, as many as params say, and on no others."""
     rows = neighbours.drawn_rows(params_of(), "random", shelf("tokens", "lab"))
     shelves = shelf("activations", "random")
@@ -202,7 +193,7 @@ def test_firings_are_counted_on_the_rows_drawn_for_the_subject(project: Path) ->
         ({"nearest": 5}, "contexts.negatives.nearest: unknown key"),
     ],
 )
-def test_a_mistake_in_negatives_is_one_line(project: Path, negatives: dict[str, Any], told: str) -> None:
+def test_a_mistake_in_negatives_is_one_line(here: Path, negatives: dict[str, Any], told: str) -> None:
     """What is wrong with `negatives` is told with its place in params.yaml."""
     asked(negatives)
 
@@ -212,7 +203,7 @@ def test_a_mistake_in_negatives_is_one_line(project: Path, negatives: dict[str, 
     assert "\n" not in str(error.value)
 
 
-def test_neighbours_by_a_measure_that_is_not_taken_are_a_mistake(project: Path) -> None:
+def test_neighbours_by_a_measure_that_is_not_taken_are_a_mistake(here: Path) -> None:
     """Windows of neighbours by decoder need `decoder` among the measures."""
     asked({"decoder": 5})
     text = Path("params.yaml").read_text().replace("neighbours:\n", "neighbours:\n  measures: [cofiring]\n", 1)
@@ -222,7 +213,7 @@ def test_neighbours_by_a_measure_that_is_not_taken_are_a_mistake(project: Path) 
         params_of()
 
 
-def test_params_without_negatives_and_neighbours_stay_valid(project: Path) -> None:
+def test_params_without_negatives_and_neighbours_stay_valid(here: Path) -> None:
     """Files from before these sections ask for no hard windows, and for all measures."""
     asked({})
     text = Path("params.yaml").read_text()
