@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,6 +48,15 @@ def module_at(model: nn.Module, hookpoint: str) -> nn.Module:
     raise UserError(
         f"hookpoint {hookpoint!r} does not exist in this model; near it: {one_of(near or list(modules))}; its blocks: {one_of(blocks)}"
     )
+
+
+def blocks_of(model: nn.Module) -> list[str]:
+    """Return the hookpoints of the model's blocks, whose outputs are its residual stream, first to last."""
+    layers = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]  # of a model of the transformers library
+    for name, module in base_of(model).named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers:
+            return [f"{name}.{number}" for number in range(layers)]
+    raise UserError(f"{type(model).__name__}: found no list of its {layers} blocks")
 
 
 def _hook(model: nn.Module, hookpoint: str, edit: Edit) -> RemovableHandle:
@@ -99,6 +109,22 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
     if silent:
         raise UserError(f"hookpoint {silent[0]!r} exists, but nothing flows through it; name one that the model calls, such as a block")
     return {name: seen[name] for name in hookpoints}
+
+
+@contextmanager
+def watched(model: nn.Module, hookpoints: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While inside, what flows at each of *hookpoints* in the last forward pass is found, by name, in the dict that this gives."""
+    seen: dict[str, Tensor] = {}
+    handles = [_hook(model, name, partial(_keep, seen, name)) for name in hookpoints]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep(seen: dict[str, Tensor], name: str, flow: Tensor) -> None:
+    seen[name] = flow
 
 
 @contextmanager

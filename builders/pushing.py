@@ -17,6 +17,7 @@ from builders.generations import Push, Written
 from builders.hookpoints import spliced
 from builders.interventions import Pushed
 from builders.saes.coder import Coder, Mounted, SparseCode
+from builders.sampling import sampled, stops_of
 
 LOW, HIGH = -3.0, 4.0  # of log10 of the strength
 START, STRIDE = 1.5, 0.5  # of the same
@@ -29,7 +30,7 @@ class Pusher:
 
     def __init__(self, model: nn.Module, mounted: Mounted, device: str, batch: int = 16) -> None:
         self.model, self.mounted, self.device, self.batch = model, mounted, device, batch
-        self.stops = _stops(model)
+        self.stops = stops_of(model)
 
     def find(self, latent: int, prompts: Sequence[npt.NDArray[np.int32]], target: float) -> Pushed:
         """Return the push of *latent* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
@@ -151,23 +152,6 @@ def contribution(coder: Coder, latent: int, x: Tensor) -> Tensor:
     code = coder.encode(x)
     own, none = (SparseCode(code.vector[some], code.latent[some], code.value[some], code.n) for some in (code.latent == latent, slice(0)))
     return coder.decode(own, x) - coder.decode(none, x)
-
-
-def sampled(logprobs: npt.NDArray[np.float32], draws: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return for each row of *logprobs* [n, vocabulary] the token whose share of the cumulative probability holds its draw [n]."""
-    cumulative = np.exp(logprobs.astype(np.float64)).cumsum(axis=1)
-    below = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(axis=1)
-    tokens: npt.NDArray[np.int64] = np.minimum(below, logprobs.shape[1] - 1)
-    return tokens
-
-
-def _stops(model: nn.Module) -> set[int]:
-    """Return the tokens that end a text, as the checkpoint says."""
-    found: set[int] = set()
-    for name in ("config", "generation_config"):
-        ends = getattr(getattr(model, name, None), "eos_token_id", None)
-        found.update([] if ends is None else [ends] if isinstance(ends, int) else ends)
-    return found
 
 
 def _plain(values: Tensor) -> npt.NDArray[np.float32]:

@@ -18,9 +18,10 @@ from torch import nn
 
 from builders.generations import GENERATIONS, Order, Push, _told, divergence, generation_rows, passages
 from builders.interventions import prompts_of
-from builders.pushing import Pusher, _stops, contribution, sampled
+from builders.pushing import Pusher, contribution
 from builders.saes.coder import JumpReLU, Mounted, SparseCoder, TopK
 from builders.saes.neurons import neurons
+from builders.sampling import sampled, stops_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,4 +355,4 @@ def test_a_character_cut_in_two_is_whole_in_the_passage() -> None:
 def test_texts_end_where_the_checkpoint_says(config: Any, generation: Any, stops: set[int]) -> None:
     """A checkpoint names no token that ends a text, one, or several, in either of two files."""
     names = {"config": SimpleNamespace(eos_token_id=config), "generation_config": SimpleNamespace(eos_token_id=generation)}
-    assert _stops(SimpleNamespace(**names)) == stops  # type: ignore[arg-type]  # all that is read of a model
+    assert stops_of(SimpleNamespace(**names)) == stops  # type: ignore[arg-type]  # all that is read of a model
