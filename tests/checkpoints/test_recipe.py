@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from builders.subjects import Source, load
+from checkpoints.architectures import Shape
 from checkpoints.recipe import Recipe, baselines, mean_loss, next_token_loss, save, train, train_tokenizer
 
 if TYPE_CHECKING:
@@ -23,9 +24,18 @@ if TYPE_CHECKING:
 
 Ids = npt.NDArray[np.int64]
 
-RECIPE = Recipe(
-    seed=1, vocabulary=12, width=16, layers=2, heads=2, hidden=32, length=12, batch=8, epochs=2, lr=0.02, dropout=0.1, weight_decay=0.1
-)
+SHAPES = {
+    "llama": Shape("llama", width=16, layers=2, heads=2, hidden=32),
+    "mamba2": Shape("mamba2", width=16, layers=2, heads=4, state=4),
+    "rwkv": Shape("rwkv", width=16, layers=2, hidden=32),
+}
+RECIPE = Recipe(seed=1, shape=SHAPES["llama"], vocabulary=12, length=12, batch=8, epochs=2, lr=0.02, dropout=0.1, weight_decay=0.1)
+everywhere = pytest.mark.parametrize("architecture", SHAPES)
+
+
+def of(architecture: str, **changes: Any) -> Recipe:
+    """Return the recipe of an architecture, with changes."""
+    return replace(RECIPE, shape=SHAPES[architecture], **changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +111,7 @@ def test_the_loss_is_that_of_the_tokens_that_are_there(model: PreTrainedModel) -
     for row in rows:
         logits = model(input_ids=torch.tensor([row])).logits[0, :-1]
         alone.append(F.cross_entropy(logits, torch.tensor(row[1:]), reduction="none"))
-    torch.testing.assert_close(next_token_loss(model, padded), torch.cat(alone), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(next_token_loss(model, padded, padded), torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_the_mean_loss_weighs_tokens_and_its_error_rows(model: PreTrainedModel) -> None:
@@ -109,7 +119,7 @@ def test_the_mean_loss_weighs_tokens_and_its_error_rows(model: PreTrainedModel) 
     rng = np.random.default_rng(0)
     rows = rng.integers(2, 300, (40, 6))
     rows[np.arange(6) >= rng.integers(2, 7, (40, 1))] = -1
-    totals = np.array([float(next_token_loss(model, torch.tensor(row[None])).sum()) for row in rows])
+    totals = np.array([float(next_token_loss(model, *[torch.tensor(row[None])] * 2).sum()) for row in rows])
     counts = (rows[:, 1:] >= 0).sum(1)
     mean = totals.sum() / counts.sum()
     residual = totals - mean * counts
@@ -120,10 +130,11 @@ def test_the_mean_loss_weighs_tokens_and_its_error_rows(model: PreTrainedModel) 
 # Training
 
 
-def test_two_epochs_reduce_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+@everywhere
+def test_two_epochs_reduce_the_loss(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Two epochs bring the held-out loss well below that of a guess among all tokens, and each epoch says where it stands."""
     rows, held_out = counting_rows(1, 200), counting_rows(2, 40)
-    model = train(rows, held_out, RECIPE)
+    model = train(rows, rows, held_out, of(architecture))
     loss, error = mean_loss(model, held_out)
     assert loss + 4 * error < math.log(10) - 0.2
     lines = capsys.readouterr().out.splitlines()
@@ -131,22 +142,23 @@ def test_two_epochs_reduce_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"held out {loss:.3f}" in lines[1]
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
+@everywhere
+def test_the_same_seed_gives_the_same_weights(architecture: str) -> None:
     """Equal rows and recipe give equal weights, whatever the state of the library's own generator; another seed gives others."""
     rows, held_out = counting_rows(1, 40), counting_rows(2, 8)
     with torch.random.fork_rng():
         weights = []
         for seed in (1, 1, 2):
             torch.rand(3)
-            weights.append(train(rows, held_out, replace(RECIPE, seed=seed)).state_dict())
+            weights.append(train(rows, rows, held_out, of(architecture, seed=seed)).state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not torch.equal(weights[0]["model.embed_tokens.weight"], weights[2]["model.embed_tokens.weight"])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
 def test_what_is_held_out_is_only_watched() -> None:
     """Other held-out rows change nothing about the weights."""
     rows = counting_rows(1, 40)
-    one, other = (train(rows, counting_rows(seed, 8), RECIPE).state_dict() for seed in (2, 3))
+    one, other = (train(rows, rows, counting_rows(seed, 8), RECIPE).state_dict() for seed in (2, 3))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -155,18 +167,32 @@ def test_padding_teaches_nothing() -> None:
     rows = counting_rows(1, 40)
     wide = np.pad(rows, ((0, 0), (0, 4)), constant_values=-1)
     plain = replace(RECIPE, dropout=0.0, length=16)  # dropout draws one number per place, padding included
-    one, other = (train(some, rows[:8], plain) for some in (rows, wide))
+    one, other = (train(some, some, rows[:8], plain) for some in (rows, wide))
     ids = torch.from_numpy(counting_rows(5, 4, partial=False))
     with torch.no_grad():
         torch.testing.assert_close(one(input_ids=ids).logits, other(input_ids=ids).logits, rtol=1e-3, atol=1e-3)
 
 
-def test_a_trained_model_is_read_without_dropout() -> None:
+@everywhere
+def test_what_is_no_target_is_not_learned(architecture: str) -> None:
+    """Without the first half of rows as targets training gives other weights, and that half still matters as what is read."""
+    rows, recipe = counting_rows(1, 40, partial=False), of(architecture, epochs=1)
+    targets = np.where(np.arange(12) < 6, -1, rows)
+    other = np.where(np.arange(12) < 6, 2 + (rows + 1) % 10, rows)
+    whole, half, read = (
+        train(some, told, rows[:8], recipe).state_dict() for some, told in ((rows, rows), (rows, targets), (other, targets))
+    )
+    assert not all(torch.equal(whole[name], half[name]) for name in whole)
+    assert not all(torch.equal(read[name], half[name]) for name in whole)
+
+
+@everywhere
+def test_a_trained_model_is_read_without_dropout(architecture: str) -> None:
     """After training, reading the same tokens twice gives the same loss."""
     rows = counting_rows(1, 24)
-    model = train(rows, rows[:8], replace(RECIPE, dropout=0.5))
+    model = train(rows, rows, rows[:8], of(architecture, dropout=0.5))
     ids = torch.from_numpy(rows)
-    assert torch.equal(next_token_loss(model, ids), next_token_loss(model, ids))
+    assert torch.equal(next_token_loss(model, ids, ids), next_token_loss(model, ids, ids))
 
 
 # The checkpoint
@@ -183,12 +209,13 @@ def test_the_tokenizer_loses_nothing() -> None:
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_a_saved_checkpoint_is_a_subject(tmp_path: Path) -> None:
+@everywhere
+def test_a_saved_checkpoint_is_a_subject(architecture: str, tmp_path: Path) -> None:
     """What is saved loads as a subject, without pickles, and predicts what the trained model predicted, to half precision."""
-    recipe = replace(RECIPE, vocabulary=280)
+    recipe = of(architecture, vocabulary=280)
     tokenizer = train_tokenizer(TEXTS, recipe)
     rows = counting_rows(1, 16)
-    model = train(rows, rows[:8], recipe)
+    model = train(rows, rows, rows[:8], recipe)
     before = mean_loss(model, rows)[0]
     save(model, tokenizer, tmp_path)
     again = load(Source(path=str(tmp_path)), tmp_path, "float32", "cpu")
