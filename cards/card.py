@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from builders.steered import RESIDUAL
+from builders.steering import STEERING
 from builders.table import Table, TableError
-from cards import charts, summary
+from cards import charts, steering, summary
 from cards.paper import COSTS
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
-READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration")
+READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration", "steering")
 PACKAGES = ("datasets", "pyarrow", "torch", "transformers")
 
 
@@ -54,7 +56,12 @@ def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
         "language": facts["language"],
         "pretty_name": facts["title"],
         "size_categories": [next((name for limit, name in SIZES if most < limit), "n>100M")],
-        "tags": ["interpretability", "sparse-autoencoder", "explanations"],
+        "tags": [
+            "interpretability",
+            "sparse-autoencoder",
+            "explanations",
+            *(part.table.name for part in parts if part.table is STEERING),
+        ],
         "task_categories": ["other"],
         "configs": [
             {
@@ -85,10 +92,7 @@ def write(
     names = [*(part.table for part in parts), *absent]
     read = {table.name: _read(release, table) for table in names if table.name in READ}
     found = {**results(read), "costs": list(costs)}
-    (release / "figures").mkdir()
-    if found["scores"]:
-        charts.score_chart(found["scores"], release / "figures/scores.png")
-    charts.density_chart(read["latents"], release / "figures/density.png")
+    draw(release / "figures", found, read)
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     words = {
         **facts,
@@ -97,8 +101,10 @@ def write(
         "tables": [part.table for part in parts],
         "subjects": read["subjects"].to_pylist(),
         "dictionaries": found["dictionaries"],
+        "studied": len(set(read["saes"]["subject"].to_pylist())),
         "results": results_block(found),
         "scores": render("scores.md.j2", found),
+        **steering_words(found["steering"]),
         "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
         if read["agreement"].num_rows
         else "",
@@ -110,6 +116,28 @@ def write(
     }
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
     (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', words)}")
+
+
+def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) -> None:
+    """Draw the charts of what was *found* in the tables *read*, as far as there is something to draw."""
+    figures.mkdir()
+    if found["scores"]:
+        charts.score_chart(found["scores"], figures / "scores.png")
+    charts.density_chart(read["latents"], figures / "density.png")
+    if any(record["status"] == "ok" for record in found["steering"]):
+        charts.steering_chart(found["steering"], figures / "steering.png")
+        charts.layers_chart(steering.layer_effects(read["steering"]), figures / "steering-layers.png")
+
+
+def steering_words(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the card says of steering; *example* is the way to steer that it shows how to load."""
+    done = [record for record in records if record["status"] == "ok"]
+    return {
+        "steering": steering.steering_block(records),
+        "effects": steering.effects_table(records) if done else "",
+        "example": next((record for record in done if record["site"] == RESIDUAL), None),
+        "steered": {name: sorted({record[name] for record in done}) for name in ("subject", "pairs", "last")},
+    }
 
 
 def results_block(found: Mapping[str, Any]) -> str:
@@ -138,7 +166,7 @@ def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
     kinds = {row["sae"]: row["kind"] for row in saes}
     scores = summary.score_summary(read["scores"], read["latents"], kinds)
     calibration = summary.calibration_summary(read["calibration"])
-    return {"scores": scores, "dictionaries": saes, "calibration": calibration}
+    return {"scores": scores, "dictionaries": saes, "calibration": calibration, "steering": steering.steering_summary(read["steering"])}
 
 
 def _read(release: Path, table: Table) -> pa.Table:

@@ -10,9 +10,11 @@ import altair as alt
 import numpy as np
 import pyarrow as pa
 
-WIDTH, HEIGHT, SCALE = 320, 190, 2
+WIDTH, HEIGHT, PANEL, SCALE = 320, 190, 230, 2
 POWERS = alt.Axis(format="~e", tickCount=7)
 REAL, PERMUTED = "#2b6cb0", "#c2410c"
+SITES = {"residual": "#2b6cb0", "state": "#c2410c", "both": "#6b21a8"}  # of steering
+NAMES = ("subject", "behaviour", "method", "site")
 
 
 def _save(chart: Any, path: Path) -> None:
@@ -68,3 +70,64 @@ def density_chart(latents: pa.Table, path: Path) -> None:
         )
     )
     _save(chart, path)
+
+
+def steering_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the effects of :func:`cards.steering.steering_summary` against the multiplier, with no effect where there is no steering."""
+    without = {"multiplier": 0.0, "effect": 0.0, "effect_se": 0.0}
+    values = [
+        {**{name: row[name] for name in NAMES}, "multiplier": some["multiplier"], "line": row["method"], "shape": "circle", **_points(some)}
+        for row in records
+        if row["status"] == "ok"
+        for some in (*row["effects"], without)
+        if some["effect"] is not None
+    ]
+    axis = alt.X("multiplier:Q", title="multiplier")
+    title = "effect on the test half, at the layer that the other half chose; bands: two standard errors to both sides"
+    _save(_curves(values, axis, title, []), path)
+
+
+def layers_chart(effects: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the effects of :func:`cards.steering.layer_effects` against the layer, with rings around those of the chosen one."""
+    values = [
+        {
+            **{name: row[name] for name in (*NAMES, "layer", "chosen")},
+            "line": f"{row['method']} {row['multiplier']:g}",
+            "shape": "triangle-up" if row["multiplier"] > 0 else "triangle-down",
+            **_points(row),
+        }
+        for row in effects
+    ]
+    axis = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
+    rings = alt.Chart().mark_point(size=110, strokeWidth=1.6, opacity=1).transform_filter("datum.chosen")
+    ends = sorted({float(row["multiplier"]) for row in effects})
+    title = f"effect on the test half at multipliers {ends[0]:g} (point down) and {ends[-1]:g} (point up); rings: chosen layers"
+    _save(_curves(values, axis, title, [rings]), path)
+
+
+def _points(some: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return an effect in percentage points, and two standard errors below and above it, as far as there is one."""
+    effect, error = 100 * some["effect"], some["effect_se"]
+    low, high = (None, None) if error is None else (effect - 200 * error, effect + 200 * error)
+    return {"effect": effect, "low": low, "high": high}
+
+
+def _curves(values: Sequence[Mapping[str, Any]], axis: Any, title: str, marked: Sequence[Any]) -> Any:
+    """Return effects against *axis*, a panel for each behaviour and subject, coloured by site and dashed by method."""
+    sites = [site for site in SITES if any(row["site"] == site for row in values)]
+    methods = list(dict.fromkeys(row["method"] for row in values))
+    legend = alt.Legend(orient="top", titleOrient="left", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2.5)
+    colours = alt.Scale(domain=sites, range=[SITES[site] for site in sites])
+    colour = alt.Color("site:N", title="vectors added to", scale=colours, legend=legend)
+    dashes = alt.Scale(domain=methods, range=[[1, 0], [5, 3], [2, 2]])
+    dash = alt.StrokeDash("method:N", title="vectors made by", scale=dashes, legend=legend if len(methods) > 1 else None)
+    y = alt.Y("effect:Q", title="percentage points")
+    base = alt.Chart(width=PANEL, height=0.6 * PANEL).encode(x=axis, y=y, color=colour, detail="line:N")
+    zero = alt.Chart().mark_rule(color="#777").encode(y=alt.datum(0))
+    bands = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title="percentage points"), y2="high:Q")
+    lines = base.mark_line().encode(strokeDash=dash)
+    dots = base.mark_point(filled=True, size=28, opacity=1).encode(shape=alt.Shape("shape:N", scale=None))
+    rings = [mark.encode(x=axis, y=y, color=colour) for mark in marked]
+    panel = alt.layer(zero, bands, lines, dots, *rings, data=alt.Data(values=values))
+    chart = panel.facet(row=alt.Row("behaviour:N", title=None), column=alt.Column("subject:N", title=None))
+    return chart.properties(title=alt.Title(title, fontSize=11)).configure_legend(columnPadding=14, padding=4)

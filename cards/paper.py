@@ -1,12 +1,41 @@
-"""Figures of Paulo et al. (ICML 2025) that a release is set beside."""
+"""Figures of two papers that a release is set beside."""
 
 from __future__ import annotations
 
-# Table 1: tokens per latent at 100 examples, and $ per 100,000 latents.
+from typing import Any
+
+# Paulo et al. (ICML 2025), table 1: tokens per latent at 100 examples, and $ per 100,000 latents.
 COSTS = (
     {"name": "fuzzing", "prompt": 19_600, "cached": 14_200, "output": 249, "llama": 676, "claude": 6_200},
     {"name": "detection", "prompt": 17_000, "cached": 11_900, "output": 240, "llama": 588, "claude": 5_500},
     {"name": "simulation, all at once", "prompt": 104_900, "cached": 87_500, "output": 5, "llama": 3_600, "claude": 31_500},
     {"name": "simulation, token by token", "prompt": 496_900, "cached": 451_000, "output": 46_700, "llama": 18_700, "claude": 219_100},
     {"name": "embedding", "prompt": 4_000, "cached": 0, "output": 0, "llama": 50, "claude": None},
+)
+
+# Paulo, Marshall & Belrose (arXiv 2404.05971; SCIENCE B6), read off two figures: percentage points at the best layer of the residual
+# stream, the state, and both.
+MAMBA_HALF_RANGES = {
+    "coordinate-other-ais": (8.5, 2.2, 8.3),
+    "corrigible-neutral-HHH": (13.1, 2.9, 14.0),
+    "hallucination": (18.5, 5.1, 22.4),
+    "myopic-reward": (4.1, 2.8, 5.2),
+    "refusal": (4.4, 2.2, 4.9),
+    "survival-instinct": (28.6, 8.5, 26.4),
+    "sycophancy": (2.4, 2.4, 3.1),
+}
+RWKV_FULL_RANGES = {  # its figure adds up what the other one averages
+    "coordinate-other-ais": (12.8, 8.7, 22.9),
+    "corrigible-neutral-HHH": (26.9, 22.1, 34.1),
+    "hallucination": (44.1, 31.7, 47.7),
+    "myopic-reward": (12.4, 6.2, 13.0),
+    "refusal": (36.3, 15.6, 36.3),
+    "survival-instinct": (17.3, 7.3, 24.4),
+    "sycophancy": (1.6, 0.9, 2.2),
+}
+# Half-ranges as shares, like those of a release.
+STEERED: tuple[dict[str, Any], ...] = tuple(
+    {"model": model, "behaviour": behaviour, "residual": residual / whole, "state": state / whole, "both": both / whole}
+    for model, figures, whole in (("Mamba 2.8b", MAMBA_HALF_RANGES, 100), ("RWKV-v5 7b", RWKV_FULL_RANGES, 200))
+    for behaviour, (residual, state, both) in figures.items()
 )

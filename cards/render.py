@@ -13,7 +13,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"figure": figure, "decimal": decimal, "commas": lambda number: f"{number:,}"}
+    environment.filters |= {"figure": figure, "decimal": decimal, "points": points, "commas": lambda number: f"{number:,}"}
     return environment.get_template(template).render(facts)
 
 
@@ -27,3 +27,8 @@ def figure(number: float | None, digits: int = 3) -> str:
 def decimal(number: float | None) -> str:
     """Return a number with two decimals, a dash where there is none."""
     return "–" if number is None or number != number else f"{number:.2f}"
+
+
+def points(share: float | None) -> str:
+    """Return a share, or a difference of shares, in percent with one decimal, a dash where there is none."""
+    return "–" if share is None or share != share else f"{100 * share:.1f}"

@@ -1,0 +1,404 @@
+"""What readers are told of steering, against known answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import load_dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from imports import ROOT
+from recurrent import LAYERS, WIDTH, tiny
+
+from builders.contrasts import Directions
+from builders.hookpoints import blocks_of, capture, edited
+from builders.latents import LATENTS
+from builders.saes.fidelity import SAES
+from builders.shards import write_parquet
+from builders.steered import Push
+from builders.steering import STEERING, STEERING_VECTORS, Setting, answer_frame, effect_rows, skipped_rows, vector_rows
+from builders.subjects import SUBJECTS
+from cards import card
+from cards.charts import layers_chart, steering_chart
+from cards.render import points
+from cards.steering import (
+    clear_of_zero,
+    effects_table,
+    half_range,
+    layer_effects,
+    paper_rows,
+    rises,
+    skipped,
+    steering_block,
+    steering_summary,
+)
+from pipelines import docs
+from pipelines.params import load
+from pipelines.release import CONFIGS, facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from builders.table import Table
+
+PLAIN = ("none", "none", -1, 0.0)
+IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+
+
+def row(way: tuple[str, str, int, float], half: str = "test", chosen: bool = False, **known: Any) -> dict[str, Any]:
+    """Return a STEERING row of one way to steer (method, site, layer, multiplier), with *known* columns in place of the usual ones."""
+    usual = {"subject": "lab-rwkv", "behaviour": "bold", **dict(zip(("method", "site", "layer", "multiplier"), way, strict=True))}
+    usual |= {"half": half, "chosen": chosen, "status": "ok", "matching": 0.5, "matching_se": 0.03, "nonsense": 0.02, "nonsense_se": 0.01}
+    usual |= {
+        "effect": 0.0,
+        "effect_se": 0.0,
+        "n": 50,
+        "n_failed": 0,
+        "pairs": 200,
+        "last": 1,
+        "template": "{question}",
+        "answers": "letters",
+    }
+    return usual | {"answers": "letters"} | known
+
+
+def curve(site: str, effects: Mapping[float, float], layer: int = 1, **known: Any) -> list[dict[str, Any]]:
+    """Return test rows of difference vectors at the chosen *layer* of a site, with effects by multiplier and errors of a point."""
+    rows = effects.items()
+    return [row(("difference", site, layer, times), chosen=True, effect=effect, **({"effect_se": 0.01} | known)) for times, effect in rows]
+
+
+def some(effects: Mapping[float, float | None], error: float | None = 0.01) -> list[dict[str, Any]]:
+    """Return effects by multiplier, each with the same standard error."""
+    return [{"multiplier": times, "effect": effect, "effect_se": error} for times, effect in effects.items()]
+
+
+EXAMPLE = STEERING.rows(
+    [
+        row(PLAIN),
+        row(PLAIN, half="validation", matching=0.9),
+        *curve("residual", {-3.0: -0.2, -1.0: -0.05, 1.0: 0.1, 3.0: 0.3}, nonsense=0.04),
+        *curve("state", {-3.0: 0.01, -1.0: -0.01, 1.0: 0.02, 3.0: 0.05}),
+        row(("difference", "residual", 0, 3.0), effect=0.9),
+        row(("difference", "residual", 1, 3.0), half="validation", chosen=True, effect=0.8),
+    ]
+)
+
+
+def test_a_record_is_of_the_chosen_layer_on_the_test_half() -> None:
+    """Neither larger effects at a layer that was not chosen nor those of the half that chose are told."""
+    residual, state = steering_summary(EXAMPLE)
+
+    assert (residual["site"], residual["layer"], residual["layers"]) == ("residual", 1, 2)
+    assert [(at["multiplier"], at["effect"], at["nonsense"]) for at in residual["effects"]] == [
+        (-3.0, -0.2, 0.04),
+        (-1.0, -0.05, 0.04),
+        (1.0, 0.1, 0.04),
+        (3.0, 0.3, 0.04),
+    ]
+    assert (residual["without"], residual["without_se"], residual["nonsense_without"]) == (0.5, 0.03, 0.02)
+    assert (residual["half_range"], residual["half_range_se"]) == (pytest.approx(0.25), pytest.approx(0.01))
+    assert (residual["monotone"], residual["clear_of_zero"]) == (True, True)
+    assert (state["site"], state["half_range"], state["monotone"], state["clear_of_zero"]) == ("state", pytest.approx(0.02), False, False)
+    assert [residual[name] for name in ("n", "n_failed", "pairs", "last")] == [50, 0, 200, 1]
+
+
+def test_the_validation_half_chooses_the_layer() -> None:
+    """Rows as builders make them: answers of the validation half favour layer 0, those of the test half layer 1, and layer 0 is told."""
+    setting = Setting("lab-rwkv", "bold", 10, 1, "{question}", "letters")
+    pushes: list[Push | None] = [None, *(Push("difference", "residual", layer, times) for layer in (0, 1) for times in (-2.0, 2.0))]
+    favoured = {True: [0.5, 0.2, 0.8, 0.4, 0.6], False: [0.5, 0.45, 0.65, 0.1, 0.9]}
+    matching = np.array([favoured[question < 4] for question in range(8)])
+    answers = answer_frame(setting, pushes, range(8), np.log(np.stack([matching, 1 - matching], axis=-1)), {0, 1, 2, 3})
+
+    (record,) = steering_summary(effect_rows(setting, answers, seed=0))
+
+    assert (record["layer"], record["layers"], record["n"]) == (0, 2, 4)
+    assert [at["effect"] for at in record["effects"]] == [pytest.approx(-0.05), pytest.approx(0.15)]
+    assert record["half_range"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("effects", "found"),
+    [
+        ({-3.0: -0.2, -1.0: -0.1, 1.0: 0.1, 3.0: 0.2}, True),
+        ({3.0: 0.2, -1.0: -0.1, 1.0: 0.1, -3.0: -0.2}, True),
+        ({-3.0: -0.2, -1.0: -0.1, 1.0: 0.2, 3.0: 0.2}, False),
+        ({-3.0: -0.1, -1.0: -0.2, 1.0: 0.1, 3.0: 0.2}, False),
+        ({1.0: -0.1, 3.0: 0.2}, False),
+        ({1.0: 0.1, 3.0: 0.2}, True),
+        ({-1.0: -0.1, 1.0: None}, None),
+        ({}, None),
+    ],
+)
+def test_effects_that_rise(effects: dict[float, float | None], found: bool | None) -> None:
+    """Monotone means that each effect is above the one before, no effect at 0 among them; unknown where one is missing."""
+    assert rises(some(effects)) is found
+
+
+@pytest.mark.parametrize(
+    ("effects", "error", "found"),
+    [
+        ({-3.0: -0.021, -1.0: 0.3, 3.0: 0.021}, 0.01, True),
+        ({-3.0: -0.021, 3.0: 0.02}, 0.01, False),
+        ({-3.0: 0.3, 3.0: 0.3}, 0.01, False),
+        ({1.0: -0.3, 3.0: 0.3}, 0.01, True),
+        ({-3.0: -0.3, 3.0: None}, 0.01, None),
+        ({-3.0: -0.3, 3.0: 0.3}, None, None),
+    ],
+)
+def test_effects_that_are_clear_of_zero(effects: dict[float, float | None], error: float | None, found: bool | None) -> None:
+    """Both ends must go their multipliers' way by more than two standard errors; other multipliers do not matter."""
+    assert clear_of_zero(some(effects, error)) is found
+
+
+def test_a_half_range_needs_opposite_ends() -> None:
+    """Multipliers that do not end at -m and +m, or ends without an effect, have no half-range; its error is the mean of both ends'."""
+    uneven = [*some({-3.0: -0.1}, 0.01), *some({3.0: 0.3}, 0.03)]
+
+    assert half_range(uneven) == {"half_range": pytest.approx(0.2), "half_range_se": pytest.approx(0.02)}
+    assert half_range(some({-3.0: -0.1, 3.0: 0.3}, None)) == {"half_range": pytest.approx(0.2), "half_range_se": None}
+    for effects in ({-1.0: -0.1, 3.0: 0.3}, {1.0: 0.1, 3.0: 0.3}, {-3.0: None, 3.0: 0.3}, {}):
+        assert half_range(some(effects))["half_range"] is None
+
+
+@given(st.dictionaries(st.sampled_from([0.5, 1.0, 1.5, 3.0]), st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1))
+def test_steering_away_mirrors_steering_towards(pairs: dict[float, tuple[float, float]]) -> None:
+    """Turning all vectors and the behaviour around, or the order of rows, changes no verdict; a full range is twice the half-range."""
+    effects = [(times, high) for times, (high, _) in pairs.items()] + [(-times, low) for times, (_, low) in pairs.items()]
+    mirrored = some({-times: -effect for times, effect in reversed(effects)})
+    straight = some(dict(effects))
+    high, low = pairs[max(pairs)]
+
+    assert half_range(straight) == half_range(mirrored)
+    assert half_range(straight)["half_range"] == pytest.approx((high - low) / 2)
+    assert (rises(straight), clear_of_zero(straight)) == (rises(mirrored), clear_of_zero(mirrored))
+
+
+def skipping(subject: str, behaviours: Sequence[str], ways: Sequence[tuple[str, str]], reason: str) -> list[pa.Table]:
+    """Return STEERING rows of ways that a subject does not allow, two layers of two multipliers each."""
+    pushes = [Push(method, site, layer, times) for method, site in ways for layer in (0, 1) for times in (-3.0, 3.0)]
+    return [skipped_rows(Setting(subject, name, 200, 1, "{question}", "letters"), pushes, reason) for name in behaviours]
+
+
+def test_what_is_skipped_is_told_with_its_reason() -> None:
+    """A skipped way is a record without numbers; subjects with one reason are told together, behaviours where not all are meant."""
+    both = ["bold", "patient"]
+    parts = [
+        *skipping("llama", both, [("difference", "state"), ("difference", "both")], "it has no state"),
+        *(part for subject in ("llama", "rwkv") for part in skipping(subject, both, [("lda", "state")], "lda has none")),
+        *skipping("rwkv", ["bold"], [("difference", "residual")], "no answers"),
+    ]
+
+    records = steering_summary(STEERING.sort(pa.concat_tables(parts)))
+
+    assert [record["status"] for record in records if record["subject"] == "rwkv"] == ["no answers", "lda has none", "lda has none"]
+    assert {(record["layer"], record["n"], record["half_range"], record["monotone"]) for record in records} == {(None, 0, None, None)}
+    assert skipped(records) == [
+        {"reason": "it has no state", "ways": ["difference at state", "difference at both"], "behaviours": [], "subjects": ["llama"]},
+        {"reason": "lda has none", "ways": ["lda at state"], "behaviours": [], "subjects": ["llama", "rwkv"]},
+        {"reason": "no answers", "ways": ["difference at residual"], "behaviours": ["bold"], "subjects": ["rwkv"]},
+    ]
+    assert "- rwkv: difference at residual (bold): no answers\n" in steering_block(records)
+    assert "|" not in steering_block(records)
+
+
+def test_an_answer_that_is_missing_leaves_a_dash() -> None:
+    """Where one multiplier has no answers, the others are told, and whatever needs it is unknown."""
+    nothing = dict.fromkeys(("matching", "matching_se", "nonsense", "nonsense_se", "effect", "effect_se"))
+    failed = row(("difference", "residual", 1, 3.0), chosen=True, status="no answers", n=0, n_failed=50, **nothing)
+    table = STEERING.rows([row(PLAIN), *curve("residual", {-3.0: -0.2}), failed])
+
+    (record,) = steering_summary(table)
+
+    assert (record["status"], record["n"], record["n_failed"]) == ("ok", 0, 50)
+    assert (record["half_range"], record["monotone"], record["clear_of_zero"]) == (None, None, None)
+    assert "| -20.0 ± 1.0 | – ± – | 2.0 %; 2.0, – % | – | – |\n" in effects_table([record])
+
+
+def test_sites_are_told_on_one_scale() -> None:
+    """A row per subject and behaviour has the half-range of each site with its error and layer, and a dash where there is none."""
+    extra = [{**each, "behaviour": "patient"} for each in (row(PLAIN), *curve("residual", {-3.0: -0.1, 3.0: 0.1}, layer=0))]
+    table = STEERING.rows([*EXAMPLE.to_pylist(), *extra])
+
+    lines = steering_block(steering_summary(table)).splitlines()
+
+    assert lines[0] == "| subject | behaviour | matching without steering | residual | state | questions |"
+    assert lines[1] == "|---|---|---|---|---|---|"
+    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 % | **25.0** ± 1.0 (1) | **2.0** ± 1.0 (1) | 50 |"
+    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 % | **10.0** ± 1.0 (0) | – | 50 |"
+    assert lines[4] == "| paper, Mamba 2.8b | median of 7 (range) | | 8.5 (2.4–28.6) | 2.8 (2.2–8.5) | 50 |"
+    assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; in 2,") for line in lines)
+    assert any("the lab's are small" in line for line in lines)
+    assert not any("Not done" in line for line in lines)
+
+
+def test_effects_are_told_at_every_multiplier() -> None:
+    """The long table has the chosen layer, effects with errors by multiplier, nonsense without and at both ends, and both verdicts."""
+    lines = effects_table(steering_summary(EXAMPLE)).splitlines()
+
+    assert lines[0].split(" | ")[7:11] == ["-3", "-1", "+1", "+3"]
+    assert lines[2] == (
+        "| lab-rwkv | bold | difference | residual | 1 of 2 | 50 | 50.0 ± 3.0 % | -20.0 ± 1.0 | -5.0 ± 1.0 | 10.0 ± 1.0 | 30.0 ± 1.0 "
+        "| 2.0 %; 4.0, 4.0 % | yes | yes |"
+    )
+    assert lines[3].endswith("| 1.0 ± 1.0 | -1.0 ± 1.0 | 2.0 ± 1.0 | 5.0 ± 1.0 | 2.0 %; 2.0, 2.0 % | no | no |")
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_the_paper_is_told_on_the_same_scale() -> None:
+    """Behaviours that a release shares with the paper stand beside it; RWKV's full ranges are halved, Mamba's are as they are."""
+    refusal, median, other, _ = paper_rows(["refusal", "bold"])
+
+    assert (refusal["model"], refusal["residual"], refusal["both"]) == ("Mamba 2.8b", pytest.approx(0.044), pytest.approx(0.049))
+    assert (other["model"], other["residual"], other["state"]) == ("RWKV-v5 7b", pytest.approx(0.1815), pytest.approx(0.078))
+    assert (median["behaviour"], median["state"]) == ("median of 7 (range)", "2.8 (2.2–8.5)")
+    assert [each["behaviour"] for each in paper_rows(["corrigible-neutral-hhh"])][::2] == ["corrigible-neutral-HHH"] * 2
+    assert len(paper_rows([])) == 2
+
+
+@pytest.mark.parametrize(("share", "text"), [(None, "–"), (float("nan"), "–"), (-0.1234, "-12.3"), (0.5, "50.0"), (0, "0.0")])
+def test_shares_are_told_in_points(share: float | None, text: str) -> None:
+    """A share is in percent with one decimal, and a missing one is a dash."""
+    assert points(share) == text
+
+
+def test_layers_are_told_at_the_ends() -> None:
+    """By layer there are the test half's effects at the largest multipliers of both signs, and which layer was chosen."""
+    found = [each for each in layer_effects(EXAMPLE) if each["site"] == "residual"]
+
+    assert [(each["layer"], each["multiplier"], each["effect"], each["chosen"]) for each in found] == [
+        (0, 3.0, 0.9, False),
+        (1, -3.0, -0.2, True),
+        (1, 3.0, 0.3, True),
+    ]
+
+
+def picture(path: Path) -> tuple[int, int, int]:
+    """Return width and height of a PNG file, and how many different bytes its pixels are made of."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    place, packed = 8, b""
+    while place < len(data):
+        length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
+        packed += data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+        place += 12 + length
+    return int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), len(set(zlib.decompress(packed)))
+
+
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    """Both charts are pictures with something in them: panels by name, a colour for each site, and every effect in percentage points."""
+    records, effects = steering_summary(EXAMPLE), layer_effects(EXAMPLE)
+    for name in ("steering.png", "steering.svg"):
+        steering_chart(records, tmp_path / name)
+    for name in ("layers.png", "layers.svg"):
+        layers_chart(effects, tmp_path / name)
+
+    for name in ("steering", "layers"):
+        width, height, shades = picture(tmp_path / f"{name}.png")
+        drawn = (tmp_path / f"{name}.svg").read_text()
+        assert min(width, height, shades) > 100
+        assert {">bold<", ">lab-rwkv<", ">residual<", ">state<"} <= set(re.findall(r">[\w-]+<", drawn))
+        assert {"#2b6cb0", "#c2410c"} <= set(re.findall(r"#[0-9a-f]{6}", drawn))
+        assert "#6b21a8" not in drawn
+    told = r'"multiplier: ([^;"]+); percentage points: ([^;"]+); vectors added to: residual'
+    marks = re.findall(told, (tmp_path / "steering.svg").read_text().replace("−", "-"))
+    assert set(marks) == {("-3", "-20"), ("-1", "-5"), ("0", "0"), ("1", "10"), ("3", "30")}
+
+
+def filled(table: Table, **known: Any) -> pa.Table:
+    """Return one row of *table* with *known* columns and something that fits in the others."""
+    usual = {"string": "x", "bool": False, "int32": 1, "int64": 1, "float32": 0.5, "float64": 0.5}
+    return table.rows([{column.name: [] if column.is_list else usual[column.dtype] for column in table.columns} | known])
+
+
+def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
+    """Write a release of *tables* with its card to *folder*; return the card."""
+    folder.mkdir()
+    everything = {
+        SAES: filled(SAES, sae="sae", kind="trained"),
+        LATENTS: filled(LATENTS, sae="sae", status="alive"),
+        SUBJECTS: filled(SUBJECTS),
+    } | tables
+    for table, rows in everything.items():
+        write_parquet(folder / table.name / "train-00000-of-00001.parquet", table, [rows])
+    parts = [card.Part.of(table, sorted((folder / table.name).iterdir())) for table in everything]
+    absent = [config.table for config in CONFIGS if config.table not in everything]
+    card.write(folder, parts, absent, {**facts(load(ROOT / "params.yaml")), "name": str(folder)}, [])
+    return (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "rwkv", "mamba2"])
+def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> None:
+    """The card's own lines load the vector of the chosen layer and add twice of it to the output of that block, in any architecture."""
+    model = tiny(architecture)
+    draw = torch.Generator().manual_seed(1)
+    made = Directions(torch.randn(LAYERS, WIDTH, generator=draw), [{"ssm": torch.randn(2, 3, generator=draw)} for _ in range(LAYERS)])
+    vectors = vector_rows(Setting("lab-rwkv", "bold", 10, 1, "{question}", "letters"), {"difference": made, "lda": made}, blocks_of(model))
+    words = release_of(tmp_path / "release", {STEERING: EXAMPLE, STEERING_VECTORS: vectors})
+    block = blocks_of(model)[1]
+    before, plain = capture(model, [block], IDS)[block], model(input_ids=IDS, use_cache=False).logits
+    with edited(model, block, lambda flow: flow + 2 * made.residual[1]):
+        expected = model(input_ids=IDS, use_cache=False).logits
+
+    (lines,) = re.findall(r"```python\n(from datasets import load_dataset\n\nvector = .*?)```", words, re.DOTALL)
+    exec(lines, {"model": model})  # noqa: S102  # these lines are what is tested
+
+    assert len(lines.strip().splitlines()) == 5
+    torch.testing.assert_close(capture(model, [block], IDS)[block], before + 2 * made.residual[1])
+    torch.testing.assert_close(model(input_ids=IDS, use_cache=False).logits, expected)
+    assert (expected - plain).abs().max() > 0.01
+
+
+def test_the_card_tells_of_steering(tmp_path: Path) -> None:
+    """With a steering config the card has its section, tables, figures and numbers, and the config opens; else there is no word of it."""
+    words = release_of(tmp_path / "with", {STEERING: EXAMPLE})
+    without = release_of(tmp_path / "without", {})
+    numbers = json.loads((tmp_path / "with/metrics.json").read_text())["steering"]
+    records = steering_summary(EXAMPLE)
+
+    assert numbers == records
+    assert f"## Steering\n\n{steering_block(records)}" in words
+    assert effects_table(records) in words
+    assert re.findall(r"\(figures/(steering.*)\)", words) == ["steering.png", "steering-layers.png"]
+    assert {path.name for path in (tmp_path / "with/figures").iterdir()} == {"density.png", "steering.png", "steering-layers.png"}
+    assert len(load_dataset(str(tmp_path / "with"), "steering", split="train", cache_dir=str(tmp_path / "cache"))) == EXAMPLE.num_rows
+    assert "- steering\n" in words
+    assert "## Steering" not in without
+    assert "figures/steering" not in without
+    assert json.loads((tmp_path / "without/metrics.json").read_text())["steering"] == []
+
+
+README = "# T\n\n<!-- results -->\nold\n<!-- /results -->\n\n<!-- steering -->\nold\n<!-- /steering -->\n\nend\n"
+NUMBERS: dict[str, Any] = {"scores": [], "dictionaries": [], "calibration": []}
+
+
+def test_the_readme_is_filled_from_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`interplake docs` puts table and figure between the comments, and takes both away with a release that steers nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "release/figures").mkdir(parents=True)
+    figure, metrics = tmp_path / "release/figures/steering.png", tmp_path / "release/metrics.json"
+    records = steering_summary(EXAMPLE)
+
+    figure.write_bytes(b"png")
+    metrics.write_text(json.dumps({**NUMBERS, "steering": records}))
+    docs.write_docs(tmp_path / "release")
+    shown, drawn = (tmp_path / "README.md").read_text(), (tmp_path / "docs/steering.png").read_bytes()
+    figure.unlink()
+    metrics.write_text(json.dumps(NUMBERS))
+    docs.write_docs(tmp_path / "release")
+
+    block = shown.split("<!-- steering -->\n")[1].split("<!-- /steering -->")[0]
+    assert block == f"{steering_block(records)}\n![Effects of steering by multiplier](docs/steering.png)\n"
+    assert drawn == b"png"
+    assert not (tmp_path / "docs/steering.png").exists()
+    assert "<!-- steering -->\n<!-- /steering -->\n\nend\n" in (tmp_path / "README.md").read_text()
