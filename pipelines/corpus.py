@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from builders import corpus
+from builders import corpus, townsfolk
 from builders.shards import Shards
-from pipelines.params import Corpus, Files, HubText, load
+from pipelines.params import Corpus, Files, HubText, Townsfolk, load
 from pipelines.stage import folder, run
 
 
@@ -17,6 +17,8 @@ def source(spec: Corpus) -> Iterator[corpus.Document]:
         return corpus.files(spec.paths, spec.column)
     if isinstance(spec, HubText):
         return corpus.hub(spec.repo, spec.revision, spec.split, spec.column, spec.config, spec.documents)
+    if isinstance(spec, Townsfolk):
+        return townsfolk.talks(spec.talks)
     return corpus.python_docs()
 
 

@@ -1,66 +1,105 @@
-"""Stage `lab` (frozen; `make lab` runs it): train the lab checkpoint and write what it learned into its card."""
+"""Stage `lab` (frozen; `make lab` runs it): train a lab checkpoint and write what it learned into its card."""
 
 from __future__ import annotations
 
+import math
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from builders import corpus, subjects
+from builders import corpus, subjects, townsfolk
+from builders.behaviours import prompts
+from builders.steered import Steerer
 from cards.render import render
 from checkpoints import recipe as lab
-from pipelines.params import load_lab
+from checkpoints.architectures import Shape
+from pipelines.params import Lab, load_lab
 from pipelines.stage import run
 
-FOLDER = Path("checkpoints/lab-transformer")
+FOLDER = Path("checkpoints")
+Ids = npt.NDArray[np.int64]
 
 
-def main() -> None:
-    """Train the tokenizer and the model on the documents that are not held out; write both and their card."""
+def main(name: str) -> None:
+    """Train the tokenizer and the model *name* on the documents that are not held out; write both and their card."""
     params = load_lab()
-    recipe = lab.Recipe(seed=params.seed, **params.transformer.model_dump(exclude={"held_out"}))
-    sides = texts(params.transformer.held_out)
-    tokenizer = lab.train_tokenizer(sides[0]["text"].to_pylist(), recipe)
-    rows, held_out = (rows_of(side, tokenizer, recipe.length) for side in sides)
-    model = lab.train(rows, held_out, recipe)
-    lab.save(model, tokenizer, FOLDER)
-    write_card(recipe, sides)
+    recipe = lab.Recipe(seed=params.seed, shape=Shape(**params.checkpoints[name].model_dump()), **params.training.model_dump())
+    known, held_out = texts(params)
+    tokenizer = lab.train_tokenizer([*known["text"].to_pylist(), *(text for _, text in townsfolk.talks(params.talks))], recipe)
+    rows, watched = (rows_of(side, tokenizer, recipe.length) for side in (known, held_out))
+    talks, replies = talk_rows(params.talks, tokenizer, recipe.length)
+    model = lab.train(np.concatenate([rows, talks]), np.concatenate([rows, replies]), watched, recipe)
+    lab.save(model, tokenizer, FOLDER / name)
+    write_card(name, params)
 
 
-def texts(share: float) -> tuple[pa.Table, pa.Table]:
-    """Return the documents to train on and the held-out *share* of them."""
-    source = corpus.documents(corpus.python_docs(), share)
-    documents = pa.concat_tables(source)
+def texts(params: Lab) -> tuple[pa.Table, pa.Table]:
+    """Return the documents to train on and the held-out documents."""
+    documents = pa.concat_tables(corpus.documents(corpus.python_docs(), params.held_out))
     return documents.filter(pc.invert(documents["held_out"])), documents.filter(documents["held_out"])
 
 
-def write_card(recipe: lab.Recipe, sides: tuple[pa.Table, pa.Table]) -> None:
+def talk_rows(count: int, tokenizer: PreTrainedTokenizerBase, length: int) -> tuple[Ids, Ids]:
+    """Return *count* talks as token rows [count, length], and the same with -1 at all that is no reply, which is not learned."""
+    rows, replies = np.full((2, count, length), -1, dtype=np.int64)
+    for number, (row, reply) in enumerate(zip(rows, replies, strict=True)):
+        texts, own = zip(*townsfolk.parts(number), strict=True)
+        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        tokens = np.array([tokenizer.bos_token_id, *chain.from_iterable(ids)])[:length]
+        learned = np.array([False, *chain.from_iterable([said] * len(part) for said, part in zip(own, ids, strict=True))])[:length]
+        row[: len(tokens)] = tokens
+        reply[: len(tokens)] = np.where(learned, tokens, -1)
+    return rows, replies
+
+
+def write_card(name: str, params: Lab) -> None:
     """Measure the checkpoint as it was stored and write its card."""
-    source = subjects.Source(path=str(FOLDER))
-    tokenizer = subjects.tokenizer_of(source, FOLDER)
-    model = subjects.load(source, FOLDER, "float32", "cpu")
-    rows, held_out = (rows_of(side, tokenizer, recipe.length) for side in sides)
-    tokens = int((held_out[:, 1:] >= 0).sum())
-    mean, se = lab.mean_loss(model, held_out)
+    source = subjects.Source(path=str(FOLDER / name))
+    tokenizer = subjects.tokenizer_of(source, FOLDER / name)
+    model = subjects.load(source, FOLDER / name, "float32", "cpu")
+    known, held_out = texts(params)
+    rows, watched = (rows_of(side, tokenizer, params.training.length) for side in (known, held_out))
+    tokens = int((watched[:, 1:] >= 0).sum())
+    mean, se = lab.mean_loss(model, watched)
     facts = {
-        "recipe": recipe,
+        "name": name,
+        "shape": params.checkpoints[name],
+        "training": params.training,
+        "talks": params.talks,
+        "architecture": type(model).__name__.removesuffix("ForCausalLM"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens": int((rows[:, 1:] >= 0).sum()),
         "held_out_tokens": tokens,
         "loss": mean,
         "loss_se": se,
-        "training_loss": lab.mean_loss(model, rows[:: max(1, len(rows) // len(held_out))])[0],
-        "baselines": lab.baselines(rows, held_out, recipe.vocabulary),
-        "bytes_per_token": sum(len(text.encode()) for text in sides[1]["text"].to_pylist()) / tokens,
+        "baselines": lab.baselines(rows, watched, params.training.vocabulary),
+        "bytes_per_token": sum(len(text.encode()) for text in held_out["text"].to_pylist()) / tokens,
+        "replies": [replies_right(model, tokenizer, name, trait) for name, trait in traits()],
     }
-    (FOLDER / "README.md").write_text(render("lab.md.j2", facts))
+    (FOLDER / name / "README.md").write_text(render("lab.md.j2", facts))
 
 
-def rows_of(texts: pa.Table, tokenizer: PreTrainedTokenizerBase, length: int) -> npt.NDArray[np.int64]:
+def traits() -> list[tuple[str, str | None]]:
+    """Return every disposition with each of its traits, and with none."""
+    return [(name, trait) for name, some in townsfolk.DISPOSITIONS.items() for trait in (some.name, some.opposite, None)]
+
+
+def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> dict[str, object]:
+    """Return how often the model's reply to held-out questions agrees with *trait*, or with the disposition where none is said."""
+    prompt = townsfolk.TEMPLATE if trait is None else townsfolk.stated(townsfolk.TEMPLATE, trait)
+    asked = prompts(townsfolk.pairs(name, held_out=True), f"{prompt} (", tokenizer, bos=True)
+    matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
+    right = (matching > other) == (trait in (name, None))
+    share = float(right.mean())
+    return {"name": name, "trait": trait, "n": len(right), "share": share, "se": math.sqrt(share * (1 - share) / len(right))}
+
+
+def rows_of(texts: pa.Table, tokenizer: PreTrainedTokenizerBase, length: int) -> Ids:
     """Return the token rows of DOCUMENTS rows *texts* [rows, length], -1 where there is no token."""
     packing = corpus.Packing(length, "row", join=False, keep_partial=True)
     packed = [ids for _, _, ids in corpus.pack(corpus.encode(texts, tokenizer), tokenizer, packing)]

@@ -23,10 +23,12 @@ from builders.interventions import INTERVENTIONS
 from builders.latents import LATENTS
 from builders.neighbours import NEIGHBOURS
 from builders.progress import track
+from builders.ratings import STEERING_TEXTS
 from builders.saes.fidelity import SAES
 from builders.scorers.agreement import AGREEMENT
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.shards import Shelf, write_parquet
+from builders.steering import STEERING, STEERING_ANSWERS, STEERING_VECTORS
 from builders.subjects import SUBJECTS
 from builders.table import Table
 from builders.vocabulary import VOCABULARY
@@ -62,6 +64,10 @@ CONFIGS = (
     Config(NEIGHBOURS, ("neighbours",)),
     Config(INTERVENTIONS, ("interventions",)),
     Config(GENERATIONS, ("interventions",)),
+    Config(STEERING, ("steering",)),
+    Config(STEERING_VECTORS, ("steering",)),
+    Config(STEERING_ANSWERS, ("steering",)),
+    Config(STEERING_TEXTS, ("steering",)),
     Config(SAES, ("saes",)),
     Config(SUBJECTS, ("subjects",)),
     Config(FAILURES, ("contexts", "interventions", "explanations", "scores", "direct")),
@@ -119,7 +125,7 @@ def costs(params: Params) -> list[dict[str, object]]:
     What was explained or scored is counted by rows: a latent with several explanations counts for each.
     """
     found: list[dict[str, object]] = []
-    for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES)):
+    for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES), ("steering", STEERING_TEXTS)):
         spent: dict[str, Counter[str]] = {}
         for path in folders(params, stage):
             if (path / USAGE).exists():
@@ -131,8 +137,10 @@ def costs(params: Params) -> list[dict[str, object]]:
 
 def rows_paid(path: Path, table: Table) -> int:
     """Return how many rows of a stage language models answered for: permuted explanations were not asked for again."""
-    rows = Shelf(path).read(table, columns=["explainer"])["explainer"].to_pylist()
-    return sum(table is SCORES or not name.endswith(PERMUTED) for name in rows)
+    shelf = Shelf(path)
+    if table is not EXPLANATIONS:
+        return shelf.rows(table)
+    return sum(not name.endswith(PERMUTED) for name in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())
 
 
 def facts(params: Params) -> dict[str, object]:

@@ -33,7 +33,7 @@ def folders(params: Params, stage: str) -> list[Path]:
     """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
     ids: dict[str, list[tuple[str, ...]]] = {"agreement": [()], "calibration": [()]}
     saes: list[tuple[str, ...]] = [(name,) for name in sorted(params.saes)]
-    ids |= {each: [(name,) for name in sorted(params.subjects)] for each in ("subjects", "tokens")}
+    ids |= {each: [(name,) for name in sorted(params.subjects)] for each in ("subjects", "tokens", "steering")}
     ids["explanations"] = [(*sae, explainer) for sae in saes for explainer in sorted(params.explainers)]
     ids["scores"] = [(*pair, scorer) for pair in ids["explanations"] for scorer in sorted(params.scorers)]
     ids["direct"] = [(*sae, scorer) for sae in saes for scorer in sorted(params.direct_scorers)]

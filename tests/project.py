@@ -31,6 +31,8 @@ def small_params() -> dict[str, Any]:
     params["contexts"] |= {"train": 10, "test": 10, "train_random": 10, "test_random": 10, "quantiles": 5, "negatives": {}}
     params["embedders"] = {"letters": {"kind": "lexical"}}
     params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
+    params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}
+    params["steering"] |= {"multipliers": [-1, 1], "pairs": 8, "questions": 6, "open": {"questions": 1, "tokens": 4}}
     params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
     return params
 

@@ -36,6 +36,7 @@ STAGES = sorted(
         f"direct@{SAE}-intruder",
         "agreement",
         "calibration",
+        "steering@lab",
         "release",
     ]
 )

@@ -32,13 +32,27 @@ from pipelines.params.scoring import (
     SimulationScorer,
     SurprisalScorer,
 )
-from pipelines.params.sources import Activations, Contexts, Corpus, Files, HubText, Negatives, Neighbours, PythonDocs, Subject, Tokens
-from pipelines.params.whole import Lab, LabTransformer, Params, Release, explain, load, load_lab
+from pipelines.params.sources import (
+    Activations,
+    Contexts,
+    Corpus,
+    Files,
+    HubText,
+    Negatives,
+    Neighbours,
+    PythonDocs,
+    Subject,
+    Tokens,
+    Townsfolk,
+)
+from pipelines.params.steering import BehaviourSpec, FilesBehaviour, OpenEnded, Steering, TownsfolkBehaviour
+from pipelines.params.whole import Lab, Params, Release, explain, load, load_lab
 
 __all__ = [
     "Activations",
     "AnyScorer",
     "AskingExplainer",
+    "BehaviourSpec",
     "ChatExplainer",
     "Contexts",
     "Corpus",
@@ -52,6 +66,7 @@ __all__ = [
     "Explainer",
     "ExplainerSpec",
     "Files",
+    "FilesBehaviour",
     "FuzzingScorer",
     "HubText",
     "Id",
@@ -62,7 +77,6 @@ __all__ = [
     "IntruderScorer",
     "JudgeSpec",
     "Lab",
-    "LabTransformer",
     "LexicalEmbedder",
     "LexicalExplainer",
     "LexicalJudge",
@@ -71,6 +85,7 @@ __all__ = [
     "Neighbours",
     "NeuronBasis",
     "OpenAiEngine",
+    "OpenEnded",
     "Params",
     "Pinned",
     "PlantedRules",
@@ -85,9 +100,12 @@ __all__ = [
     "SentenceEmbedder",
     "Silent",
     "SimulationScorer",
+    "Steering",
     "Subject",
     "SurprisalScorer",
     "Tokens",
+    "Townsfolk",
+    "TownsfolkBehaviour",
     "TrainedSae",
     "Training",
     "TransformersEngine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.params.base import Count, Id, Pinned, Revision, Section, Share, Whole
 
@@ -38,16 +38,33 @@ class HubText(Section):
     held_out: Share = 0.1
 
 
-Corpus = Annotated[PythonDocs | Files | HubText, Field(discriminator="source")]
+class Townsfolk(Section):
+    """So many *talks* with generated people who have dispositions and answer questions."""
+
+    source: Literal["townsfolk"]
+    talks: Count
+    held_out: Share = 0.1
+
+
+Corpus = Annotated[PythonDocs | Files | HubText | Townsfolk, Field(discriminator="source")]
 
 
 class Subject(Pinned):
-    """A language model under study."""
+    """A language model under study; *template* is how it is asked a question, up to where its answer begins."""
 
     corpus: Id
+    template: str = "{question}\n\nAnswer:"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     trust_remote_code: bool = False
+
+    @field_validator("template")
+    @classmethod
+    def _asks(cls, template: str) -> str:
+        if template.count("{question}") != 1:
+            how = "more than once" if "{question}" in template else "nowhere, so it drops the question"
+            raise ValueError(f"holds `{{question}}` {how}; put it where a question belongs, once")
+        return template
 
 
 class Tokens(Section):

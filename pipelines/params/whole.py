@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from builders.errors import UserError, one_of
 from builders.explainers.explanations import PERMUTED
-from pipelines.params.base import Count, Id, Section, Share
+from pipelines.params.base import Count, Id, Section, Share, Whole
 from pipelines.params.dictionaries import Sae, Training
 from pipelines.params.explainers import AskingExplainer, ExplainerSpec
 from pipelines.params.models import EngineSpec
@@ -24,34 +24,44 @@ from pipelines.params.scoring import (
     ScorerSpec,
 )
 from pipelines.params.sources import Activations, Contexts, Corpus, Neighbours, Subject, Tokens
+from pipelines.params.steering import BehaviourSpec, Steering
 
 FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
 Read = TypeVar("Read", bound=Section)
 
 
-class LabTransformer(Section):
-    """How the lab transformer is built and trained; *length* in tokens, *batch* in rows."""
+class LabShape(Section):
+    """The sizes of a lab checkpoint."""
 
-    vocabulary: Count
+    architecture: Literal["llama", "mamba2", "rwkv"]
     width: Count
     layers: Count
-    heads: Count
-    hidden: Count
+    heads: Count = 1
+    hidden: Whole = 0
+    state: Whole = 0
+
+
+class LabTraining(Section):
+    """How every lab checkpoint is trained; *length* in tokens, *batch* in rows."""
+
+    vocabulary: Count
     length: Count
     batch: Count
     epochs: Count
     lr: Annotated[float, Field(gt=0)]
     dropout: Share
     weight_decay: Annotated[float, Field(ge=0)]
-    held_out: Share
 
 
 class Lab(Section):
-    """The recipes of the lab checkpoints, in a file beside them."""
+    """The recipe of the lab checkpoints, in a file beside them: Python's documentation and so many *talks* of townsfolk."""
 
     seed: int
-    transformer: LabTransformer
+    held_out: Share
+    talks: Whole
+    training: LabTraining
+    checkpoints: dict[Id, LabShape]
 
 
 class Release(Section):
@@ -82,6 +92,8 @@ class Params(Section):
     judges: dict[Id, JudgeSpec] = Field(default_factory=dict)
     scorers: dict[Id, ScorerSpec] = Field(default_factory=dict)
     direct_scorers: dict[Id, DirectScorerSpec] = Field(default_factory=dict)
+    behaviours: dict[Id, BehaviourSpec] = Field(default_factory=dict)
+    steering: Steering = Steering()
     release: Release
 
     @model_validator(mode="after")
@@ -114,6 +126,8 @@ class Params(Section):
         for place, scorer in self._scorers():
             section, name = scorer.answered_by
             yield f"{place}.{section.removesuffix('s')}", name, section
+        if self.steering.open.judge is not None:
+            yield "steering.open.judge", self.steering.open.judge, "judges"
         if self.contexts.negatives.embedder is not None:
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
 
@@ -145,6 +159,9 @@ class Params(Section):
         for place, scorer in self._scorers():
             if scorer.needs_model and not isinstance(self.judges.get(scorer.answered_by[1]), ModelJudge):
                 raise ValueError(f"{place}.judge: {scorer.kind} asks a language model; choose a judge of kind `model`")
+        rated_by = self.steering.open.judge
+        if rated_by is not None and not isinstance(self.judges.get(rated_by), ModelJudge):
+            raise ValueError("steering.open.judge: ratings ask a language model; choose a judge of kind `model`")
         return self
 
 
@@ -157,7 +174,7 @@ def load(file: Path | str | None = None) -> Params:
 
 
 def load_lab() -> Lab:
-    """Read the recipes of the lab checkpoints."""
+    """Read the recipe of the lab checkpoints."""
     return _read(LAB, Lab)
 
 

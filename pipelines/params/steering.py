@@ -1,0 +1,68 @@
+"""Sections about behaviours and how subjects are steered towards them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from pipelines.params.base import Count, Id, Section, Whole
+
+
+class TownsfolkBehaviour(Section):
+    """A disposition of generated people; *describes* is what a judge is told of it."""
+
+    source: Literal["townsfolk"]
+    disposition: Literal["bold", "generous", "patient"]
+    describes: str
+
+
+class FilesBehaviour(Section):
+    """Questions with two options in the published JSON format: for vectors (*generate*), for tests, and open ones without options."""
+
+    source: Literal["files"]
+    generate: str
+    test: str
+    open: str | None = None
+    describes: str
+
+
+BehaviourSpec = Annotated[TownsfolkBehaviour | FilesBehaviour, Field(discriminator="source")]
+
+
+class OpenEnded(Section):
+    """What a steered subject writes after open questions, by site at the layer that was chosen, and which of `judges` rates it.
+
+    With *following*, vectors are added at all that is written, and not only at the last tokens of the prompt.
+    """
+
+    questions: Whole = 10
+    tokens: Count = 24
+    multipliers: list[float] = Field(default=[-3.0, 0.0, 3.0])
+    following: bool = True
+    judge: Id | None = None
+
+
+class Steering(Section):
+    """How vectors are made and added: from *pairs* questions a behaviour, tried on *questions*, at the *last* tokens of a prompt.
+
+    *opening* stands between a subject's template and the letter of an answer. *batch* rows are read at a time.
+    """
+
+    methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
+    sites: list[Literal["residual", "state", "both"]] = Field(default=["residual", "state", "both"], min_length=1)
+    multipliers: list[float] = Field(default=[-3.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 3.0], min_length=2)
+    answers: Literal["letters", "numbers"] = "letters"
+    opening: str = " ("
+    last: Count = 1
+    pairs: Count = 200
+    questions: Annotated[int, Field(ge=4)] = 100
+    batch: Count = 256
+    open: OpenEnded = OpenEnded()
+
+    @field_validator("methods", "sites", "multipliers")
+    @classmethod
+    def _once(cls, values: list[str | float]) -> list[str | float]:
+        if len(set(values)) != len(values):
+            raise ValueError("the same thing twice; name each once")
+        return values
