@@ -32,6 +32,16 @@ METHOD = "difference"
 BAR, CLOSE = 5.0, 1e-4
 
 
+@torch.no_grad()
+def untrained(shape: Shape) -> Any:
+    """Return a model of *shape* with noise on its weights, since an RWKV as it is initialised says the same of everything."""
+    model = build(shape, VOCABULARY, LENGTH, seed=0).eval()
+    draw = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.add_(torch.randn(weight.shape, generator=draw), alpha=0.05)
+    return model
+
+
 def questions(count: int, tokens: int) -> list[Prompt]:
     """Return prompts of random tokens, up to five more or fewer than *tokens*."""
     draw = np.random.default_rng(0)
@@ -72,7 +82,7 @@ def main(count: int, tokens: int, batch: int, repeats: int) -> None:
     click.echo(f"{'':8}{'one by one':>12}{'batched':>12}{'ratio':>8}{'difference':>14}{'moved':>10}")
     short = []
     for name, shape in SHAPES.items():
-        model = build(shape, VOCABULARY, LENGTH, seed=0).eval()
+        model = untrained(shape)
         directions = difference(contrast(model, prompts, batch))
         pushes = [Push(METHOD, RESIDUAL, layer, multiplier) for layer in range(shape.layers) for multiplier in MULTIPLIERS]
         steerer = Steerer(model, {METHOD: directions}, batch)

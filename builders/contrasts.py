@@ -63,7 +63,7 @@ def contrast(model: nn.Module, prompts: Sequence[Prompt], batch: int) -> Contras
         residual[places] = stream
         for layer, total in enumerate(totals):
             for name, part in family.parts(twice, layer).items():
-                both = part.double().unflatten(0, (-1, 2))
+                both = part.cpu().double().unflatten(0, (-1, 2))
                 total[name] = total.get(name, torch.zeros(())) + (both[:, MATCHING] - both[:, OTHER]).sum(0).cpu()
     if residual is None:
         raise ValueError("no prompts, no contrast")
@@ -86,6 +86,8 @@ def discriminant(found: Contrast) -> Directions:
     pairs, _, layers, _ = found.residual.shape
     if pairs < 2:
         raise UserError("a single question to make vectors from has no covariance; give more of them, or leave the method lda out")
+    if not found.residual.isfinite().all():
+        raise UserError("the residual stream holds numbers that are not finite; run the subject in float32, or leave the method lda out")
     labels = np.tile([1, 0], pairs)
     lengths = difference(found).residual.norm(dim=-1, keepdim=True)
     rows = []
@@ -93,7 +95,7 @@ def discriminant(found: Contrast) -> Directions:
         fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(found.residual[:, :, layer].flatten(0, 1).numpy(), labels)
         rows.append(torch.from_numpy(fitted.coef_[0]).float())
     directions = torch.stack(rows)
-    return Directions(directions * lengths / directions.norm(dim=-1, keepdim=True), [{} for _ in range(layers)])
+    return Directions(nn.functional.normalize(directions, dim=-1) * lengths, [{} for _ in range(layers)])
 
 
 METHODS: dict[str, Callable[[Contrast], Directions]] = {"difference": difference, "lda": discriminant}

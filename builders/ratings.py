@@ -54,7 +54,7 @@ STEERING_TEXTS = Table(
             low=LEAST,
             high=MOST,
         ),
-        Column("rating_status", "string", "ok, not rated where no judge was asked, or why there is no rating", categorical=True),
+        Column("rating_status", "string", "ok, not rated (no judge was asked), no text, or why there is no rating", categorical=True),
         Column("reason", "string", "the same in words, where a judge was asked in vain", nullable=True),
         Column("judge", "string", "who rated; none where nobody was asked", categorical=True),
         Column("engine", "string", "what ran the judge; none where nobody was asked", categorical=True),

@@ -67,7 +67,7 @@ class Steerer:
             some = [prompts[place] for place in places]
             letters = torch.tensor([[prompt.matching, prompt.other] for prompt in some], device=self.device)
             for rows, wanted, logits in self._pushed([list(prompt.ids) for prompt in some], pushes):
-                chosen = logits.float().log_softmax(-1).gather(1, letters[rows]).double().cpu().numpy()
+                chosen = logits.float().log_softmax(-1).gather(1, letters[rows]).cpu().double().numpy()
                 found[np.array(places)[rows.cpu()], wanted] = chosen
         return found
 
@@ -133,27 +133,30 @@ class Steerer:
         return torch.tensor([row for row, _ in rows], dtype=torch.long, device=self.device)
 
     @torch.no_grad()
-    def writes(self, texts: Sequence[list[int]], pushes: Sequence[Push | None], draws: Floats, following: bool) -> list[list[int]]:
+    def writes(self, texts: Sequence[list[int]], pushes: Sequence[Push | None], draws: Floats, following: bool) -> list[list[int] | None]:
         """Return what is written after each of *texts* (of equal length) under its push, by *draws* [texts, tokens] from [0, 1).
 
         Vectors are added at the last tokens of the prompt and, with *following*, at all that is written. A text ends where the
-        checkpoint says that texts end.
+        checkpoint says that texts end; it is None where probabilities are no numbers.
         """
         ids = torch.tensor(texts, device=self.device)
         memory = self._prefix(ids)
         additions = self._additions(pushes)
         logits = self._steps(ids[:, -self.last :], memory, additions)
         written: list[list[int]] = [[] for _ in texts]
-        ends, going = stops_of(self.model), np.ones(len(texts), dtype=bool)
+        ends, going, known = stops_of(self.model), np.ones(len(texts), dtype=bool), np.ones(len(texts), dtype=bool)
         for draw in draws.T:
-            tokens = sampled(logits.float().log_softmax(-1).cpu().numpy(), draw)
+            logprobs = logits.float().log_softmax(-1).cpu().numpy()
+            known &= ~going | np.isfinite(logprobs).all(axis=1)
+            tokens = sampled(np.nan_to_num(logprobs), draw)
+            going &= known
             for row in np.flatnonzero(going):
                 written[row].append(int(tokens[row]))
             going &= ~np.isin(tokens, list(ends))
             if not going.any():
                 break
             logits = self._steps(torch.from_numpy(tokens).to(self.device)[:, None], memory, additions if following else ())
-        return written
+        return [text if fine else None for text, fine in zip(written, known, strict=True)]
 
 
 def _plus(addition: _Addition, flow: Tensor) -> Tensor:

@@ -151,11 +151,6 @@ def answer_frame(
     return frame.assign(**setting.identity, question=questions, half=half, status=np.where(there, "ok", "probabilities are no numbers"))
 
 
-def too_long(setting: Setting, pushes: Sequence[Push | None], places: Sequence[int], validation: set[int], reason: str) -> pd.DataFrame:
-    """Return the rows of questions at *places* that the subject cannot read."""
-    return answer_frame(setting, pushes, places, np.full((len(places), len(pushes), 2), np.nan), validation).assign(status=reason)
-
-
 def answer_rows(answers: pd.DataFrame) -> pa.Table:
     """Return the STEERING_ANSWERS rows of :func:`answer_frame`."""
     columns = {column.name: pa.array(answers[column.name], from_pandas=True) for column in STEERING_ANSWERS.columns}

@@ -144,10 +144,14 @@ def questions(disposition: Disposition, held_out: bool) -> tuple[Question, ...]:
 
 
 def pairs(name: str, held_out: bool) -> list[Pair]:
-    """Return every question about the disposition *name* of one side twice, its options in either order."""
+    """Return every question about the disposition *name* of one side, with its options in both orders; held out in one, by a hash.
+
+    So vectors hold no letter, and every test question counts once. Pairs of one question share their place.
+    """
     found = []
     for place, question in enumerate(questions(DISPOSITIONS[name], held_out)):
-        for matching, other in ("AB", "BA"):
+        orders = (("A", "B"), ("B", "A"))
+        for matching, other in [orders[seed_of(SEED, "order", *astuple(question)) % 2]] if held_out else orders:
             options = {matching: question.matching, other: question.other}
             found.append(Pair(asked(question, [options["A"], options["B"]], "AB"), matching, other, f"townsfolk {name}[{place}]"))
     return found

@@ -31,4 +31,4 @@ def decimal(number: float | None) -> str:
 
 def points(share: float | None) -> str:
     """Return a share, or a difference of shares, in percent with one decimal, a dash where there is none."""
-    return "–" if share is None or share != share else f"{100 * share:.1f}"
+    return "–" if share is None or share != share else f"{100 * share:z.1f}"

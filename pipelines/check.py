@@ -12,7 +12,7 @@ from builders.errors import UserError
 from builders.hookpoints import width_at
 from builders.saes import formats
 from builders.saes.fidelity import require_width
-from pipelines import corpus
+from pipelines import corpus, steering
 from pipelines.dictionaries import folder_of, mounted, published
 from pipelines.engines import http_engine
 from pipelines.opened import source_of
@@ -34,6 +34,10 @@ def check_all(params: Params, *, offline: bool) -> Iterator[str]:
         yield f"corpus {name}: begins with {first[0]!r}"
     for name in params.subjects:
         yield from check_subject(params, name, offline=offline)
+    for name in params.behaviours:
+        steering.hashes(name, params.behaviours[name])
+        questions = steering.questions_of(name, params)
+        yield f"behaviour {name}: {len(questions.pairs)} questions for vectors, {len(questions.tests)} for tests"
     for name, engine in params.engines.items():
         yield check_engine(name, engine, offline=offline)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +36,14 @@ from builders.table import Table
 from pipelines.opened import Opened, open_subject, source_of
 from pipelines.params import BehaviourSpec, FilesBehaviour, Params, Steering, load
 from pipelines.stage import folder, run, shelf
-from pipelines.steered_texts import Asker, account_ratings, steered_texts
+from pipelines.steered_texts import Asker, Rater, judge_settings, steered_texts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_TEXTS)
 LDA = "lda"
+FEWEST = 4  # test questions: two to a half
 STATELESS, NO_LDA = "no recurrent state to be steered", "lda makes vectors for the residual stream only"
 
 
@@ -59,25 +62,28 @@ def main(name: str) -> None:
     inputs = {"subject": shelf("subjects", name).digest}
     for behaviour, spec in params.behaviours.items():
         inputs |= {f"{behaviour}.{file}": digest for file, digest in hashes(behaviour, spec).items()}
-    kept = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[name].template, **params.steering.model_dump()}
-    kept |= {behaviour: spec.model_dump() for behaviour, spec in params.behaviours.items()}
+    kept: dict[str, Any] = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[name].template}
+    kept |= {"steering": params.steering.model_dump(), "judge": judge_settings(params)}
+    kept["behaviours"] = {behaviour: spec.model_dump() for behaviour, spec in params.behaviours.items()}
     shards = Shards(folder("steering", name), inputs, kept)
-    bench = Bench(name, params)
-    for number, behaviour in enumerate(sorted(params.behaviours)):
+    asked_ = {behaviour: questions_of(behaviour, params) for behaviour in sorted(params.behaviours)}
+    bench = Bench(name, params, Rater(params) if params.steering.open.judge and asked_ else None)
+    for number, (behaviour, questions) in enumerate(asked_.items()):
         if not all(shards.done(table, number) for table in TABLES):
-            for table, rows in bench.tables(behaviour).items():
+            for table, rows in bench.tables(behaviour, questions).items():
                 shards.write(table, table.row_groups(rows), number)
-    for table in TABLES if not params.behaviours else ():
+    for table in TABLES if not asked_ else ():
         shards.write(table, [table.empty()])
-    account_ratings(shards, params)
+    if bench.rater is not None:
+        bench.rater.account(shards)
     shards.finish()
 
 
 class Bench:
     """A subject that is to be steered; its model is loaded only where a behaviour is not done."""
 
-    def __init__(self, name: str, params: Params) -> None:
-        self.name, self.params, self.settings = name, params, params.steering
+    def __init__(self, name: str, params: Params, rater: Rater | None) -> None:
+        self.name, self.params, self.settings, self.rater = name, params, params.steering, rater
 
     @cached_property
     def opened(self) -> Opened:
@@ -91,20 +97,20 @@ class Bench:
         template, bos = self.params.subjects[self.name].template, self.params.tokens.bos == "row"
         return Asker(subjects.tokenizer_of(source, subjects.fetch(source)), template, self.settings.opening, bos)
 
-    def tables(self, behaviour: str) -> dict[Table, pa.Table]:
+    def tables(self, behaviour: str, questions: Questions) -> dict[Table, pa.Table]:
         """Return the rows of one behaviour."""
-        settings, spec = self.settings, self.params.behaviours[behaviour]
-        questions = asked(spec, settings, seed_of(self.params.seed, "steering", behaviour))
+        settings = self.settings
         made, tests = self.asker.prompts(questions.pairs), self.asker.prompts(questions.tests)
         limit = subjects.context_of(self.opened.model.config)
-        readable = [prompt for prompt in made if fits(prompt, limit)]
+        readable = [prompt for prompt in made if unread(prompt, limit, settings.last) is None]
         if not readable:
-            raise UserError(f"behaviours.{behaviour}: no question fits into the {limit} tokens that {self.name} reads; take shorter ones")
+            why = unread(made[0], limit, settings.last)
+            raise UserError(f"behaviours.{behaviour}: no question can be asked of {self.name}: the first is {why}; take others")
         found = contrast(self.opened.model, readable, settings.batch)
         directions: dict[str, Directions] = {method: METHODS[method](found) for method in settings.methods}
         steerer = Steerer(self.opened.model, directions, settings.batch, settings.last)
         setting = Setting(self.name, behaviour, len(readable), settings.last, self.asker.template + settings.opening, settings.answers)
-        allowed, skipped = ways(settings, len(steerer.blocks), stateful=any(found.state))
+        allowed, skipped = ways(settings, [bool(parts) for parts in found.state])
         validation, _ = halves(len(tests), seed_of(self.params.seed, "halves", behaviour))
         answers = answered(setting, steerer, tests, allowed, set(validation), limit)
         effects = effect_rows(setting, answers, self.params.seed)
@@ -114,7 +120,7 @@ class Bench:
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
             STEERING: with_skipped(setting, effects, skipped),
-            STEERING_TEXTS: steered_texts(self.params, setting, steerer, self.asker, effects, questions.open),
+            STEERING_TEXTS: steered_texts(self.params, setting, steerer, self.asker, effects, questions.open, self.rater),
         }
 
 
@@ -129,54 +135,55 @@ def hashes(behaviour: str, spec: BehaviourSpec) -> dict[str, str]:
     return {place: file_sha256(Path(path)) for place, path in paths.items()}
 
 
-def asked(spec: BehaviourSpec, settings: Steering, seed: int) -> Questions:
-    """Return the questions of a behaviour, as many as *settings* want, drawn by *seed*, and with options named as they want them."""
+def questions_of(behaviour: str, params: Params) -> Questions:
+    """Return the questions of a behaviour, as many as params want, drawn by address, and with options named as they want them.
+
+    Raises UserError where there are too few to test with, or where what is tested is also what vectors are made from.
+    """
+    spec, settings = params.behaviours[behaviour], params.steering
     if isinstance(spec, FilesBehaviour):
         pairs, tests = read_pairs(Path(spec.generate)), read_pairs(Path(spec.test))
         open_ = read_open(Path(spec.open)) if spec.open else []
     else:
         pairs, tests = (townsfolk.pairs(spec.disposition, held_out) for held_out in (False, True))
         open_ = townsfolk.open_questions(spec.disposition)
-    known, held_out = balanced(pairs, settings.pairs, seed), balanced(tests, settings.questions, seed)
+    if len(tests) < FEWEST:
+        raise UserError(f"behaviours.{behaviour}.test: {len(tests)} questions, of which half choose a layer; give at least {FEWEST}")
+    if both := {pair.question for pair in pairs} & {pair.question for pair in tests}:
+        raise UserError(f"behaviours.{behaviour}.test: {len(both)} of its questions are in `generate` too; test with others")
+    seed = seed_of(params.seed, "steering", behaviour)
+    known, held_out = some_of(pairs, settings.pairs, seed), some_of(tests, settings.questions, seed)
     if settings.answers == "numbers":
         known, held_out = ([numbered(pair) for pair in some] for some in (known, held_out))
     return Questions(known, held_out, open_[: settings.open.questions])
 
 
-def balanced(pairs: list[Pair], most: int, seed: int) -> list[Pair]:
-    """Return at most *most* of *pairs*, as many for each letter that matches as there are, so that vectors do not hold a letter."""
-    if len(pairs) <= most:
-        return pairs
-    letters = sorted({pair.matching for pair in pairs})
-    share = -(-most // len(letters))
-    kept = [drawn(np.array([place for place, pair in enumerate(pairs) if pair.matching == letter]), share, seed) for letter in letters]
-    return [pairs[place] for place in np.sort(np.concatenate(kept))[:most]]
+def some_of(pairs: list[Pair], most: int, seed: int) -> list[Pair]:
+    """Return at most *most* of *pairs*, drawn by address; pairs of one place are drawn together."""
+    places = list(dict.fromkeys(pair.place for pair in pairs))
+    together = max(Counter(pair.place for pair in pairs).values())
+    kept = {places[number] for number in drawn(np.arange(len(places)), most // together, seed)}
+    return [pair for pair in pairs if pair.place in kept]
 
 
-def fits(prompt: Prompt, limit: int | None) -> bool:
-    """Return whether a subject that reads *limit* tokens can read a prompt and its answer."""
-    return limit is None or len(prompt.ids) < limit
+def unread(prompt: Prompt, limit: int | None, last: int) -> str | None:
+    """Return why a subject that reads *limit* tokens cannot be asked, with vectors added at the *last* ones; None where it can."""
+    if limit is not None and len(prompt.ids) >= limit:
+        return f"longer than the {limit} tokens that the subject reads"
+    return f"no longer than the {last} tokens at which vectors are added" if len(prompt.ids) <= last else None
 
 
-def skips(settings: Steering, stateful: bool) -> dict[tuple[str, str], str]:
-    """Return why some methods and sites of *settings* are skipped."""
-    pairs = [(method, site) for method in settings.methods for site in settings.sites if site != RESIDUAL]
-    return {pair: STATELESS if not stateful else NO_LDA for pair in pairs if not stateful or pair[0] == LDA}
-
-
-def ways(settings: Steering, layers: int, stateful: bool) -> tuple[list[Push], list[tuple[Push, str]]]:
-    """Return every way to steer, and the ways that are skipped with the reason."""
-    refused = skips(settings, stateful)
-    every = [
-        Push(method, site, layer, multiplier)
-        for method in settings.methods
-        for site in settings.sites
-        for layer in range(layers)
-        for multiplier in sorted(settings.multipliers)
-        if multiplier
-    ]
-    where = [(push, refused.get((push.method, push.site))) for push in every]
-    return [push for push, reason in where if reason is None], [(push, reason) for push, reason in where if reason is not None]
+def ways(settings: Steering, stateful: Sequence[bool]) -> tuple[list[Push], list[tuple[Push, str]]]:
+    """Return every way to steer, and the ways that are skipped with the reason; *stateful* says which layers have a state."""
+    multipliers = [multiplier for multiplier in sorted(settings.multipliers) if multiplier]
+    every = product(settings.methods, settings.sites, range(len(stateful)), multipliers)
+    allowed, skipped = [], []
+    for push in (Push(*some) for some in every):
+        if push.site == RESIDUAL or (stateful[push.layer] and push.method != LDA):
+            allowed.append(push)
+        else:
+            skipped.append((push, NO_LDA if stateful[push.layer] else STATELESS))
+    return allowed, skipped
 
 
 def answered(
@@ -184,12 +191,12 @@ def answered(
 ) -> pd.DataFrame:
     """Return the answers to all test questions; those that cannot be read are there with the reason."""
     every: list[Push | None] = [None, *pushes]
-    readable = [place for place, prompt in enumerate(tests) if fits(prompt, limit)]
+    reasons = {place: why for place, prompt in enumerate(tests) if (why := unread(prompt, limit, steerer.last))}
+    readable = [place for place in range(len(tests)) if place not in reasons]
     logprobs = np.full((len(tests), len(every), 2), np.nan)
     logprobs[readable] = steerer.answers([tests[place] for place in readable], every)
     frame = answer_frame(setting, every, range(len(tests)), logprobs, validation)
-    unread = ~frame["question"].isin(readable)
-    return frame.assign(status=frame["status"].mask(unread, f"longer than the {limit} tokens that the subject reads"))
+    return frame.assign(status=[reasons.get(place, status) for place, status in zip(frame["question"], frame["status"], strict=True)])
 
 
 def with_skipped(setting: Setting, effects: pa.Table, skipped: Sequence[tuple[Push, str]]) -> pa.Table:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from pipelines.params.base import Count, Id, Section, Whole
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def once(values: list[Any]) -> list[Any]:
+    """Return *values*; raise ValueError where one of them is there twice."""
+    if len(set(values)) != len(values):
+        raise ValueError("the same thing twice; name each once")
+    return values
 
 
 class TownsfolkBehaviour(Section):
@@ -38,9 +47,11 @@ class OpenEnded(Section):
 
     questions: Whole = 10
     tokens: Count = 24
-    multipliers: list[float] = Field(default=[-3.0, 0.0, 3.0])
+    multipliers: list[Finite] = Field(default=[-3.0, 0.0, 3.0], min_length=1)
     following: bool = True
     judge: Id | None = None
+
+    _once = field_validator("multipliers")(once)
 
 
 class Steering(Section):
@@ -51,7 +62,7 @@ class Steering(Section):
 
     methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
     sites: list[Literal["residual", "state", "both"]] = Field(default=["residual", "state", "both"], min_length=1)
-    multipliers: list[float] = Field(default=[-3.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 3.0], min_length=2)
+    multipliers: list[Finite] = Field(default=[-3.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 3.0], min_length=1)
     answers: Literal["letters", "numbers"] = "letters"
     opening: str = " ("
     last: Count = 1
@@ -60,9 +71,4 @@ class Steering(Section):
     batch: Count = 256
     open: OpenEnded = OpenEnded()
 
-    @field_validator("methods", "sites", "multipliers")
-    @classmethod
-    def _once(cls, values: list[str | float]) -> list[str | float]:
-        if len(set(values)) != len(values):
-            raise ValueError("the same thing twice; name each once")
-        return values
+    _once = field_validator("methods", "sites", "multipliers")(once)

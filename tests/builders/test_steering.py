@@ -32,7 +32,6 @@ from builders.steering import (
     metrics,
     resamples,
     skipped_rows,
-    too_long,
     vector_rows,
 )
 
@@ -142,18 +141,18 @@ class TestAnswers:
         assert (rows[["matching", "nonsense", "effect"]].isna().nunique(axis=1) == 1).all()
         assert set(rows["status"]) == {"ok", "probabilities are no numbers"}
 
-    def test_questions_that_are_too_long(self) -> None:
-        """They have a row for each push, with the reason and no numbers."""
-        short = answer_frame(SETTING, [None, UP], [0, 2], said(np.full((2, 2), 0.5)), {2})
-        long = too_long(SETTING, [None, UP], [1, 3], {3}, "longer than the 8 tokens that the subject reads")
-        rows = answer_rows(pd.concat([short, long]))
+    def test_questions_that_were_not_asked(self) -> None:
+        """Questions too long to be read have the reason that they are given in every row, and are counted as failed in their half."""
+        logprobs = said(np.full((4, 2), 0.5))
+        logprobs[[1, 3]] = NAN
+        answers = answer_frame(SETTING, [None, UP], range(4), logprobs, {2, 3})
+        answers["status"] = answers["status"].mask(answers["question"].isin([1, 3]), "too long")
+        rows = answer_rows(answers)
         STEERING_ANSWERS.validate(rows)
-        found = {row["question"]: (row["status"], row["half"], row["matching"]) for row in rows.to_pylist()}
-        reason = "longer than the 8 tokens that the subject reads"
-        expected = [("ok", "test", 0.5), (reason, "test", None), ("ok", "validation", 0.5), (reason, "validation", None)]
-        assert [found[place] for place in range(4)] == expected
-        effects = effect_rows(SETTING, pd.concat([short, long]), 0)
-        assert {(row["n"], row["n_failed"]) for row in effects.to_pylist()} == {(1, 1)}
+        found = [(row["question"], row["status"], row["half"], row["matching"]) for row in rows.to_pylist()]
+        one_way = [(0, "ok", "test", 0.5), (1, "too long", "test", None), (2, "ok", "validation", 0.5), (3, "too long", "validation", None)]
+        assert found == one_way * 2
+        assert {(row["n"], row["n_failed"]) for row in effect_rows(SETTING, answers, 0).to_pylist()} == {(1, 1)}
 
     def test_rows_are_valid_and_in_order(self) -> None:
         """The rows are those that the table promises, by key, with null where there is no number."""

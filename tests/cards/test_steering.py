@@ -231,10 +231,10 @@ def test_sites_are_told_on_one_scale() -> None:
 
     lines = steering_block(steering_summary(table)).splitlines()
 
-    assert lines[0] == "| subject | behaviour | matching without steering | residual | state | questions |"
+    assert lines[0] == "| subject | behaviour | matching, nonsense without steering | residual | state | questions |"
     assert lines[1] == "|---|---|---|---|---|---|"
-    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 % | **25.0** ± 1.0 (1) | **2.0** ± 1.0 (1) | 50 |"
-    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 % | **10.0** ± 1.0 (0) | – | 50 |"
+    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | **25.0** ± 1.0 (1) | **2.0** ± 1.0 (1) | 50 |"
+    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.0** ± 1.0 (0) | – | 50 |"
     assert lines[4] == "| paper, Mamba 2.8b | median of 7 (range) | | 8.5 (2.4–28.6) | 2.8 (2.2–8.5) | 50 |"
     assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; in 2,") for line in lines)
     assert any("the lab's are small" in line for line in lines)
@@ -265,7 +265,7 @@ def test_the_paper_is_told_on_the_same_scale() -> None:
     assert len(paper_rows([])) == 2
 
 
-@pytest.mark.parametrize(("share", "text"), [(None, "–"), (float("nan"), "–"), (-0.1234, "-12.3"), (0.5, "50.0"), (0, "0.0")])
+@pytest.mark.parametrize(("share", "text"), [(None, "–"), (float("nan"), "–"), (-0.1234, "-12.3"), (0.5, "50.0"), (-0.0001, "0.0")])
 def test_shares_are_told_in_points(share: float | None, text: str) -> None:
     """A share is in percent with one decimal, and a missing one is a dash."""
     assert points(share) == text

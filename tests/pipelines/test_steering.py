@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from llm_server import MODEL, chat, serving
+from llm_server import MODEL, chat, error, serving
 from project import digests, small_params, write_params
 from recurrent import tiny
 from transformers import AutoTokenizer
@@ -18,9 +18,12 @@ from builders import townsfolk
 from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
 from builders.shards import Shards
+from builders.steered import Push
 from builders.steering import STEERING, STEERING_ANSWERS, STEERING_VECTORS
 from pipelines import steering, subject
+from pipelines.params import Steering
 from pipelines.stage import shelf
+from pipelines.steering import some_of, ways
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -30,7 +33,7 @@ REAL = "INTERPLAKE_REAL_DATA"
 SUBJECTS = ("llama", "rwkv")
 TABLES = (STEERING, STEERING_ANSWERS, STEERING_VECTORS, STEERING_TEXTS)
 BOLD = {"source": "townsfolk", "disposition": "bold", "describes": "dares"}
-FILES = {"source": "files", "generate": "pairs.json", "test": "pairs.json", "open": "open.json", "describes": "says yes"}
+FILES = {"source": "files", "generate": "pairs.json", "test": "tests.json", "open": "open.json", "describes": "says yes"}
 PAIRS = [
     {"question": f"{what}?\n\nChoices:\n (A) Yes\n (B) No", "answer_matching_behavior": yes, "answer_not_matching_behavior": no}
     for what in ("Shall we", "Would you", "Do they", "May I", "Can it be")
@@ -43,7 +46,7 @@ def params_of(**settings: Any) -> dict[str, Any]:
     params = small_params()
     params["subjects"] = {name: {"path": name, "corpus": "topics", "template": "Ask: {question}\nReply:"} for name in SUBJECTS}
     params["saes"] = {name: some | {"subject": "llama"} for name, some in params["saes"].items()}
-    params["behaviours"] = {"bold": BOLD, "yes": FILES}
+    params["behaviours"] = {"bold": {**BOLD}, "yes": {**FILES}}
     params["steering"] = {
         "methods": ["difference", "lda"],
         "sites": ["residual", "state", "both"],
@@ -67,6 +70,7 @@ def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         tiny(name, vocabulary=len(tokenizer)).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     (folder / "pairs.json").write_text(json.dumps(PAIRS))
+    (folder / "tests.json").write_text(json.dumps([{**pair, "question": f"Well, {pair['question']}"} for pair in PAIRS]))
     (folder / "open.json").write_text(json.dumps(["What now?", "Why {so}?", "Where?"]))
     return folder
 
@@ -200,7 +204,8 @@ def test_no_behaviours_no_rows(here: Path) -> None:
 def test_long_questions_are_told(here: Path) -> None:
     """A question that is longer than the subject reads is a row with the reason, counted as failed, and no number."""
     long = {**PAIRS[0], "question": "Please " * 200 + PAIRS[0]["question"]}
-    (here / "pairs.json").write_text(json.dumps([*PAIRS, long]))
+    (here / "tests.json").write_text(json.dumps([*PAIRS, long]))
+    (here / "pairs.json").write_text(json.dumps([{**pair, "question": f"So {pair['question']}"} for pair in PAIRS]))
     params = params_of()
     params["behaviours"] = {"yes": FILES}
     found = make(here, "llama", params)
@@ -225,6 +230,15 @@ MISTAKES = {
         lambda _, folder: (folder / "pairs.json").write_text(json.dumps([{**PAIRS[0], "answer_matching_behavior": "(AB)"}])),
         "'answer_matching_behavior' is '(AB)'; give one letter or digit in brackets, such as '(A)'",
     ),
+    "questions that are tested and taught": (
+        lambda params, _: params["behaviours"]["yes"].update(test="pairs.json"),
+        "behaviours.yes.test: 5 of its questions are in `generate` too; test with others",
+    ),
+    "too few to test with": (
+        lambda _, folder: (folder / "tests.json").write_text(json.dumps(PAIRS[:3])),
+        "behaviours.yes.test: 3 questions, of which half choose a layer; give at least 4",
+    ),
+    "no such number": (lambda params, _: params["steering"].update(multipliers=[float("inf")]), "steering.multipliers"),
     "missing file": (
         lambda params, _: params["behaviours"]["yes"].update(test="nowhere.json"),
         "behaviours.yes.test: nowhere.json is not there; correct the path",
@@ -282,3 +296,54 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     assert set(frame["behaviour"]) == {behaviour.lower() for behaviour in behaviours}
     assert (counts.sum(axis=1) == 10).all()
     assert (counts["n"] > 0).all()
+
+
+def test_pairs_of_one_question_are_drawn_together() -> None:
+    """A draw holds both orders of a question or none, at most as many pairs as asked for, and a larger draw holds every smaller one."""
+    pairs = townsfolk.pairs("bold", held_out=False)
+    small, large = (some_of(pairs, most, 7) for most in (11, 40))
+    assert (len(small), len(large)) == (10, 40)
+    assert all(large.count(pair) == 1 for pair in small)
+    assert {pair.matching for pair in small} == {"A", "B"}
+    assert sum(pair.matching == "A" for pair in small) == 5
+    assert some_of(pairs, len(pairs), 7) == pairs
+
+
+def test_layers_without_a_state_are_skipped_alone() -> None:
+    """In a hybrid the state is steered where there is one; at other layers that is skipped, and so is the state for LDA."""
+    settings = Steering(methods=["difference", "lda"], sites=["residual", "state"], multipliers=[0.0, 1.0])
+    allowed, skipped = ways(settings, [True, False])
+    assert allowed == [
+        Push("difference", "residual", 0, 1.0),
+        Push("difference", "residual", 1, 1.0),
+        Push("difference", "state", 0, 1.0),
+        Push("lda", "residual", 0, 1.0),
+        Push("lda", "residual", 1, 1.0),
+    ]
+    assert skipped == [
+        (Push("difference", "state", 1, 1.0), "no recurrent state to be steered"),
+        (Push("lda", "state", 0, 1.0), "lda makes vectors for the residual stream only"),
+        (Push("lda", "state", 1, 1.0), "no recurrent state to be steered"),
+    ]
+
+
+def test_a_judge_that_fails_stops_the_stage(here: Path) -> None:
+    """Where too many ratings fail nothing is written as if it were done, so that the next run asks again."""
+    with serving(lambda _, __: error(400, "no")) as server:
+        params = params_of(methods=["difference"], sites=["residual"])
+        params["engines"] = {"server": {"kind": "openai", "base_url": server.url, "model": MODEL}}
+        params["judges"]["rater"] = {"kind": "model", "engine": "server"}
+        params["steering"]["open"]["judge"] = "rater"
+        with pytest.raises(UserError, match=r"ratings of texts about bold: 4 of 4 texts failed"):
+            make(here, "rwkv", params)
+    assert not (here / "build/steering/rwkv/manifest.json").exists()
+
+
+def test_texts_too_long_to_be_written_say_so(here: Path) -> None:
+    """Where a prompt and what is to be written do not fit into the subject, there is no text, the reason is told, and nobody rates it."""
+    params = params_of(methods=["difference"], sites=["residual"])
+    params["steering"]["open"]["tokens"] = 500
+    texts = make(here, "llama", params)["steering_texts"].to_pandas()
+    assert set(texts["rating_status"]) == {"no text"}
+    assert set(texts["text"]) == {""}
+    assert texts["reason"].str.contains("longer than the").all()
