@@ -207,3 +207,17 @@ class TestDiscriminant:
         """A single pair has no covariance: one line that says so."""
         with pytest.raises(UserError, match=r"^a single question to make vectors from has no covariance; give more of them, or leave .*$"):
             discriminant(gaussian(1, self.DELTA, self.ROOT))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_numbers_that_are_not_finite_are_refused(self, value: float) -> None:
+        """A stream that went beyond its number format has no covariance either: one line that says so."""
+        found = gaussian(4, self.DELTA, self.ROOT)
+        found.residual[2, OTHER, 0, 1] = value
+        with pytest.raises(UserError, match=r"^the residual stream holds numbers that are not finite; run the subject in float32, or .*$"):
+            discriminant(found)
+
+    def test_equal_answers_have_no_direction(self) -> None:
+        """Where both answers leave the same behind, the vector is zero, and no division by its length."""
+        found = gaussian(4, self.DELTA, self.ROOT)
+        found.residual[:, OTHER] = found.residual[:, MATCHING]
+        assert discriminant(found).residual.tolist() == [[0.0, 0.0, 0.0]]

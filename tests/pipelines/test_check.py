@@ -60,7 +60,7 @@ def explainer(**spec: Any) -> Change:
 
 
 def test_good_params_pass(here: Path) -> None:
-    """Params in order give a line for each corpus, subject and SAE, and exit code 0."""
+    """Params in order give a line for each corpus, subject, SAE and behaviour, and exit code 0."""
     result = check(here)
 
     assert result.exit_code == 0, result.output
@@ -68,10 +68,15 @@ def test_good_params_pass(here: Path) -> None:
         "corpus topics: begins with 'a.txt'",
         f"subject lab: LlamaForCausalLM, float32 on {'cuda' if torch.cuda.is_available() else 'cpu'}",
         "sae topk: reads layers.1 of lab",
+        "behaviour bold: 8 questions for vectors, 6 for tests",
     ]
 
 
 MISTAKES: dict[str, tuple[Change, str]] = {
+    "behaviour without a file": (
+        lambda p: p.update(behaviours={"b": {"source": "files", "generate": "none.json", "test": "none.json", "describes": "x"}}),
+        "behaviours.b.generate: none.json is not there; correct the path",
+    ),
     "unknown key": (lambda p: p["tokens"].update(lenght=3), "params.yaml: tokens.lenght: unknown key; remove it or correct its name"),
     "missing key": (lambda p: p["tokens"].pop("bos"), "params.yaml: tokens.bos: missing"),
     "wrong type": (lambda p: p["contexts"].update(train="many"), "params.yaml: contexts.train: input should be a valid integer"),
