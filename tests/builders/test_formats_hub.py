@@ -259,6 +259,7 @@ def test_the_check_fetches_a_checkpoint(hub: Hub, tmp_path: Path, monkeypatch: p
     (tmp_path / "text/a.txt").write_text("Some text.")
     params["subjects"] = {"lab": {"repo": MODEL, "revision": COMMIT, "corpus": "topics", "device": "cpu"}}
     params["saes"] = {"own": sae(64), "published": PUBLISHED | {"repo": DICTIONARIES, "revision": COMMIT}}
+    params["behaviours"] = {}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
 
     result = CliRunner().invoke(main, ["check"])
