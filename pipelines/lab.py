@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from builders import corpus, subjects, townsfolk
-from builders.behaviours import prompts
+from builders.behaviours import Prompt, prompts
 from builders.steered import Steerer
 from cards.render import render
 from checkpoints import recipe as lab
@@ -89,10 +89,18 @@ def traits() -> list[tuple[str, str | None]]:
     return [(name, trait) for name, some in townsfolk.DISPOSITIONS.items() for trait in (some.name, some.opposite, None)]
 
 
+def questions_put(tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> list[Prompt]:
+    """Return held-out questions about the disposition *name*, each after a word on the person who is asked, where *trait* says it."""
+    pairs = townsfolk.pairs(name, held_out=True)
+    people = [question.person for question in townsfolk.questions(townsfolk.DISPOSITIONS[name], held_out=True)]
+    before = ["" if trait is None else townsfolk.stated(person, trait) for person in people]
+    put = (prompts([pair], f"{said}{townsfolk.TEMPLATE} (", tokenizer, bos=True) for pair, said in zip(pairs, before, strict=True))
+    return list(chain.from_iterable(put))
+
+
 def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> dict[str, object]:
     """Return how often the model's reply to held-out questions agrees with *trait*, or with the disposition where none is said."""
-    prompt = townsfolk.TEMPLATE if trait is None else townsfolk.stated(townsfolk.TEMPLATE, trait)
-    asked = prompts(townsfolk.pairs(name, held_out=True), f"{prompt} (", tokenizer, bos=True)
+    asked = questions_put(tokenizer, name, trait)
     matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
     right = (matching > other) == (trait in (name, None))
     share = float(right.mean())
