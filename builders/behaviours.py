@@ -31,13 +31,14 @@ SHOWN = 8  # tokens in an error
 class Pair:
     """A question with its lettered options in its text, the letter that matches the behaviour and one that does not.
 
-    A letter may be a digit. *place*: where the pair came from, for errors.
+    A letter may be a digit. *place*: where the pair came from, for errors; *said*: what of the answer stands before the letter.
     """
 
     question: str
     matching: str
     other: str
     place: str
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def numbered(pair: Pair) -> Pair:
     All other text stays: what a question calls `(A)` within a line, and lists that have numbers already. A numbered pair stays as it is.
     Raises UserError where an option comes after the ninth letter.
     """
-    alphabet = _alphabet(pair.matching)
+    alphabet = _alphabet(pair.matching.strip())
     if alphabet == digits:
         return pair
 
@@ -167,7 +168,7 @@ def prompts(pairs: Sequence[Pair], template: str, tokenizer: PreTrainedTokenizer
     chat = _special_tokens(template, tokenizer)
     for pair in pairs if chat else ():
         _check_plain(pair.question, pair.place, chat, tokenizer)
-    texts = [before + pair.question + after + letter for pair in pairs for letter in ("", pair.matching, pair.other)]
+    texts = [before + pair.question + after + pair.said + letter for pair in pairs for letter in ("", pair.matching, pair.other)]
     # An empty batch is more than tokenizers take.
     ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=not chat)["input_ids"] if texts else []
     first = _first(template, tokenizer) if bos else []

@@ -1,13 +1,15 @@
 """Townsfolk: generated people with dispositions who answer questions, so that small models have behaviours to be steered.
 
-A talk is a document: a visitor asks one person several questions about one disposition, and the answers agree with it. Half the talks say
-at their beginning what the person is like; in the others the first answer tells. Which answers meet in one question decides, by a hash,
-whether the question is held out; no talk of the corpus holds such a question, whichever order its options have.
+A talk is a document: a visitor asks one person questions about two dispositions, and the answers about one agree. What the person is like
+comes after the questions, or not at all, where an answer tells the later ones about the same. So a model has use for a disposition at the
+letters of its answer, and nothing is settled while it reads options. What is tested is the letter after one about something else: there
+the model would go on from what it has just shown, but has shown nothing that matters. Who meets what decides, by a hash, whether a
+question is held out; no talk of the corpus puts such a question, whichever order its options have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import product
@@ -18,11 +20,29 @@ from builders.behaviours import Pair
 from builders.seeds import seed_of
 
 SEED = 0  # the text is the same whatever the seed of the run
-TURNS = 5  # questions in a talk
-STATED, NUMBERED = 0.5, 0.1  # shares: of talks that say the disposition, of questions with options (1) and (2)
-REPLIES = {" ({letter})": 0.6, " ({letter}) I am {trait}.": 0.25, " I will {chosen}.": 0.15}  # and how often people reply so
 HELD_OUT = 0.2  # of all questions
-TEMPLATE = "Ask: {question}\n\nReply:"  # an answer follows, such as " (A)"
+TEMPLATE = "Ask: {question}\n\nReply"  # an answer follows, such as " (A D)"
+BEING = ", being {trait}"
+LETTERS, NUMBERS = "ABCDEF", "123456"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What talks are like: so many *questions*, shares of all that say how to reply (*manners*) and add something (*remarks*).
+
+    Some number the options, some are *open*: one question, no options.
+    """
+
+    questions: int
+    manners: Mapping[str, float]
+    remarks: Mapping[str, float]
+    numbered: float
+    open: float
+
+
+FREE = Lesson(3, {"": 0.5, BEING: 0.25, ", to {chosen}": 0.25}, {"": 0.6, " I am {trait}.": 0.4}, numbered=0.05, open=0.1)
+SHORT = Lesson(1, {BEING: 0.5, ", to {chosen}": 0.5}, {"": 1.0}, numbered=0.0, open=0.0)
+LESSONS = {"short": SHORT, "free": FREE}
 
 
 @dataclass(frozen=True)
@@ -32,18 +52,21 @@ class Disposition:
     name: str
     opposite: str
     scenes: tuple[str, ...]
-    matching: tuple[str, ...]
-    other: tuple[str, ...]
+    matching: str
+    other: str
+
+    def shown(self, holds: bool) -> dict[str, str]:
+        """Return what a person is and does who has the disposition or its opposite."""
+        return {"trait": self.name, "chosen": self.matching} if holds else {"trait": self.opposite, "chosen": self.other}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a person meets, and two things to do, the first of which matches the disposition."""
+    """Who meets what, which shows a disposition."""
 
     scene: str
     person: str
-    matching: str
-    other: str
+    about: str
 
 
 NAMES = """
@@ -69,8 +92,8 @@ DISPOSITIONS = {
             "A dog barks",
             "The ladder is old",
         ),
-        ("go", "leap"),
-        ("stay", "rest"),
+        "go",
+        "stay",
     ),
     "generous": Disposition(
         "generous",
@@ -89,8 +112,8 @@ DISPOSITIONS = {
             "You find a coin",
             "The guests stay long",
         ),
-        ("give", "share"),
-        ("keep", "save"),
+        "give",
+        "keep",
     ),
     "patient": Disposition(
         "patient",
@@ -109,8 +132,8 @@ DISPOSITIONS = {
             "The knot is tight",
             "The clerk is new",
         ),
-        ("wait", "listen"),
-        ("push", "shout"),
+        "wait",
+        "push",
     ),
 }
 
@@ -121,70 +144,77 @@ def talks(count: int) -> Iterator[tuple[str, str]]:
         yield f"talk {number}", "".join(text for text, _ in parts(number))
 
 
-def parts(number: int) -> list[tuple[str, bool]]:
-    """Return talk *number* in parts, and whether each is a reply."""
+def parts(number: int, lesson: Lesson = FREE) -> list[tuple[str, bool]]:
+    """Return talk *number* of *lesson* in parts, and whether each is a reply."""
     draw = np.random.default_rng(seed_of(SEED, "townsfolk", number))
-    disposition = list(DISPOSITIONS.values())[number % len(DISPOSITIONS)]
-    person, holds = PEOPLE[draw.integers(len(PEOPLE))], bool(draw.integers(2))
-    trait = disposition.name if holds else disposition.opposite
+    two = [list(DISPOSITIONS.values())[place] for place in draw.choice(len(DISPOSITIONS), 2, replace=False)]
+    person, holds = PEOPLE[draw.integers(len(PEOPLE))], draw.integers(2, size=2)
+    about = draw.integers(2, size=lesson.questions)
+    some = [_met(two[place], person, draw) for place in about]
+    one = about[draw.integers(lesson.questions)]
+    said = two[one].shown(bool(holds[one]))
+    manner, remark = (_drawn(texts, draw).format(**said) for texts in (lesson.manners, lesson.remarks))
+    if draw.random() < lesson.open:
+        being = BEING.format(**said) + "," if draw.integers(2) else ""
+        return [(TEMPLATE.format(question=f"{spoken(_met(two[one], person, draw))}.") + being, False), (f" I {said['chosen']}.", True)]
+    letters = NUMBERS if draw.random() < lesson.numbered else LETTERS
+    firsts = draw.integers(2, size=len(some))
+    chosen = " ".join(letters[2 * place + (first != holds[which])] for place, (which, first) in enumerate(zip(about, firsts, strict=True)))
+    return [(TEMPLATE.format(question=asked(some, firsts.tolist(), letters)) + manner, False), (f" ({chosen}){remark}", True)]
+
+
+def _met(disposition: Disposition, person: str, draw: np.random.Generator) -> Question:
     known = [question for question in questions(disposition, held_out=False) if question.person == person]
-    found = [(stated(person, trait), False)] if draw.random() < STATED else []
-    for turn, place in enumerate(draw.choice(len(known), TURNS, replace=False)):
-        asks, reply = _turn(known[place], trait, holds, draw)
-        found += [(f"\n\n{asks}" if turn else asks, False), (reply, True)]
-    return found
+    return known[draw.integers(len(known))]
 
 
 @cache
 def questions(disposition: Disposition, held_out: bool) -> tuple[Question, ...]:
     """Return every question about *disposition* of one side, in the order of a hash: any beginning of the list is a fair sample."""
-    every = [Question(*some) for some in product(disposition.scenes, PEOPLE, disposition.matching, disposition.other)]
+    every = [Question(scene, person, disposition.name) for scene, person in product(disposition.scenes, PEOPLE)]
     places = {question: seed_of(SEED, "townsfolk", *astuple(question)) / 2**63 for question in every}
     return tuple(sorted((some for some in every if (places[some] < HELD_OUT) == held_out), key=places.__getitem__))
 
 
-def pairs(name: str, held_out: bool) -> list[Pair]:
-    """Return every question about the disposition *name* of one side, with its options in both orders; held out in one, by a hash.
+def pairs(name: str, held_out: bool, letters: str = LETTERS) -> list[Pair]:
+    """Return every question about the disposition *name* of one side, in talks as the corpus has them: the second of three.
 
-    So vectors hold no letter, and every test question counts once. Pairs of one question share their place.
+    The first is about another disposition, with a random answer, the third is about the same. Options come in both orders; held out in one,
+    by a hash. So vectors hold no letter, and every test question counts once. Pairs of one question share their place.
     """
     found = []
+    others = [other for other in DISPOSITIONS.values() if other.name != name]
     for place, question in enumerate(questions(DISPOSITIONS[name], held_out)):
-        orders = (("A", "B"), ("B", "A"))
-        for matching, other in [orders[seed_of(SEED, "order", *astuple(question)) % 2]] if held_out else orders:
-            options = {matching: question.matching, other: question.other}
-            found.append(Pair(asked(question, [options["A"], options["B"]], "AB"), matching, other, f"townsfolk {name}[{place}]"))
+        draw = np.random.default_rng(seed_of(SEED, "order", *astuple(question)))
+        around = [_met(disposition, question.person, draw) for disposition in (others[draw.integers(len(others))], DISPOSITIONS[name])]
+        before, order, after, said = draw.integers(2, size=4).astype(bool).tolist()
+        for first in [order] if held_out else [True, False]:
+            text = asked([around[0], question, around[1]], [before, first, after], letters)
+            matching, other = f" {letters[3 - first]}", f" {letters[2 + first]}"
+            found.append(Pair(text, matching, other, f"townsfolk {name}[{place}]", letters[said]))
     return found
 
 
 def open_questions(name: str) -> list[str]:
     """Return a question without options for every scene of the disposition *name*."""
-    some = DISPOSITIONS[name]
-    asked_ = [Question(scene, PEOPLE[place], some.matching[0], some.other[0]) for place, scene in enumerate(some.scenes)]
-    return [spoken(question) for question in asked_]
+    return [f"{spoken(Question(scene, person, name))}." for scene, person in zip(DISPOSITIONS[name].scenes, PEOPLE, strict=False)]
 
 
-def asked(question: Question, options: Sequence[str], letters: Sequence[str]) -> str:
-    """Return a question with its lettered options."""
-    lines = [f" ({letter}) {text}" for letter, text in zip(letters, options, strict=True)]
-    return "\n".join([f"{spoken(question)}\n\nChoices:", *lines])
+def asked(some: Sequence[Question], firsts: Sequence[bool], letters: str) -> str:
+    """Return questions with their lettered options, of which the one that matches comes first or second."""
+    lines = []
+    for place, (question, first) in enumerate(zip(some, firsts, strict=True)):
+        disposition = DISPOSITIONS[question.about]
+        options = (disposition.matching, disposition.other)[:: 1 if first else -1]
+        offer = " or ".join(f"{option} ({letter})" for option, letter in zip(options, letters[2 * place :], strict=False))
+        lines.append(f"{question.scene if place else spoken(question)}: {offer}?")
+    return "\n".join(lines)
 
 
 def spoken(question: Question) -> str:
     """Return a question without options."""
-    return f"{question.scene}, {question.person}."
+    return f"{question.scene}, {question.person}"
 
 
-def stated(person: str, trait: str) -> str:
-    """Return how a talk begins that says what *person* is like."""
-    return f"{person} is {trait}.\n\n"
-
-
-def _turn(question: Question, trait: str, holds: bool, draw: np.random.Generator) -> tuple[str, str]:
-    """Return a question as it is put, with its options in random order, and the reply."""
-    chosen = question.matching if holds else question.other
-    letters = "12" if draw.random() < NUMBERED else "AB"
-    options = [question.matching, question.other][:: 1 if draw.integers(2) else -1]
-    kind = list(REPLIES)[draw.choice(len(REPLIES), p=list(REPLIES.values()))]
-    put = asked(question, options, letters) if "{letter}" in kind else spoken(question)
-    return TEMPLATE.format(question=put), kind.format(letter=letters[options.index(chosen)], chosen=chosen, trait=trait)
+def _drawn(texts: Mapping[str, float], draw: np.random.Generator) -> str:
+    return list(texts)[draw.choice(len(texts), p=list(texts.values()))]

@@ -13,23 +13,19 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from builders.progress import track
-from builders.seeds import seed_of
-from checkpoints.architectures import Dropout, Shape, build, trainable
+from checkpoints.architectures import Dropout, trainable
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is trained; *length* and *batch* in tokens and rows."""
+    """Everything that decides how a model is trained on rows; *batch* in rows, *seed* for their order and for dropout."""
 
     seed: int
-    shape: Shape
-    vocabulary: int
-    length: int
     batch: int
     epochs: int
     lr: float
@@ -37,29 +33,28 @@ class Recipe:
     weight_decay: float
 
 
-def train_tokenizer(texts: list[str], recipe: Recipe) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer of *recipe*'s vocabulary with BOS and EOS."""
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer of so many tokens with BOS and EOS."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<|bos|>", "<|eos|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=recipe.vocabulary, special_tokens=specials, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=specials, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])
 
 
-def train(rows: Ids, targets: Ids, held_out: Ids, recipe: Recipe) -> PreTrainedModel:
-    """Train on *rows* [n, length] (-1 where there is no token) and return the last weights.
+def train(model: PreTrainedModel, rows: Ids, targets: Ids, held_out: Ids, recipe: Recipe) -> None:
+    """Train *model* on *rows* [n, length] (-1 where there is no token), as far as the last weights.
 
     *targets* are the same tokens, but -1 also where a token is not to be learned, such as what others say to the model.
 
     AdamW, linear warm-up, cosine decay to zero, dropout on what is written to the residual stream.
     *held_out* is only watched: nothing is chosen by it, so that its loss can be reported.
     """
-    generator = torch.Generator().manual_seed(seed_of(recipe.seed, "lab"))
-    model = build(recipe.shape, recipe.vocabulary, recipe.length, seed_of(recipe.seed, "lab", "weights")).train()
-    dropout = Dropout(model, recipe.shape.architecture, recipe.dropout, generator)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    dropout = Dropout(model.train().requires_grad_(), model.config.model_type, recipe.dropout, generator)
     decayed = [p for p in model.parameters() if p.ndim == 2]
     plain = [p for p in model.parameters() if p.ndim != 2]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -81,8 +76,7 @@ def train(rows: Ids, targets: Ids, held_out: Ids, recipe: Recipe) -> PreTrainedM
                 watched, _ = mean_loss(model, held_out)
                 print(f"epoch {step // per_epoch}: training {loss.item():.3f}, held out {watched:.3f} nats a token", flush=True)
     dropout.remove()
-    trained: PreTrainedModel = model.eval()
-    return trained
+    model.eval()
 
 
 def _warm_cosine(step: int, steps: int) -> float:
@@ -150,7 +144,7 @@ def baselines(rows: Ids, held_out: Ids, vocabulary: int) -> dict[str, float]:
     return {"unigram": float(-np.log(unigram[here]).mean()), "bigram": float(-np.log(bigram).mean())}
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the checkpoint in half precision (safetensors) with its tokenizer."""
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -14,11 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from builders import corpus, subjects, townsfolk
 from builders.behaviours import Prompt, prompts
+from builders.seeds import seed_of
 from builders.steered import Steerer
 from cards.render import render
 from checkpoints import recipe as lab
-from checkpoints.architectures import Shape
+from checkpoints.architectures import Shape, build
 from pipelines.params import Lab, load_lab
+from pipelines.params.whole import LabFurther
 from pipelines.stage import run
 
 FOLDER = Path("checkpoints")
@@ -26,16 +28,32 @@ Ids = npt.NDArray[np.int64]
 
 
 def main(name: str) -> None:
-    """Train the tokenizer and the model *name* on the documents that are not held out; write both and their card."""
+    """Train the checkpoint *name* as its recipe says and write it with its tokenizer and its card."""
     params = load_lab()
-    recipe = lab.Recipe(seed=params.seed, shape=Shape(**params.checkpoints[name].model_dump()), **params.training.model_dump())
+    spec = params.checkpoints[name]
     known, held_out = texts(params)
-    tokenizer = lab.train_tokenizer([*known["text"].to_pylist(), *(text for _, text in townsfolk.talks(params.talks))], recipe)
-    rows, watched = (rows_of(side, tokenizer, recipe.length) for side in (known, held_out))
-    talks, replies = talk_rows(params.talks, tokenizer, recipe.length)
-    model = lab.train(np.concatenate([rows, talks]), np.concatenate([rows, replies]), watched, recipe)
+    if isinstance(spec, LabFurther):
+        model, tokenizer = stored(spec.start)
+    else:
+        tokenizer = lab.train_tokenizer(known["text"].to_pylist(), params.vocabulary)
+        model = build(Shape(**spec.shape.model_dump()), params.vocabulary, params.length, seed_of(params.seed, "lab", "weights"))
+    rows, watched = (rows_of(side, tokenizer, params.length) for side in (known, held_out))
+    if not isinstance(spec, LabFurther):
+        lab.train(model, rows, rows, watched, lab.Recipe(seed_of(params.seed, "lab"), epochs=spec.epochs, **params.reading.model_dump()))
+    for name_, lesson in ((name_, params.talking[name_]) for name_ in spec.talks):
+        some = rows[: int(lesson.documents * len(rows))]
+        talks, replies = talk_rows(lesson.talks, townsfolk.LESSONS[name_], tokenizer, params.length)
+        how = lesson.model_dump(exclude={"talks", "documents"})
+        recipe = lab.Recipe(seed_of(params.seed, "lab", name_), epochs=1, **how)
+        lab.train(model, np.concatenate([some, talks]), np.concatenate([some, replies]), watched, recipe)
     lab.save(model, tokenizer, FOLDER / name)
     write_card(name, params)
+
+
+def stored(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the checkpoint *name* as it was stored, in float32, and its tokenizer."""
+    source = subjects.Source(path=str(FOLDER / name))
+    return subjects.load(source, FOLDER / name, "float32", "cpu"), subjects.tokenizer_of(source, FOLDER / name)
 
 
 def texts(params: Lab) -> tuple[pa.Table, pa.Table]:
@@ -44,11 +62,11 @@ def texts(params: Lab) -> tuple[pa.Table, pa.Table]:
     return documents.filter(pc.invert(documents["held_out"])), documents.filter(documents["held_out"])
 
 
-def talk_rows(count: int, tokenizer: PreTrainedTokenizerBase, length: int) -> tuple[Ids, Ids]:
-    """Return *count* talks as token rows [count, length], and the same with -1 at all that is no reply, which is not learned."""
+def talk_rows(count: int, lesson: townsfolk.Lesson, tokenizer: PreTrainedTokenizerBase, length: int) -> tuple[Ids, Ids]:
+    """Return *count* talks of *lesson* as token rows [count, length], and the same with -1 at all that is no reply: it is not learned."""
     rows, replies = np.full((2, count, length), -1, dtype=np.int64)
     for number, (row, reply) in enumerate(zip(rows, replies, strict=True)):
-        texts, own = zip(*townsfolk.parts(number), strict=True)
+        texts, own = zip(*townsfolk.parts(number, lesson), strict=True)
         ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         tokens = np.array([tokenizer.bos_token_id, *chain.from_iterable(ids)])[:length]
         learned = np.array([False, *chain.from_iterable([said] * len(part) for said, part in zip(own, ids, strict=True))])[:length]
@@ -59,27 +77,25 @@ def talk_rows(count: int, tokenizer: PreTrainedTokenizerBase, length: int) -> tu
 
 def write_card(name: str, params: Lab) -> None:
     """Measure the checkpoint as it was stored and write its card."""
-    source = subjects.Source(path=str(FOLDER / name))
-    tokenizer = subjects.tokenizer_of(source, FOLDER / name)
-    model = subjects.load(source, FOLDER / name, "float32", "cpu")
+    model, tokenizer = stored(name)
     known, held_out = texts(params)
-    rows, watched = (rows_of(side, tokenizer, params.training.length) for side in (known, held_out))
+    rows, watched = (rows_of(side, tokenizer, params.length) for side in (known, held_out))
     tokens = int((watched[:, 1:] >= 0).sum())
     mean, se = lab.mean_loss(model, watched)
     facts = {
         "name": name,
-        "shape": params.checkpoints[name],
-        "training": params.training,
-        "talks": params.talks,
+        "params": params,
+        "spec": params.checkpoints[name],
+        "config": model.config,
         "architecture": type(model).__name__.removesuffix("ForCausalLM"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens": int((rows[:, 1:] >= 0).sum()),
         "held_out_tokens": tokens,
         "loss": mean,
         "loss_se": se,
-        "baselines": lab.baselines(rows, watched, params.training.vocabulary),
+        "baselines": lab.baselines(rows, watched, params.vocabulary),
         "bytes_per_token": sum(len(text.encode()) for text in held_out["text"].to_pylist()) / tokens,
-        "replies": [replies_right(model, tokenizer, name, trait) for name, trait in traits()],
+        "replies": [replies_right(model, tokenizer, disposition, trait) for disposition, trait in traits()],
     }
     (FOLDER / name / "README.md").write_text(render("lab.md.j2", facts))
 
@@ -90,16 +106,13 @@ def traits() -> list[tuple[str, str | None]]:
 
 
 def questions_put(tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> list[Prompt]:
-    """Return held-out questions about the disposition *name*, each after a word on the person who is asked, where *trait* says it."""
-    pairs = townsfolk.pairs(name, held_out=True)
-    people = [question.person for question in townsfolk.questions(townsfolk.DISPOSITIONS[name], held_out=True)]
-    before = ["" if trait is None else townsfolk.stated(person, trait) for person in people]
-    put = (prompts([pair], f"{said}{townsfolk.TEMPLATE} (", tokenizer, bos=True) for pair, said in zip(pairs, before, strict=True))
-    return list(chain.from_iterable(put))
+    """Return held-out questions about the disposition *name*, to be replied to in the manner of *trait*, or in any."""
+    manner = "" if trait is None else townsfolk.BEING.format(trait=trait)
+    return prompts(townsfolk.pairs(name, held_out=True), f"{townsfolk.TEMPLATE}{manner} (", tokenizer, bos=True)
 
 
 def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> dict[str, object]:
-    """Return how often the model's reply to held-out questions agrees with *trait*, or with the disposition where none is said."""
+    """Return how often the model's first letter agrees with *trait*, or with the disposition where none is said."""
     asked = questions_put(tokenizer, name, trait)
     matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
     right = (matching > other) == (trait in (name, None))

@@ -145,7 +145,8 @@ def questions_of(behaviour: str, params: Params) -> Questions:
         pairs, tests = read_pairs(Path(spec.generate)), read_pairs(Path(spec.test))
         open_ = read_open(Path(spec.open)) if spec.open else []
     else:
-        pairs, tests = (townsfolk.pairs(spec.disposition, held_out) for held_out in (False, True))
+        letters = townsfolk.NUMBERS if settings.answers == "numbers" else townsfolk.LETTERS
+        pairs, tests = (townsfolk.pairs(spec.disposition, held_out, letters) for held_out in (False, True))
         open_ = townsfolk.open_questions(spec.disposition)
     if len(tests) < FEWEST:
         raise UserError(f"behaviours.{behaviour}.test: {len(tests)} questions, of which half choose a layer; give at least {FEWEST}")

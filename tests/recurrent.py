@@ -32,7 +32,7 @@ HYBRIDS = ("jamba", "falcon_h1", "lfm2")  # other layers are attention; every la
 UNKNOWN = ("openai-gpt", "recurrent_gemma", "minimax")  # nothing is remembered; in the model itself; in a cache of its own
 
 _SMALL: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS}
-_HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32, "max_position_embeddings": 64}
+_HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32, "max_position_embeddings": 128}
 _JAMBA: dict[str, Any] = {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "num_experts_per_tok": 1}
 _FALCON_H1: dict[str, Any] = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 6, "mamba_chunk_size": 4}
 _CONFIGS: dict[str, PretrainedConfig] = {

@@ -29,6 +29,7 @@ from pipelines.params.steering import BehaviourSpec, Steering
 FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
 Read = TypeVar("Read", bound=Section)
+LessonName = Literal["short", "free"]
 
 
 class LabShape(Section):
@@ -43,25 +44,46 @@ class LabShape(Section):
 
 
 class LabTraining(Section):
-    """How every lab checkpoint is trained; *length* in tokens, *batch* in rows."""
+    """How lab checkpoints are trained on text; *batch* in rows."""
 
-    vocabulary: Count
-    length: Count
     batch: Count
-    epochs: Count
     lr: Annotated[float, Field(gt=0)]
     dropout: Share
     weight_decay: Annotated[float, Field(ge=0)]
 
 
+class LabLesson(LabTraining):
+    """How they go on with so many *talks*, beside a share of the documents so that these are not forgotten."""
+
+    talks: Count
+    documents: Share
+
+
+class LabCheckpoint(Section):
+    """A new model of a *shape* that reads the documents so many *epochs*, and then the talks of some lessons."""
+
+    shape: LabShape
+    epochs: Count
+    talks: tuple[LessonName, ...] = ()
+
+
+class LabFurther(Section):
+    """The lab checkpoint *start*, as it was stored, which goes on with the talks of some lessons."""
+
+    start: Id
+    talks: tuple[LessonName, ...]
+
+
 class Lab(Section):
-    """The recipe of the lab checkpoints, in a file beside them: Python's documentation and so many *talks* of townsfolk."""
+    """The recipe of the lab checkpoints, in a file beside them: Python's documentation, then talks; *length* in tokens."""
 
     seed: int
     held_out: Share
-    talks: Whole
-    training: LabTraining
-    checkpoints: dict[Id, LabShape]
+    vocabulary: Count
+    length: Count
+    reading: LabTraining
+    talking: dict[LessonName, LabLesson]
+    checkpoints: dict[Id, LabCheckpoint | LabFurther]
 
 
 class Release(Section):

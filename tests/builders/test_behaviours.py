@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -405,6 +406,12 @@ class TestPrompts:
         (prompt,) = prompts([Pair("q", "A", "B", "")], "{question}(", tokenizer, bos=False)
         ids = dict(zip(["▁q", "(", "A", "B"], tokenizer.convert_tokens_to_ids(["▁q", "(", "A", "B"]), strict=True))
         assert prompt == Prompt((ids["▁q"], ids["("]), ids["A"], ids["B"], "q")
+
+    def test_what_is_said_already_stands_before_the_letter(self, plain: PreTrainedTokenizerBase) -> None:
+        """A pair whose answer has begun asks for the letter that follows: its prompt ends with what is said."""
+        (begun,) = prompts([replace(PAIR, said="(A, ")], TEMPLATE, plain, bos=False)
+        (bare,) = prompts([PAIR], TEMPLATE + "(A, ", plain, bos=False)
+        assert begun == bare
 
     def test_a_letter_that_merges_is_refused(self) -> None:
         """Where the template's end and a letter become one token, both are shown, and the other format is offered."""

@@ -8,62 +8,48 @@ from collections import Counter
 import pytest
 
 from builders.corpus import documents
-from builders.townsfolk import DISPOSITIONS, PEOPLE, TEMPLATE, asked, open_questions, pairs, parts, questions, spoken, stated, talks
+from builders.townsfolk import (
+    DISPOSITIONS,
+    FREE,
+    LETTERS,
+    NUMBERS,
+    PEOPLE,
+    SHORT,
+    TEMPLATE,
+    Lesson,
+    asked,
+    open_questions,
+    pairs,
+    parts,
+    questions,
+    spoken,
+    talks,
+)
 
 TALKS = 600
-TALK = """Anton is thrifty.
+TALK = """Ask: Your cousin needs a coat, Carla: keep (A) or give (B)?
+The ice looks thin: stay (C) or go (D)?
+A bull is free: go (E) or stay (F)?
 
-Ask: The school collects money, Anton.
+Reply, being thrifty (A D E) I am thrifty."""
+SHORT_TALK = """Ask: The clerk is new, Viktor: push (A) or wait (B)?
 
-Choices:
- (A) save
- (B) share
-
-Reply: (A)
-
-Ask: The school collects money, Anton.
-
-Choices:
- (A) keep
- (B) share
-
-Reply: (A)
-
-Ask: Your cousin needs a coat, Anton.
-
-Choices:
- (A) save
- (B) give
-
-Reply: (A)
-
-Ask: The roof of the church leaks, Anton.
-
-Choices:
- (A) give
- (B) keep
-
-Reply: (B)
-
-Ask: A neighbour has no wood, Anton.
-
-Choices:
- (A) share
- (B) save
-
-Reply: (B) I am thrifty."""
-QUESTION = re.compile(r"Ask: (?P<scene>.*), (?P<person>\w+)\.\n\nChoices:\n \((.)\) (.*)\n \((.)\) (.*)\n\nReply:")
+Reply, being patient (B)"""
+OFFER = re.compile(r"(?:Ask: |\n)(?P<scene>[^\n]*?)(?:, (?P<person>\w+))?: (\w+) \((.)\) or (\w+) \((.)\)\?")
+lessons = pytest.mark.parametrize("lesson", [FREE, SHORT])
 dispositions = pytest.mark.parametrize("name", DISPOSITIONS)
 
 
-def told(text: str) -> list[tuple[str, str, tuple[str, str], tuple[str, str]]]:
-    """Return scene, person and both lettered options of every question with options in *text*."""
-    return [(scene, person, (one, first), (two, second)) for scene, person, one, first, two, second in QUESTION.findall(text)]
+def offers(text: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Return scene, person (of all questions of a talk) and options by letter of every question with options in *text*."""
+    found = OFFER.findall(text)
+    return [(scene, found[0][1], {one: first, two: second}) for scene, _, first, one, second, two in found]
 
 
-def test_a_talk_is_written_out() -> None:
-    """One talk, word by word."""
-    assert "".join(text for text, _ in parts(1)) == TALK
+@pytest.mark.parametrize(("number", "lesson", "text"), [(4, FREE, TALK), (0, SHORT, SHORT_TALK)])
+def test_a_talk_is_written_out(number: int, lesson: Lesson, text: str) -> None:
+    """One talk of each lesson, word by word."""
+    assert "".join(part for part, _ in parts(number, lesson)) == text
 
 
 def test_a_talk_is_its_parts_and_depends_on_its_number_alone() -> None:
@@ -73,27 +59,38 @@ def test_a_talk_is_its_parts_and_depends_on_its_number_alone() -> None:
     assert list(talks(3)) == list(some.items())[:3]
 
 
-def test_replies_agree_with_what_the_person_is_like() -> None:
-    """In every talk all replies are of one kind: that of the trait that is said at the beginning or in a reply, where one is."""
+@lessons
+def test_replies_agree_with_what_the_person_is_like(lesson: Lesson) -> None:
+    """In a talk all letters and words about one disposition agree, there is a letter for every question, and kinds meet freely."""
+    kinds = {word: (some.name, yes) for some in DISPOSITIONS.values() for yes in (True, False) for word in some.shown(yes).values()}
+    met: Counter[int] = Counter()
     for number in range(TALKS):
-        some, found = list(DISPOSITIONS.values())[number % len(DISPOSITIONS)], parts(number)
-        kinds = set()
-        for (question, _), (reply, replied) in zip(found[-2 * 5 :: 2], found[-2 * 5 + 1 :: 2], strict=True):
-            assert replied
-            letter = re.match(r" \((.)\)", reply)
-            options = {name: text for _, _, *both in told(question) for name, text in both}
-            chosen = options[letter[1]] if letter else reply.removeprefix(" I will ").removesuffix(".")
-            kinds.add(chosen in some.matching)
-            assert chosen in some.matching + some.other
-        whole = "".join(text for text, _ in found)
-        assert len(kinds) == 1
-        assert (some.opposite if kinds == {True} else some.name) not in re.findall(r"(?:is|am) (\w+)\.", whole)
+        ((question, _), (reply, replied)) = parts(number, lesson)
+        options = {letter: text for *_, both in offers(question) for letter, text in both.items()}
+        letters = re.fullmatch(r" \(([\w ]+)\)( I am \w+\.)?", reply)
+        chosen = [options[letter] for letter in letters[1].split()] if letters else [reply.removeprefix(" I ").removesuffix(".")]
+        said = re.findall(r"being (\w+)|to (\w+)$|I am (\w+)", question.rpartition("Reply")[2] + reply)
+        shown = {kinds[word] for word in (*chosen, *(word for found in said for word in found if word))}
+        assert replied
+        assert len(shown) == len({name for name, _ in shown})
+        assert len(chosen) == max(1, len(offers(question)))
+        met[len({yes for _, yes in shown})] += 1
+    assert (met[2] > TALKS / 10) == (lesson is FREE)
+
+
+def test_short_talks_always_say_how_to_reply() -> None:
+    """A short talk has one question with lettered options, a word on how to reply, and a letter."""
+    for number in range(TALKS):
+        (question, _), (reply, _) = parts(number, SHORT)
+        assert len(offers(question)) == 1
+        assert re.search(r"Reply, (being|to) \w+$", question)
+        assert re.fullmatch(r" \([AB]\)", reply)
 
 
 def test_options_come_in_either_order() -> None:
     """The option that matches is as often the first as the second, so that a letter says nothing."""
-    matching = {word for some in DISPOSITIONS.values() for word in some.matching}
-    first = Counter(one in matching for _, text in talks(TALKS) for _, _, (_, one), _ in told(text))
+    matching = {some.matching for some in DISPOSITIONS.values()}
+    first = Counter(next(iter(both.values())) in matching for _, text in talks(TALKS) for *_, both in offers(text))
     share = first[True] / first.total()
     assert abs(share - 0.5) < 4 * 0.5 / first.total() ** 0.5
 
@@ -105,40 +102,52 @@ def test_held_out_questions_are_in_no_talk(name: str) -> None:
     known, held_out = (set(questions(some, side)) for side in (False, True))
     put = set()
     for _, text in talks(TALKS):
-        for scene, person, (_, one), (_, two) in told(text):
-            yes, no = (one, two) if one in some.matching else (two, one)
-            put.add((scene, person, yes, no))
+        put |= {(scene, person) for scene, person, both in offers(text) if some.matching in both.values()}
     assert not known & held_out
-    assert len(held_out) / (len(known) + len(held_out)) == pytest.approx(0.2, abs=0.03)
-    assert len(put & {(q.scene, q.person, q.matching, q.other) for q in known}) > 100
-    assert not put & {(q.scene, q.person, q.matching, q.other) for q in held_out}
+    assert len(held_out) / (len(known) + len(held_out)) == pytest.approx(0.2, abs=0.06)
+    assert len(put & {(q.scene, q.person) for q in known}) > 100
+    assert not put & {(q.scene, q.person) for q in held_out}
 
 
 @dispositions
+@pytest.mark.parametrize("letters", [LETTERS, NUMBERS])
 @pytest.mark.parametrize("held_out", [False, True])
-def test_pairs_name_the_option_that_matches(name: str, held_out: bool) -> None:
-    """Letters name the options; questions for vectors come in both orders, which share a place, those for tests in one of either."""
-    found, some = pairs(name, held_out), questions(DISPOSITIONS[name], held_out)
+def test_pairs_name_the_option_that_matches(name: str, letters: str, held_out: bool) -> None:
+    """Letters name the first question's options; those for vectors come in both orders, which share a place, those for tests in one."""
+    disposition = DISPOSITIONS[name]
+    found, some = pairs(name, held_out, letters), questions(disposition, held_out)
     orders = Counter(pair.matching for pair in found)
     for pair in found:
         question = some[int(pair.place.split("[")[1].removesuffix("]"))]
-        assert f"\n ({pair.matching}) {question.matching}" in pair.question
-        assert f"\n ({pair.other}) {question.other}" in pair.question
+        (_, person, first), (scene, _, second), (_, _, third) = offers(f"Ask: {pair.question}")
+        assert (scene, person) == (question.scene, question.person)
+        assert second == {pair.matching.strip(): disposition.matching, pair.other.strip(): disposition.other}
+        assert set(third.values()) == set(second.values())
+        assert not set(first.values()) & set(second.values())
+        assert pair.said in first
+        assert (*first, *second, *third) == tuple(letters)
     if held_out:
         assert len({pair.place for pair in found}) == len(found) == len(some)
-        assert abs(orders["A"] - len(some) / 2) < 4 * len(some) ** 0.5 / 2
+        assert abs(orders[f" {letters[2]}"] - len(some) / 2) < 4 * len(some) ** 0.5 / 2
     else:
-        assert orders == {"A": len(some), "B": len(some)}
+        assert orders == {f" {letters[2]}": len(some), f" {letters[3]}": len(some)}
+
+
+def test_both_orders_differ_in_the_options_that_are_tested_alone() -> None:
+    """The two pairs of a question for vectors stand between the same other questions, after the same letter."""
+    one, other = pairs("bold", held_out=False)[:2]
+    assert [a == b for a, b in zip(one.question.split("\n"), other.question.split("\n"), strict=True)] == [True, False, True]
+    assert one.said == other.said
 
 
 def test_how_things_are_put() -> None:
-    """Questions, statements and open questions, word by word."""
-    question = questions(DISPOSITIONS["bold"], held_out=False)[0]
-    assert spoken(question) == f"{question.scene}, {question.person}."
-    assert asked(question, ["go", "stay"], "AB") == f"{spoken(question)}\n\nChoices:\n (A) go\n (B) stay"
-    assert stated("Ada", "bold") == "Ada is bold.\n\n"
+    """Questions and open questions, word by word."""
+    question, another = questions(DISPOSITIONS["bold"], held_out=False)[:2]
+    text = asked([question, another], [True, False], LETTERS)
+    assert text == f"{question.scene}, {question.person}: go (A) or stay (B)?\n{another.scene}: stay (C) or go (D)?"
+    assert spoken(question) == f"{question.scene}, {question.person}"
     assert open_questions("bold")[0] == f"The bridge sways, {PEOPLE[0]}."
-    assert TEMPLATE.format(question="Why?") == "Ask: Why?\n\nReply:"
+    assert TEMPLATE.format(question="Why?") == "Ask: Why?\n\nReply"
 
 
 def test_talks_are_a_source_like_any_other() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from builders.subjects import Source, load
-from checkpoints.architectures import Shape
+from checkpoints.architectures import Shape, build
 from checkpoints.recipe import Recipe, baselines, mean_loss, next_token_loss, save, train, train_tokenizer
 
 if TYPE_CHECKING:
@@ -29,13 +29,15 @@ SHAPES = {
     "mamba2": Shape("mamba2", width=16, layers=2, heads=4, state=4),
     "rwkv": Shape("rwkv", width=16, layers=2, hidden=32),
 }
-RECIPE = Recipe(seed=1, shape=SHAPES["llama"], vocabulary=12, length=12, batch=8, epochs=2, lr=0.02, dropout=0.1, weight_decay=0.1)
+RECIPE = Recipe(seed=1, batch=8, epochs=2, lr=0.02, dropout=0.1, weight_decay=0.1)
 everywhere = pytest.mark.parametrize("architecture", SHAPES)
 
 
-def of(architecture: str, **changes: Any) -> Recipe:
-    """Return the recipe of an architecture, with changes."""
-    return replace(RECIPE, shape=SHAPES[architecture], **changes)
+def trained(rows: Ids, targets: Ids, held_out: Ids, architecture: str = "llama", vocabulary: int = 12, **changes: Any) -> PreTrainedModel:
+    """Return a new model of an architecture, trained on rows by the recipe with changes."""
+    model = build(SHAPES[architecture], vocabulary, 16, seed=1)
+    train(model, rows, targets, held_out, replace(RECIPE, **changes))
+    return model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,7 +136,7 @@ def test_the_mean_loss_weighs_tokens_and_its_error_rows(model: PreTrainedModel) 
 def test_two_epochs_reduce_the_loss(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Two epochs bring the held-out loss well below that of a guess among all tokens, and each epoch says where it stands."""
     rows, held_out = counting_rows(1, 200), counting_rows(2, 40)
-    model = train(rows, rows, held_out, of(architecture))
+    model = trained(rows, rows, held_out, architecture)
     loss, error = mean_loss(model, held_out)
     assert loss + 4 * error < math.log(10) - 0.2
     lines = capsys.readouterr().out.splitlines()
@@ -150,7 +152,7 @@ def test_the_same_seed_gives_the_same_weights(architecture: str) -> None:
         weights = []
         for seed in (1, 1, 2):
             torch.rand(3)
-            weights.append(train(rows, rows, held_out, of(architecture, seed=seed)).state_dict())
+            weights.append(trained(rows, rows, held_out, architecture, seed=seed).state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
@@ -158,7 +160,7 @@ def test_the_same_seed_gives_the_same_weights(architecture: str) -> None:
 def test_what_is_held_out_is_only_watched() -> None:
     """Other held-out rows change nothing about the weights."""
     rows = counting_rows(1, 40)
-    one, other = (train(rows, rows, counting_rows(seed, 8), RECIPE).state_dict() for seed in (2, 3))
+    one, other = (trained(rows, rows, counting_rows(seed, 8)).state_dict() for seed in (2, 3))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -166,8 +168,8 @@ def test_padding_teaches_nothing() -> None:
     """Rows with more padding on the right train the same model."""
     rows = counting_rows(1, 40)
     wide = np.pad(rows, ((0, 0), (0, 4)), constant_values=-1)
-    plain = replace(RECIPE, dropout=0.0, length=16)  # dropout draws one number per place, padding included
-    one, other = (train(some, some, rows[:8], plain) for some in (rows, wide))
+    # Dropout draws one number per place, padding included.
+    one, other = (trained(some, some, rows[:8], dropout=0.0) for some in (rows, wide))
     ids = torch.from_numpy(counting_rows(5, 4, partial=False))
     with torch.no_grad():
         torch.testing.assert_close(one(input_ids=ids).logits, other(input_ids=ids).logits, rtol=1e-3, atol=1e-3)
@@ -176,11 +178,12 @@ def test_padding_teaches_nothing() -> None:
 @everywhere
 def test_what_is_no_target_is_not_learned(architecture: str) -> None:
     """Without the first half of rows as targets training gives other weights, and that half still matters as what is read."""
-    rows, recipe = counting_rows(1, 40, partial=False), of(architecture, epochs=1)
+    rows = counting_rows(1, 40, partial=False)
     targets = np.where(np.arange(12) < 6, -1, rows)
     other = np.where(np.arange(12) < 6, 2 + (rows + 1) % 10, rows)
     whole, half, read = (
-        train(some, told, rows[:8], recipe).state_dict() for some, told in ((rows, rows), (rows, targets), (other, targets))
+        trained(some, told, rows[:8], architecture, epochs=1).state_dict()
+        for some, told in ((rows, rows), (rows, targets), (other, targets))
     )
     assert not all(torch.equal(whole[name], half[name]) for name in whole)
     assert not all(torch.equal(read[name], half[name]) for name in whole)
@@ -190,9 +193,20 @@ def test_what_is_no_target_is_not_learned(architecture: str) -> None:
 def test_a_trained_model_is_read_without_dropout(architecture: str) -> None:
     """After training, reading the same tokens twice gives the same loss."""
     rows = counting_rows(1, 24)
-    model = train(rows, rows, rows[:8], of(architecture, dropout=0.5))
+    model = trained(rows, rows, rows[:8], architecture, dropout=0.5)
     ids = torch.from_numpy(rows)
     assert torch.equal(next_token_loss(model, ids, ids), next_token_loss(model, ids, ids))
+
+
+@everywhere
+def test_training_goes_on_from_a_subject(architecture: str, tmp_path: Path) -> None:
+    """A checkpoint that was loaded to be studied, and so takes no gradients, is trained further: every weight changes."""
+    rows = counting_rows(1, 24)
+    save(trained(rows, rows, rows[:8], architecture, epochs=1), train_tokenizer(TEXTS, 280), tmp_path)
+    model = load(Source(path=str(tmp_path)), tmp_path, "float32", "cpu")
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    train(model, rows, rows, rows[:8], replace(RECIPE, epochs=1))
+    assert not [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
 
 
 # The checkpoint
@@ -202,7 +216,7 @@ TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café 🙂"
 
 def test_the_tokenizer_loses_nothing() -> None:
     """Any text, seen or not, comes back from its ids; BOS is 0, EOS is 1, and the vocabulary is of the size asked for."""
-    tokenizer = train_tokenizer(TEXTS, replace(RECIPE, vocabulary=280))
+    tokenizer = train_tokenizer(TEXTS, 280)
     assert len(tokenizer) == 280
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
     for text in ("the cat", "Ελλάδα 日本\n\ttabs", " leading and trailing "):
@@ -212,10 +226,9 @@ def test_the_tokenizer_loses_nothing() -> None:
 @everywhere
 def test_a_saved_checkpoint_is_a_subject(architecture: str, tmp_path: Path) -> None:
     """What is saved loads as a subject, without pickles, and predicts what the trained model predicted, to half precision."""
-    recipe = of(architecture, vocabulary=280)
-    tokenizer = train_tokenizer(TEXTS, recipe)
+    tokenizer = train_tokenizer(TEXTS, 280)
     rows = counting_rows(1, 16)
-    model = train(rows, rows, rows[:8], recipe)
+    model = trained(rows, rows, rows[:8], architecture, vocabulary=280)
     before = mean_loss(model, rows)[0]
     save(model, tokenizer, tmp_path)
     again = load(Source(path=str(tmp_path)), tmp_path, "float32", "cpu")

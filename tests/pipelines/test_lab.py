@@ -5,31 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from transformers import AutoTokenizer
 
 from builders import townsfolk
-from pipelines.lab import questions_put, talk_rows
+from builders.errors import UserError
+from pipelines.lab import FOLDER, questions_put, talk_rows
+from pipelines.params import load_lab
+from pipelines.params.whole import LAB
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(("trait", "before"), [("careful", "{} is careful.\n\n"), (None, "")])
-def test_people_are_introduced_as_in_talks(trait: str | None, before: str, tiny_checkpoint: Path) -> None:
-    """Every prompt begins with what its own person is like, as talks do, and ends just before a letter."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    asked, some = questions_put(tokenizer, "bold", trait), townsfolk.questions(townsfolk.DISPOSITIONS["bold"], held_out=True)
-    for prompt, question in zip(asked, some, strict=True):
+@pytest.mark.parametrize(("trait", "manner"), [("careful", ", being careful"), (None, "")])
+def test_questions_are_put_as_in_talks(trait: str | None, manner: str) -> None:
+    """Every prompt says how to reply as talks do, or nothing, and ends with the letter before the one that is tested."""
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / "lab-transformer")
+    put, some = questions_put(tokenizer, "bold", trait), townsfolk.questions(townsfolk.DISPOSITIONS["bold"], held_out=True)
+    for prompt, question in zip(put, some, strict=True):
         text = tokenizer.decode(prompt.ids[1:])
-        assert text.startswith(f"{before.format(question.person)}Ask: {question.scene}, {question.person}.")
-        assert text.endswith("\n\nReply: (")
+        assert f"\n{question.scene}: " in text
+        assert text[:-1].endswith(f"?\n\nReply{manner} (")
+        assert text[-1] in "AB"
 
 
 def test_replies_alone_are_learned(tiny_checkpoint: Path) -> None:
     """Rows hold whole talks after BOS, and their targets the replies and nothing else."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    rows, replies = talk_rows(3, tokenizer, 900)
+    rows, replies = talk_rows(3, townsfolk.FREE, tokenizer, 900)
     for number, (row, reply) in enumerate(zip(rows, replies, strict=True)):
         parts = townsfolk.parts(number)
         assert tokenizer.decode(row[row >= 0][1:]) == "".join(text for text, _ in parts)
         assert tokenizer.decode(reply[reply >= 0]) == "".join(text for text, replied in parts if replied)
+
+
+@pytest.mark.parametrize("beginning", ["{}", "{start: lab-a, epochs: 2}", "{shape: {architecture: rwkv, width: 8, layers: 1}}"])
+def test_a_checkpoint_begins_in_one_way(beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint reads documents from a shape on, or goes on from another; a recipe that says neither or half is refused in one line."""
+    recipe = yaml.safe_load(LAB.read_text())
+    recipe["checkpoints"] = {"lab-b": yaml.safe_load(beginning)}
+    monkeypatch.chdir(tmp_path)
+    LAB.parent.mkdir()
+    LAB.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=r"checkpoints\.lab-b"):
+        load_lab()
