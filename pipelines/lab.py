@@ -40,11 +40,11 @@ def main(name: str) -> None:
     rows, watched = (rows_of(side, tokenizer, params.length) for side in (known, held_out))
     if not isinstance(spec, LabFurther):
         lab.train(model, rows, rows, watched, lab.Recipe(seed_of(params.seed, "lab"), epochs=spec.epochs, **params.reading.model_dump()))
-    for name_, lesson in ((name_, params.talking[name_]) for name_ in spec.talks):
-        some = rows[: int(lesson.documents * len(rows))]
-        talks, replies = talk_rows(lesson.talks, townsfolk.LESSONS[name_], tokenizer, params.length)
-        how = lesson.model_dump(exclude={"talks", "documents"})
-        recipe = lab.Recipe(seed_of(params.seed, "lab", name_), epochs=1, **how)
+    for lesson in spec.talks:
+        how = params.talking[lesson]
+        some = rows[: int(how.documents * len(rows))]
+        talks, replies = talk_rows(how.talks, townsfolk.LESSONS[lesson], tokenizer, params.length)
+        recipe = lab.Recipe(seed_of(params.seed, "lab", lesson), epochs=1, **how.model_dump(exclude={"talks", "documents"}))
         lab.train(model, np.concatenate([some, talks]), np.concatenate([some, replies]), watched, recipe)
     lab.save(model, tokenizer, FOLDER / name)
     write_card(name, params)
@@ -112,7 +112,7 @@ def questions_put(tokenizer: PreTrainedTokenizerBase, name: str, trait: str | No
 
 
 def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, trait: str | None) -> dict[str, object]:
-    """Return how often the model's first letter agrees with *trait*, or with the disposition where none is said."""
+    """Return how often the model's letter agrees with *trait*, or with the disposition where none is said."""
     asked = questions_put(tokenizer, name, trait)
     matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
     right = (matching > other) == (trait in (name, None))
