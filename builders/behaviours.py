@@ -141,7 +141,7 @@ def numbered(pair: Pair) -> Pair:
     All other text stays: what a question calls `(A)` within a line, and lists that have numbers already. A numbered pair stays as it is.
     Raises UserError where an option comes after the ninth letter.
     """
-    alphabet = _alphabet(pair.matching.strip())
+    alphabet = _alphabet(pair.matching)
     if alphabet == digits:
         return pair
 

@@ -164,8 +164,14 @@ def parts(number: int, lesson: Lesson = FREE) -> list[tuple[str, bool]]:
 
 
 def _met(disposition: Disposition, person: str, draw: np.random.Generator) -> Question:
-    known = [question for question in questions(disposition, held_out=False) if question.person == person]
+    known = _known_to(disposition, person)
     return known[draw.integers(len(known))]
+
+
+@cache
+def _known_to(disposition: Disposition, person: str) -> tuple[Question, ...]:
+    """Return what talks may ask *person* about *disposition*."""
+    return tuple(question for question in questions(disposition, held_out=False) if question.person == person)
 
 
 @cache

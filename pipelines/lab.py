@@ -19,8 +19,7 @@ from builders.steered import Steerer
 from cards.render import render
 from checkpoints import recipe as lab
 from checkpoints.architectures import Shape, build
-from pipelines.params import Lab, load_lab
-from pipelines.params.whole import LabFurther
+from pipelines.params import Lab, LabFurther, load_lab
 from pipelines.stage import run
 
 FOLDER = Path("checkpoints")

@@ -154,7 +154,7 @@ def questions_of(behaviour: str, params: Params) -> Questions:
         raise UserError(f"behaviours.{behaviour}.test: {len(both)} of its questions are in `generate` too; test with others")
     seed = seed_of(params.seed, "steering", behaviour)
     known, held_out = some_of(pairs, settings.pairs, seed), some_of(tests, settings.questions, seed)
-    if settings.answers == "numbers":
+    if settings.answers == "numbers" and isinstance(spec, FilesBehaviour):
         known, held_out = ([numbered(pair) for pair in some] for some in (known, held_out))
     return Questions(known, held_out, open_[: settings.open.questions])
 

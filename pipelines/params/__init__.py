@@ -46,7 +46,7 @@ from pipelines.params.sources import (
     Townsfolk,
 )
 from pipelines.params.steering import BehaviourSpec, FilesBehaviour, OpenEnded, Steering, TownsfolkBehaviour
-from pipelines.params.whole import Lab, Params, Release, explain, load, load_lab
+from pipelines.params.whole import Lab, LabFurther, Params, Release, explain, load, load_lab
 
 __all__ = [
     "Activations",
@@ -77,6 +77,7 @@ __all__ = [
     "IntruderScorer",
     "JudgeSpec",
     "Lab",
+    "LabFurther",
     "LexicalEmbedder",
     "LexicalExplainer",
     "LexicalJudge",

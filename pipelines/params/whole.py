@@ -85,6 +85,15 @@ class Lab(Section):
     talking: dict[LessonName, LabLesson]
     checkpoints: dict[Id, LabCheckpoint | LabFurther]
 
+    @model_validator(mode="after")
+    def _names(self) -> Lab:
+        for name, spec in self.checkpoints.items():
+            if unknown := set(spec.talks) - set(self.talking):
+                raise ValueError(f"checkpoints.{name}.talks: no lesson {one_of(unknown)} in `talking`; it has {one_of(self.talking)}")
+            if isinstance(spec, LabFurther) and spec.start not in self.checkpoints:
+                raise ValueError(f"checkpoints.{name}.start: no checkpoint {spec.start}; there are {one_of(self.checkpoints)}")
+        return self
+
 
 class Release(Section):
     """What the release is called and how it may be used."""

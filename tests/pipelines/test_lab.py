@@ -50,3 +50,21 @@ def test_a_checkpoint_begins_in_one_way(beginning: str, tmp_path: Path, monkeypa
     LAB.write_text(yaml.safe_dump(recipe))
     with pytest.raises(UserError, match=r"checkpoints\.lab-b"):
         load_lab()
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"start": "lab-c", "talks": ["free"]}, r"checkpoints\.lab-b\.start: no checkpoint lab-c; there are lab-b"),
+        ({"start": "lab-b", "talks": ["short"]}, r"checkpoints\.lab-b\.talks: no lesson short in `talking`; it has free"),
+    ],
+)
+def test_names_in_a_recipe_are_there(spec: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint or a lesson that a recipe names and does not have is one line before anything is trained."""
+    recipe = yaml.safe_load(LAB.read_text())
+    recipe |= {"checkpoints": {"lab-b": spec}, "talking": {"free": recipe["talking"]["free"]}}
+    monkeypatch.chdir(tmp_path)
+    LAB.parent.mkdir()
+    LAB.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=said):
+        load_lab()
