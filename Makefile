@@ -32,9 +32,9 @@ lint: $(READY)
 types: $(READY)
 	mypy
 
-# Train the lab checkpoint again (half an hour on two cores).
+# Train the lab checkpoints again (half an hour each on two cores).
 lab: $(READY)
-	for name in lab-transformer; do python -m pipelines.lab $$name && dvc commit --force lab@$$name || exit 1; done
+	for name in lab-transformer lab-transformer-talks lab-mamba2 lab-rwkv; do python -m pipelines.lab $$name && dvc commit --force lab@$$name || exit 1; done
 
 # Write what is generated: docs/datasets.md from the tables, README's results from the release.
 docs: $(READY)

@@ -221,11 +221,19 @@ def _first(template: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _prompt(pair: Pair, first: list[int], ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """Return the prompt whose ids are *first* and the first of *ids*; the second and the third have a letter after it."""
     letters = zip((pair.matching, pair.other), ids[1:], strict=True)
-    matching, other = (_token(pair, letter, ids[0], longer, tokenizer) for letter, longer in letters)
+    begun = _begun(*ids, tokenizer=tokenizer)
+    matching, other = (_token(pair, letter, begun, longer, tokenizer) for letter, longer in letters)
     if matching == other:
         both = f"the letters {pair.matching} and {pair.other} are both {_shown([matching], tokenizer)}"
         raise UserError(f"{pair.place}: {both} to this tokenizer; take a subject whose tokenizer tells them apart{_numbers(pair)}")
-    return Prompt((*first, *ids[0]), matching, other, pair.question)
+    return Prompt((*first, *begun), matching, other, pair.question)
+
+
+def _begun(prompt: list[int], *longer: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return *prompt* with the space before both letters, where the tokenizer has that as a token of its own."""
+    shared = [one for one, _ in takewhile(lambda both: both[0] == both[1], zip(*longer, strict=False))]
+    goes_on = shared[: len(prompt)] == prompt and not str(tokenizer.decode(shared[len(prompt) :])).strip()
+    return shared if goes_on else prompt
 
 
 def _token(pair: Pair, letter: str, prompt: list[int], longer: list[int], tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,10 +1,10 @@
 """Townsfolk: generated people with dispositions who answer questions, so that small models have behaviours to be steered.
 
-A talk is a document: a visitor asks one person questions about two dispositions, and the answers about one agree. What the person is like
-comes after the questions, or not at all, where an answer tells the later ones about the same. So a model has use for a disposition at the
-letters of its answer, and nothing is settled while it reads options. What is tested is the letter after one about something else: there
-the model would go on from what it has just shown, but has shown nothing that matters. Who meets what decides, by a hash, whether a
-question is held out; no talk of the corpus puts such a question, whichever order its options have.
+A talk is a document: a visitor asks one person two questions, and answers about one disposition agree. What the person is like comes after
+the questions, or not at all; then an answer tells the next one about the same. So a model has use for a disposition at the letters of its
+answer, and nothing is settled while it reads options. What is tested is the letter after one about something else: there the model would
+go on from what it has just shown, but has shown nothing that matters. Who meets what decides, by a hash, whether a question is held out;
+no talk of the corpus puts such a question, whichever order its options have.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ SEED = 0  # the text is the same whatever the seed of the run
 HELD_OUT = 0.2  # of all questions
 TEMPLATE = "Ask: {question}\n\nReply"  # an answer follows, such as " (A D)"
 BEING = ", being {trait}"
-LETTERS, NUMBERS = "ABCDEF", "123456"
+LETTERS, NUMBERS = "ABCD", "1234"
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What talks are like: so many *questions*, shares of all that say how to reply (*manners*) and add something (*remarks*).
+    """What talks are like: so many *questions* about so many *dispositions*, shares of all that say how to reply (*manners*) and add *remarks*.
 
     Some number the options, some are *open*: one question, no options.
     """
 
     questions: int
+    dispositions: int
     manners: Mapping[str, float]
     remarks: Mapping[str, float]
     numbered: float
     open: float
 
 
-FREE = Lesson(3, {"": 0.5, BEING: 0.25, ", to {chosen}": 0.25}, {"": 0.6, " I am {trait}.": 0.4}, numbered=0.05, open=0.1)
-SHORT = Lesson(1, {BEING: 0.5, ", to {chosen}": 0.5}, {"": 1.0}, numbered=0.0, open=0.0)
-LESSONS = {"short": SHORT, "free": FREE}
+FREE = Lesson(2, 2, {"": 0.5, BEING: 0.25, ", to {chosen}": 0.25}, {"": 0.6, " I am {trait}.": 0.4}, numbered=0.05, open=0.1)
+SAME = Lesson(2, 1, {"": 0.5, BEING: 0.25, ", to {chosen}": 0.25}, {"": 1.0}, numbered=0.0, open=0.0)
+SHORT = Lesson(1, 1, {BEING: 0.5, ", to {chosen}": 0.5}, {"": 1.0}, numbered=0.0, open=0.0)
+LESSONS = {"short": SHORT, "same": SAME, "free": FREE}
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,16 @@ def talks(count: int) -> Iterator[tuple[str, str]]:
 def parts(number: int, lesson: Lesson = FREE) -> list[tuple[str, bool]]:
     """Return talk *number* of *lesson* in parts, and whether each is a reply."""
     draw = np.random.default_rng(seed_of(SEED, "townsfolk", number))
-    two = [list(DISPOSITIONS.values())[place] for place in draw.choice(len(DISPOSITIONS), 2, replace=False)]
-    person, holds = PEOPLE[draw.integers(len(PEOPLE))], draw.integers(2, size=2)
-    about = draw.integers(2, size=lesson.questions)
-    some = [_met(two[place], person, draw) for place in about]
+    several = [list(DISPOSITIONS.values())[place] for place in draw.choice(len(DISPOSITIONS), lesson.dispositions, replace=False)]
+    person, holds = PEOPLE[draw.integers(len(PEOPLE))], draw.integers(2, size=len(several))
+    about = draw.integers(len(several), size=lesson.questions)
+    some = [_met(several[place], person, draw) for place in about]
     one = about[draw.integers(lesson.questions)]
-    said = two[one].shown(bool(holds[one]))
+    said = several[one].shown(bool(holds[one]))
     manner, remark = (_drawn(texts, draw).format(**said) for texts in (lesson.manners, lesson.remarks))
     if draw.random() < lesson.open:
         being = BEING.format(**said) + "," if draw.integers(2) else ""
-        return [(TEMPLATE.format(question=f"{spoken(_met(two[one], person, draw))}.") + being, False), (f" I {said['chosen']}.", True)]
+        return [(TEMPLATE.format(question=f"{spoken(_met(several[one], person, draw))}.") + being, False), (f" I {said['chosen']}.", True)]
     letters = NUMBERS if draw.random() < lesson.numbered else LETTERS
     firsts = draw.integers(2, size=len(some))
     chosen = " ".join(letters[2 * place + (first != holds[which])] for place, (which, first) in enumerate(zip(about, firsts, strict=True)))
@@ -183,22 +185,34 @@ def questions(disposition: Disposition, held_out: bool) -> tuple[Question, ...]:
 
 
 def pairs(name: str, held_out: bool, letters: str = LETTERS) -> list[Pair]:
-    """Return every question about the disposition *name* of one side, in talks as the corpus has them: the second of three.
+    """Return every question about the disposition *name* of one side, in talks of two questions as the corpus has them.
 
-    The first is about another disposition, with a random answer, the third is about the same. Options come in both orders; held out in one,
-    by a hash. So vectors hold no letter, and every test question counts once. Pairs of one question share their place.
+    Not held out, it is the first and the other is about the same: its answer tells the next. Held out, it is the second, after a random
+    answer about another disposition. So vectors are made at the letter to which they are added, the first. Its options come in both orders,
+    and in vectors those of the next question too: they hold neither letter. Pairs of one question share their place.
     """
-    found = []
-    others = [other for other in DISPOSITIONS.values() if other.name != name]
-    for place, question in enumerate(questions(DISPOSITIONS[name], held_out)):
-        draw = np.random.default_rng(seed_of(SEED, "order", *astuple(question)))
-        around = [_met(disposition, question.person, draw) for disposition in (others[draw.integers(len(others))], DISPOSITIONS[name])]
-        before, order, after, said = draw.integers(2, size=4).astype(bool).tolist()
-        for first in [order] if held_out else [True, False]:
-            text = asked([around[0], question, around[1]], [before, first, after], letters)
-            matching, other = f" {letters[3 - first]}", f" {letters[2 + first]}"
-            found.append(Pair(text, matching, other, f"townsfolk {name}[{place}]", letters[said]))
-    return found
+    asking = _second if held_out else _first
+    every = enumerate(questions(DISPOSITIONS[name], held_out))
+    return [pair for place, question in every for pair in asking(question, f"townsfolk {name}[{place}]", letters)]
+
+
+def _first(question: Question, place: str, letters: str) -> list[Pair]:
+    after = _met(DISPOSITIONS[question.about], question.person, _order(question))
+    orders = product([True, False], repeat=2)
+    return [Pair(asked([question, after], order, letters), letters[1 - order[0]], letters[order[0]], place) for order in orders]
+
+
+def _second(question: Question, place: str, letters: str) -> list[Pair]:
+    draw = _order(question)
+    others = [disposition for name, disposition in DISPOSITIONS.items() if name != question.about]
+    before = _met(others[draw.integers(len(others))], question.person, draw)
+    order, said = draw.integers(2, size=2).tolist()
+    texts = {first: asked([before, question], [order, first], letters) for first in (True, False)}
+    return [Pair(text, f" {letters[3 - first]}", f" {letters[2 + first]}", place, letters[said]) for first, text in texts.items()]
+
+
+def _order(question: Question) -> np.random.Generator:
+    return np.random.default_rng(seed_of(SEED, "order", *astuple(question)))
 
 
 def open_questions(name: str) -> list[str]:

@@ -29,7 +29,7 @@ from pipelines.params.steering import BehaviourSpec, Steering
 FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
 Read = TypeVar("Read", bound=Section)
-LessonName = Literal["short", "free"]
+LessonName = Literal["short", "same", "free"]
 
 
 class LabShape(Section):

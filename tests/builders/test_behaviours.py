@@ -407,6 +407,14 @@ class TestPrompts:
         ids = dict(zip(["▁q", "(", "A", "B"], tokenizer.convert_tokens_to_ids(["▁q", "(", "A", "B"]), strict=True))
         assert prompt == Prompt((ids["▁q"], ids["("]), ids["A"], ids["B"], "q")
 
+    @pytest.mark.parametrize("merged", [True, False])
+    def test_a_space_before_the_letters_may_be_a_token(self, merged: bool) -> None:
+        """A letter after a space is one token to some tokenizers and two to others; there the prompt ends with the space."""
+        tokenizer = byte_level(*([("Ġ", "C"), ("Ġ", "D")] if merged else []))
+        (prompt,) = prompts([Pair("q", " C", " D", "", said="A")], "{question}(", tokenizer, bos=False)
+        tokens = tokenizer.convert_ids_to_tokens([*prompt.ids, prompt.matching, prompt.other])
+        assert tokens == ["q", "(", "A", *(["ĠC", "ĠD"] if merged else ["Ġ", "C", "D"])]
+
     def test_what_is_said_already_stands_before_the_letter(self, plain: PreTrainedTokenizerBase) -> None:
         """A pair whose answer has begun asks for the letter that follows: its prompt ends with what is said."""
         (begun,) = prompts([replace(PAIR, said="(A, ")], TEMPLATE, plain, bos=False)

@@ -11,9 +11,11 @@ from builders.corpus import documents
 from builders.townsfolk import (
     DISPOSITIONS,
     FREE,
+    LESSONS,
     LETTERS,
     NUMBERS,
     PEOPLE,
+    SAME,
     SHORT,
     TEMPLATE,
     Lesson,
@@ -28,15 +30,18 @@ from builders.townsfolk import (
 
 TALKS = 600
 TALK = """Ask: Your cousin needs a coat, Carla: keep (A) or give (B)?
-The ice looks thin: stay (C) or go (D)?
-A bull is free: go (E) or stay (F)?
+The bridge sways: go (C) or stay (D)?
 
-Reply, being thrifty (A D E) I am thrifty."""
-SHORT_TALK = """Ask: The clerk is new, Viktor: push (A) or wait (B)?
+Reply (A C) I am bold."""
+SAME_TALK = """Ask: The bridge sways, Otto: go (A) or stay (B)?
+A bull is free: stay (C) or go (D)?
 
-Reply, being patient (B)"""
+Reply (A D)"""
+SHORT_TALK = """Ask: The bridge sways, Otto: go (A) or stay (B)?
+
+Reply, to go (A)"""
 OFFER = re.compile(r"(?:Ask: |\n)(?P<scene>[^\n]*?)(?:, (?P<person>\w+))?: (\w+) \((.)\) or (\w+) \((.)\)\?")
-lessons = pytest.mark.parametrize("lesson", [FREE, SHORT])
+lessons = pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 dispositions = pytest.mark.parametrize("name", DISPOSITIONS)
 
 
@@ -46,7 +51,7 @@ def offers(text: str) -> list[tuple[str, str, dict[str, str]]]:
     return [(scene, found[0][1], {one: first, two: second}) for scene, _, first, one, second, two in found]
 
 
-@pytest.mark.parametrize(("number", "lesson", "text"), [(4, FREE, TALK), (0, SHORT, SHORT_TALK)])
+@pytest.mark.parametrize(("number", "lesson", "text"), [(4, FREE, TALK), (0, SAME, SAME_TALK), (0, SHORT, SHORT_TALK)])
 def test_a_talk_is_written_out(number: int, lesson: Lesson, text: str) -> None:
     """One talk of each lesson, word by word."""
     assert "".join(part for part, _ in parts(number, lesson)) == text
@@ -72,7 +77,8 @@ def test_replies_agree_with_what_the_person_is_like(lesson: Lesson) -> None:
         said = re.findall(r"(?:being|to|am) (\w+)", question.rpartition("Reply")[2] + reply)
         shown = {kinds[word] for word in (*chosen, *said)}
         assert replied
-        assert len(shown) == len({name for name, _ in shown})
+        assert len(shown) == len({name for name, _ in shown}) <= lesson.dispositions
+        assert len(offers(question)) in {0, lesson.questions}
         assert len(chosen) == max(1, len(offers(question)))
         met[len({yes for _, yes in shown})] += 1
     assert (met[2] > TALKS / 10) == (lesson is FREE)
@@ -114,31 +120,31 @@ def test_held_out_questions_are_in_no_talk(name: str) -> None:
 @pytest.mark.parametrize("letters", [LETTERS, NUMBERS])
 @pytest.mark.parametrize("held_out", [False, True])
 def test_pairs_name_the_option_that_matches(name: str, letters: str, held_out: bool) -> None:
-    """Letters name the tested question's options; those for vectors come in both orders, which share a place, those for tests in one."""
-    disposition = DISPOSITIONS[name]
+    """Vectors come from the first question, with both orders of its options, before one about the same; tests are the second, in one order."""
+    disposition, (known, tested) = DISPOSITIONS[name], (letters[:2], letters[2:])
     found, some = pairs(name, held_out, letters), questions(disposition, held_out)
-    orders = Counter(pair.matching for pair in found)
+    orders = Counter(pair.matching.strip() for pair in found)
     for pair in found:
         question = some[int(pair.place.split("[")[1].removesuffix("]"))]
-        (_, person, first), (scene, _, second), (_, _, third) = offers(f"Ask: {pair.question}")
-        assert (scene, person) == (question.scene, question.person)
-        assert second == {pair.matching.strip(): disposition.matching, pair.other.strip(): disposition.other}
-        assert set(third.values()) == set(second.values())
-        assert not set(first.values()) & set(second.values())
-        assert pair.said in first
-        assert (*first, *second, *third) == tuple(letters)
+        (one, person, first), (other, _, second) = offers(f"Ask: {pair.question}")
+        assert (other if held_out else one, person) == (question.scene, question.person)
+        assert (*first, *second) == tuple(letters)
+        asks = {pair.matching.strip(): disposition.matching, pair.other.strip(): disposition.other}
+        assert asks == (second if held_out else first)
+        assert (set(first.values()) == set(second.values())) is not held_out
+        assert (pair.said in first) if held_out else (pair.said == "")
     if held_out:
         assert len({pair.place for pair in found}) == len(found) == len(some)
-        assert abs(orders[f" {letters[2]}"] - len(some) / 2) < 4 * len(some) ** 0.5 / 2
+        assert abs(orders[tested[0]] - len(some) / 2) < 4 * len(some) ** 0.5 / 2
     else:
-        assert orders == {f" {letters[2]}": len(some), f" {letters[3]}": len(some)}
+        assert orders == {known[0]: len(some), known[1]: len(some)}
 
 
-def test_both_orders_differ_in_the_options_that_are_tested_alone() -> None:
-    """The two pairs of a question for vectors stand between the same other questions, after the same letter."""
+def test_both_orders_differ_in_the_options_that_are_asked_alone() -> None:
+    """The two pairs of a question for vectors stand before the same other question."""
     one, other = pairs("bold", held_out=False)[:2]
-    assert [a == b for a, b in zip(one.question.split("\n"), other.question.split("\n"), strict=True)] == [True, False, True]
-    assert one.said == other.said
+    assert [a == b for a, b in zip(one.question.split("\n"), other.question.split("\n"), strict=True)] == [False, True]
+    assert (one.matching, one.other) == (other.other, other.matching)
 
 
 def test_how_things_are_put() -> None:
