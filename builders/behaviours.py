@@ -31,7 +31,8 @@ SHOWN = 8  # tokens in an error
 class Pair:
     """A question with its lettered options in its text, the letter that matches the behaviour and one that does not.
 
-    A letter may be a digit. *place*: where the pair came from, for errors; *said*: what of the answer stands before the letter.
+    A letter may be a digit. *place*: where the pair came from, for errors, the same for all orders of one question's options; *said*: what
+    of the answer stands before the letter.
     """
 
     question: str
@@ -155,6 +156,12 @@ def numbered(pair: Pair) -> Pair:
         return option["before"] + (number(option["letter"]) if option["letter"] in alphabet else option["letter"])
 
     return replace(pair, question=OPTION.sub(renamed, pair.question), matching=number(pair.matching), other=number(pair.other))
+
+
+def numbers_of(pairs: Sequence[Pair]) -> list[int]:
+    """Return which question each of *pairs* puts, from 0: pairs of one place put the same, with other orders of its options."""
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(pair.place for pair in pairs))}
+    return [numbers[pair.place] for pair in pairs]
 
 
 def prompts(pairs: Sequence[Pair], template: str, tokenizer: PreTrainedTokenizerBase, bos: bool) -> list[Prompt]:

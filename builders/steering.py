@@ -1,6 +1,7 @@
 """What steering does to a subject's answers: the `steering` configs, their metrics and their error bars (SCIENCE B3-B6).
 
-Half of a behaviour's test questions choose the layer, for each method and site; effects are reported on the other half.
+Half of a behaviour's test questions choose the layer, for each method and site; effects are reported on the other half. A question whose
+options are offered in several orders counts once, by the mean of its answers: what pushes towards a letter is no effect on a behaviour.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ STEERING = Table(
         Column("effect_se", "float64", "its standard error (paired bootstrap over questions)", nullable=True, low=0),
         Column("n", "int32", "questions with an answer", unit="questions", low=0),
         Column("n_failed", "int32", "questions without: too long, or probabilities that are no numbers", unit="questions", low=0),
-        Column("pairs", "int32", "questions that the vectors were made from", unit="questions", low=0),
+        Column("pairs", "int32", "pairs of answers that the vectors were made from", unit="pairs", low=0),
         Column("last", "int32", "last tokens of the prompt at which they were added", unit="tokens", low=1),
         Column("template", "string", "the subject's template for a question, with what opens an answer", categorical=True),
         Column("answers", "string", "how options are called: letters or numbers", categorical=True),
@@ -63,11 +64,12 @@ STEERING = Table(
 
 STEERING_ANSWERS = Table(
     name="steering_answers",
-    row="a test question, answered under one way to steer",
-    key=(*KEY, "question"),
+    row="a test question with one order of its options, answered under one way to steer",
+    key=(*KEY, "question", "order"),
     columns=(
         *IDENTITY,
         Column("question", "int32", "position of the question in the behaviour's test set", low=0),
+        Column("order", "int32", "position among the orders in which its options were offered; 0 where there is one", low=0),
         Column("half", "string", "validation or test", categorical=True),
         Column("status", "string", "ok, or why there are no numbers", categorical=True),
         Column("matching", "float32", "share of the matching answer in both answers' probability", nullable=True, low=0, high=1),
@@ -88,7 +90,7 @@ STEERING_VECTORS = Table(
         Column("shape", "list<int32>", "its shape", low=1),
         Column("values", "list<float32>", "its values, the last dimension varying fastest"),
         Column("norm", "float32", "its length", low=0),
-        Column("pairs", "int32", "questions that it was made from", unit="questions", low=0),
+        Column("pairs", "int32", "pairs of answers that it was made from", unit="pairs", low=0),
     ),
     row_group=100,
 )
@@ -137,18 +139,23 @@ def metrics(logprobs: Floats) -> tuple[Floats, Floats]:
 def answer_frame(
     setting: Setting, pushes: Sequence[Push | None], places: Sequence[int], logprobs: Floats, validation: set[int]
 ) -> pd.DataFrame:
-    """Return answers as STEERING_ANSWERS has them; *logprobs* [questions, pushes, 2] of questions at *places*, the first push none."""
+    """Return answers as STEERING_ANSWERS has them; *logprobs* [prompts, pushes, 2], the first push none.
+
+    *places*: the question of each prompt; one that is there again is asked with its options in another order.
+    """
     matching, nonsense = metrics(logprobs)
     named = [(NONE, NONE, -1, 0.0) if push is None else (push.method, push.site, push.layer, push.multiplier) for push in pushes]
     frame = pd.DataFrame(np.repeat(np.array(named, dtype=object), len(places), axis=0), columns=list(KEY[2:]))
     frame = frame.astype({"layer": "int32", "multiplier": "float64"})
-    questions = np.tile(np.array(places, dtype=np.int32), len(pushes))
+    asked = pd.Series(places, dtype="int32")
+    questions, orders = (np.tile(some.to_numpy(dtype=np.int32), len(pushes)) for some in (asked, asked.groupby(asked).cumcount()))
     known = {"matching": matching, "nonsense": nonsense, "effect": matching - matching[:, :1]}
     there = np.isfinite(np.stack(list(known.values()))).all(0).T.ravel()
     for name, values in known.items():
         frame[name] = np.where(there, values.T.ravel(), np.nan)
     half = np.where(np.isin(questions, list(validation)), "validation", "test")
-    return frame.assign(**setting.identity, question=questions, half=half, status=np.where(there, "ok", "probabilities are no numbers"))
+    status = np.where(there, "ok", "probabilities are no numbers")
+    return frame.assign(**setting.identity, question=questions, order=orders, half=half, status=status)
 
 
 def answer_rows(answers: pd.DataFrame) -> pa.Table:
@@ -162,14 +169,14 @@ def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
     records = []
     for half in ("validation", "test"):
         side = answers[answers["half"] == half]
-        grids = {name: side.pivot(index="question", columns=list(KEY[2:]), values=name) for name in ("matching", "nonsense", "effect")}
+        grids = {name: by_question(side, name) for name in ("matching", "nonsense", "effect")}
         weights = resamples(len(grids["effect"]), seed_of(seed, "steering", setting.subject, setting.behaviour, half))
         cells = {name: mean_and_error(grid.to_numpy(), weights) for name, grid in grids.items()}
         for place, key in enumerate(grids["effect"].columns):
             there = int(np.isfinite(grids["effect"].iloc[:, place]).sum())
             numbers = {name: _known(mean[place]) for name, (mean, _) in cells.items()}
             numbers |= {f"{name}_se": _known(error[place]) for name, (_, error) in cells.items()}
-            counts = {"n": there, "n_failed": len(side["question"].unique()) - there}
+            counts = {"n": there, "n_failed": len(grids["effect"]) - there}
             records.append({**dict(zip(KEY[2:], key, strict=True)), "half": half, **numbers, **counts})
     found = pd.DataFrame(records)
     best = chosen_layers(found[found["half"] == "validation"])
@@ -179,6 +186,12 @@ def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
         for row in found.astype(object).where(found.notna(), None).to_dict("records")
     ]
     return STEERING.rows(rows)
+
+
+def by_question(answers: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the mean of a column over the orders of each question [questions, ways to steer]; nan where one has no number."""
+    grid = answers.pivot(index=["question", "order"], columns=list(KEY[2:]), values=name)
+    return grid.groupby("question").mean(skipna=False)
 
 
 def skipped_rows(setting: Setting, pushes: Sequence[Push], reason: str) -> pa.Table:

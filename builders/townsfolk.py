@@ -28,9 +28,9 @@ LETTERS, NUMBERS = "ABCD", "1234"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What talks are like: so many *questions* about so many *dispositions*, shares of all that say how to reply (*manners*) and add *remarks*.
+    """What talks are like: so many *questions* about so many *dispositions*.
 
-    Some number the options, some are *open*: one question, no options.
+    Shares of all say how to reply (*manners*) and add something (*remarks*). Some number their options, and *open* ones offer none.
     """
 
     questions: int

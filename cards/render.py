@@ -29,6 +29,6 @@ def decimal(number: float | None) -> str:
     return "–" if number is None or number != number else f"{number:.2f}"
 
 
-def points(share: float | None) -> str:
-    """Return a share, or a difference of shares, in percent with one decimal, a dash where there is none."""
-    return "–" if share is None or share != share else f"{100 * share:z.1f}"
+def points(share: float | None, digits: int = 1) -> str:
+    """Return a share, or a difference of shares, in percent with so many decimals, a dash where there is none."""
+    return "–" if share is None or share != share else f"{100 * share:z.{digits}f}"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from builders import corpus, subjects, townsfolk
-from builders.behaviours import Prompt, prompts
+from builders.behaviours import Prompt, numbers_of, prompts
 from builders.seeds import seed_of
 from builders.steered import Steerer
 from cards.render import render
@@ -114,9 +115,9 @@ def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
     """Return how often the model's letter agrees with *trait*, or with the disposition where none is said."""
     asked = questions_put(tokenizer, name, trait)
     matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
-    right = (matching > other) == (trait in (name, None))
-    share = float(right.mean())
-    return {"name": name, "trait": trait, "n": len(right), "share": share, "se": math.sqrt(share * (1 - share) / len(right))}
+    right = pd.Series((matching > other) == (trait in (name, None)), dtype="float64")
+    shares = right.groupby(numbers_of(townsfolk.pairs(name, held_out=True))).mean().to_numpy()
+    return {"name": name, "trait": trait, "n": len(shares), "share": shares.mean(), "se": shares.std(ddof=1) / math.sqrt(len(shares))}
 
 
 def rows_of(texts: pa.Table, tokenizer: PreTrainedTokenizerBase, length: int) -> Ids:

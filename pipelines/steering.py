@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders import subjects, townsfolk
-from builders.behaviours import Pair, Prompt, halves, numbered, read_open, read_pairs
+from builders.behaviours import Pair, Prompt, halves, numbered, numbers_of, read_open, read_pairs
 from builders.contrasts import METHODS, Directions, contrast
 from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
@@ -100,7 +99,7 @@ class Bench:
     def tables(self, behaviour: str, questions: Questions) -> dict[Table, pa.Table]:
         """Return the rows of one behaviour."""
         settings = self.settings
-        made, tests = self.asker.prompts(questions.pairs), self.asker.prompts(questions.tests)
+        made, tests, numbers = self.asker.prompts(questions.pairs), self.asker.prompts(questions.tests), numbers_of(questions.tests)
         limit = subjects.context_of(self.opened.model.config)
         readable = [prompt for prompt in made if unread(prompt, limit, settings.last) is None]
         if not readable:
@@ -111,11 +110,11 @@ class Bench:
         steerer = Steerer(self.opened.model, directions, settings.batch, settings.last)
         setting = Setting(self.name, behaviour, len(readable), settings.last, self.asker.template + settings.opening, settings.answers)
         allowed, skipped = ways(settings, [bool(parts) for parts in found.state])
-        validation, _ = halves(len(tests), seed_of(self.params.seed, "halves", behaviour))
-        answers = answered(setting, steerer, tests, allowed, set(validation), limit)
+        validation, _ = halves(len(set(numbers)), seed_of(self.params.seed, "halves", behaviour))
+        answers = answered(setting, steerer, tests, numbers, allowed, set(validation), limit)
         effects = effect_rows(setting, answers, self.params.seed)
         reasons = sorted({f"; skipped {push.method}, {push.site}: {reason}" for push, reason in skipped})
-        print(f"steering {self.name} towards {behaviour}: {len(tests)} questions, {len(readable)} pairs{''.join(reasons)}")
+        print(f"steering {self.name} towards {behaviour}: {len(set(numbers))} questions, {len(readable)} pairs{''.join(reasons)}")
         return {
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
@@ -148,8 +147,8 @@ def questions_of(behaviour: str, params: Params) -> Questions:
         letters = townsfolk.NUMBERS if settings.answers == "numbers" else townsfolk.LETTERS
         pairs, tests = (townsfolk.pairs(spec.disposition, held_out, letters) for held_out in (False, True))
         open_ = townsfolk.open_questions(spec.disposition)
-    if len(tests) < FEWEST:
-        raise UserError(f"behaviours.{behaviour}.test: {len(tests)} questions, of which half choose a layer; give at least {FEWEST}")
+    if len(numbers := set(numbers_of(tests))) < FEWEST:
+        raise UserError(f"behaviours.{behaviour}.test: {len(numbers)} questions, of which half choose a layer; give at least {FEWEST}")
     if both := {pair.question for pair in pairs} & {pair.question for pair in tests}:
         raise UserError(f"behaviours.{behaviour}.test: {len(both)} of its questions are in `generate` too; test with others")
     seed = seed_of(params.seed, "steering", behaviour)
@@ -160,11 +159,10 @@ def questions_of(behaviour: str, params: Params) -> Questions:
 
 
 def some_of(pairs: list[Pair], most: int, seed: int) -> list[Pair]:
-    """Return at most *most* of *pairs*, drawn by address; pairs of one place are drawn together."""
-    places = list(dict.fromkeys(pair.place for pair in pairs))
-    together = max(Counter(pair.place for pair in pairs).values())
-    kept = {places[number] for number in drawn(np.arange(len(places)), most // together, seed)}
-    return [pair for pair in pairs if pair.place in kept]
+    """Return the pairs of at most *most* questions, drawn by address."""
+    numbers = numbers_of(pairs)
+    kept = set(drawn(np.arange(max(numbers, default=-1) + 1), most, seed).tolist())
+    return [pair for pair, number in zip(pairs, numbers, strict=True) if number in kept]
 
 
 def unread(prompt: Prompt, limit: int | None, last: int) -> str | None:
@@ -188,16 +186,22 @@ def ways(settings: Steering, stateful: Sequence[bool]) -> tuple[list[Push], list
 
 
 def answered(
-    setting: Setting, steerer: Steerer, tests: Sequence[Prompt], pushes: Sequence[Push], validation: set[int], limit: int | None
+    setting: Setting,
+    steerer: Steerer,
+    tests: Sequence[Prompt],
+    numbers: Sequence[int],
+    pushes: Sequence[Push],
+    validation: set[int],
+    limit: int | None,
 ) -> pd.DataFrame:
-    """Return the answers to all test questions; those that cannot be read are there with the reason."""
+    """Return the answers to all *tests*, of which each puts the question of its number; those that cannot be read have the reason."""
     every: list[Push | None] = [None, *pushes]
-    reasons = {place: why for place, prompt in enumerate(tests) if (why := unread(prompt, limit, steerer.last))}
-    readable = [place for place in range(len(tests)) if place not in reasons]
+    reasons = [unread(prompt, limit, steerer.last) for prompt in tests]
+    readable = [place for place, reason in enumerate(reasons) if reason is None]
     logprobs = np.full((len(tests), len(every), 2), np.nan)
     logprobs[readable] = steerer.answers([tests[place] for place in readable], every)
-    frame = answer_frame(setting, every, range(len(tests)), logprobs, validation)
-    return frame.assign(status=[reasons.get(place, status) for place, status in zip(frame["question"], frame["status"], strict=True)])
+    frame = answer_frame(setting, every, numbers, logprobs, validation)
+    return frame.assign(status=[reason or status for reason, status in zip(reasons * len(every), frame["status"], strict=True)])
 
 
 def with_skipped(setting: Setting, effects: pa.Table, skipped: Sequence[tuple[Push, str]]) -> pa.Table:

@@ -129,6 +129,11 @@ class TestAnswers:
             matching = shares[question, layer + 1]
             np.testing.assert_allclose(found[question, layer], (matching, matching - shares[question, 0]), atol=1e-12)
 
+    def test_orders_of_a_question(self) -> None:
+        """A place that is there again is the same question with its options in another order, and in the same half."""
+        frame = answer_frame(SETTING, [None, UP], [5, 2, 5], said(np.full((3, 2), 0.5)), {5})
+        assert frame[["question", "order", "half"]].to_numpy().tolist() == [[5, 0, "validation"], [2, 0, "test"], [5, 1, "validation"]] * 2
+
     def test_a_failed_answer_has_no_numbers(self) -> None:
         """An answer without a number fails alone; without the unsteered one there is no effect, so all of its question do."""
         logprobs = said(np.full((3, 3), 0.5))
@@ -211,6 +216,15 @@ class TestEffects:
         found = by_way(effect_rows(SETTING, answers, 0))
         assert found.keys() == {(*way, half) for way in expected for half in ("validation", "test")}
         assert {row["status"] for row in found.values()} == {"ok"}
+
+    def test_a_letter_is_no_behaviour(self) -> None:
+        """What pushes towards one letter cancels over both orders of options, which are one question; one failed order fails it."""
+        plain, letter = np.full((6, 2), 0.5), np.tile([0.25, -0.25], 6)[:, None]
+        logprobs = said(plain.repeat(2, axis=0) + letter * [0, 1])
+        logprobs[10, 1] = NAN
+        row = by_push(effect_rows(SETTING, answer_frame(SETTING, [None, UP], np.arange(6).repeat(2).tolist(), logprobs, {0, 1}), 0), UP)
+        assert (row["n"], row["n_failed"]) == (3, 1)
+        assert (row["effect"], row["effect_se"]) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
     def test_the_effect_is_paired(self) -> None:
         """A shift by the same for all has no error, however much questions differ; matching itself has a large one."""

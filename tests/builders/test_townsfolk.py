@@ -120,7 +120,7 @@ def test_held_out_questions_are_in_no_talk(name: str) -> None:
 @pytest.mark.parametrize("letters", [LETTERS, NUMBERS])
 @pytest.mark.parametrize("held_out", [False, True])
 def test_pairs_name_the_option_that_matches(name: str, letters: str, held_out: bool) -> None:
-    """Vectors come from the first question, with both orders of its options, before one about the same; tests are the second, in one order."""
+    """Vectors come from the first question before one about the same, tests are the second after another; options in every order."""
     disposition, (known, tested) = DISPOSITIONS[name], (letters[:2], letters[2:])
     found, some = pairs(name, held_out, letters), questions(disposition, held_out)
     orders = Counter(pair.matching.strip() for pair in found)
@@ -133,18 +133,20 @@ def test_pairs_name_the_option_that_matches(name: str, letters: str, held_out: b
         assert asks == (second if held_out else first)
         assert (set(first.values()) == set(second.values())) is not held_out
         assert (pair.said in first) if held_out else (pair.said == "")
-    if held_out:
-        assert len({pair.place for pair in found}) == len(found) == len(some)
-        assert abs(orders[tested[0]] - len(some) / 2) < 4 * len(some) ** 0.5 / 2
-    else:
-        assert orders == {known[0]: len(some), known[1]: len(some)}
+    times = 1 if held_out else 2
+    assert orders == dict.fromkeys(tested if held_out else known, times * len(some))
+    assert len({pair.place for pair in found}) == len(some)
 
 
-def test_both_orders_differ_in_the_options_that_are_asked_alone() -> None:
-    """The two pairs of a question for vectors stand before the same other question."""
-    one, other = pairs("bold", held_out=False)[:2]
-    assert [a == b for a, b in zip(one.question.split("\n"), other.question.split("\n"), strict=True)] == [False, True]
-    assert (one.matching, one.other) == (other.other, other.matching)
+@dispositions
+def test_no_letter_is_in_pairs(name: str) -> None:
+    """For either answer of a question, options come in every order: each letter and each order of the other question as often."""
+    for held_out, times in ((False, 4), (True, 2)):
+        found = pairs(name, held_out)
+        for some in (found[place : place + times] for place in range(0, len(found), times)):
+            assert len({pair.question for pair in some}) == times
+            assert len({pair.place for pair in some}) == len({pair.said for pair in some}) == 1
+            assert {(pair.matching, pair.other) for pair in some} == {(pair.other, pair.matching) for pair in some}
 
 
 def test_how_things_are_put() -> None:

@@ -233,12 +233,21 @@ def test_sites_are_told_on_one_scale() -> None:
 
     assert lines[0] == "| subject | behaviour | matching, nonsense without steering | residual | state | questions |"
     assert lines[1] == "|---|---|---|---|---|---|"
-    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | **25.0** ± 1.0 (1) | **2.0** ± 1.0 (1) | 50 |"
-    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.0** ± 1.0 (0) | – | 50 |"
+    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | **25.00** ± 1.00 (1) | **2.00** ± 1.00 (1) | 50 |"
+    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.00** ± 1.00 (0) | – | 50 |"
     assert lines[4] == "| paper, Mamba 2.8b | median of 7 (range) | | 8.5 (2.4–28.6) | 2.8 (2.2–8.5) | 50 |"
     assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; in 2,") for line in lines)
     assert any("the lab's are small" in line for line in lines)
     assert not any("Not done" in line for line in lines)
+
+
+def test_subjects_that_say_something_else_are_told() -> None:
+    """Where most of the probability is nonsense, effects are shown and not counted, and who and what that is is said."""
+    rows = [{**each, "subject": "silent", "nonsense": 0.99} for each in EXAMPLE.to_pylist()]
+    lines = steering_block(steering_summary(STEERING.rows([*EXAMPLE.to_pylist(), *rows]))).splitlines()
+    assert any(line.startswith("| silent | bold | 50.0 ± 3.0 %, 99.0 % | **25.00**") for line in lines)
+    assert any(line.startswith("In 1 of the 2 cells of those that answer,") for line in lines)
+    assert any(line.startswith("silent (bold): more than half of the probability without steering is nonsense") for line in lines)
 
 
 def test_effects_are_told_at_every_multiplier() -> None:

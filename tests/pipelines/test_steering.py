@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from recurrent import tiny
 from transformers import AutoTokenizer
 
 from builders import townsfolk
+from builders.behaviours import numbers_of
 from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
 from builders.shards import Shards
@@ -128,6 +130,7 @@ def test_the_answers_are_there_one_by_one(here: Path) -> None:
     answers, effects = (found[name].to_pandas() for name in ("steering_answers", "steering"))
     key = ["subject", "behaviour", "method", "site", "layer", "multiplier", "half"]
     means = answers.groupby(key)[["matching", "nonsense", "effect"]].mean()
+    assert answers.groupby("behaviour")["order"].max().to_dict() == {"bold": 1, "yes": 0}
     expected = effects.set_index(key)[["matching", "nonsense", "effect"]]
     assert len(means) == len(expected)
     assert (means - expected).abs().max(axis=None) < 1e-6
@@ -298,14 +301,15 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     assert (counts["n"] > 0).all()
 
 
-def test_pairs_of_one_question_are_drawn_together() -> None:
-    """A draw holds both orders of a question or none, at most as many pairs as asked for, and a larger draw holds every smaller one."""
-    pairs = townsfolk.pairs("bold", held_out=False)
-    small, large = (some_of(pairs, most, 7) for most in (11, 40))
-    assert (len(small), len(large)) == (10, 40)
+@pytest.mark.parametrize(("held_out", "orders"), [(False, 4), (True, 2)])
+def test_all_orders_of_a_question_are_drawn_together(held_out: bool, orders: int) -> None:
+    """A draw holds so many questions, each with all orders of its options, and a larger draw holds every smaller one."""
+    pairs = townsfolk.pairs("bold", held_out)
+    small, large = (some_of(pairs, most, 7) for most in (5, 20))
+    assert (len(small), len(large)) == (5 * orders, 20 * orders)
     assert all(large.count(pair) == 1 for pair in small)
-    assert {pair.matching for pair in small} == {" C", " D"}
-    assert sum(pair.matching == " C" for pair in small) == 5
+    assert set(Counter(pair.matching for pair in small).values()) == {5 * orders // 2}
+    assert numbers_of(small) == [number for number in range(5) for _ in range(orders)]
     assert some_of(pairs, len(pairs), 7) == pairs
 
 
