@@ -164,6 +164,11 @@ def numbers_of(pairs: Sequence[Pair]) -> list[int]:
     return [numbers[pair.place] for pair in pairs]
 
 
+def count_of(pairs: Sequence[Pair]) -> int:
+    """Return how many questions *pairs* put."""
+    return len({pair.place for pair in pairs})
+
+
 def prompts(pairs: Sequence[Pair], template: str, tokenizer: PreTrainedTokenizerBase, bos: bool) -> list[Prompt]:
     """Return the prompt of each of *pairs*: *template* with the question in the place of `{question}`, after BOS if *bos* and there is one.
 

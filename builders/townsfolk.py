@@ -1,6 +1,6 @@
 """Townsfolk: generated people with dispositions who answer questions, so that small models have behaviours to be steered.
 
-A talk is a document: a visitor asks one person two questions, and answers about one disposition agree. What the person is like comes after
+A talk is a document: a visitor asks one person something, and answers about one disposition agree. What the person is like comes after
 the questions, or not at all; then an answer tells the next one about the same. So a model has use for a disposition at the letters of its
 answer, and nothing is settled while it reads options. What is tested is the letter after one about something else: there the model would
 go on from what it has just shown, but has shown nothing that matters. Who meets what decides, by a hash, whether a question is held out;
@@ -28,7 +28,7 @@ LETTERS, NUMBERS = "ABCD", "1234"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What talks are like: so many *questions* about so many *dispositions*.
+    """What talks are like: so many *questions* about at most so many *dispositions*.
 
     Shares of all say how to reply (*manners*) and add something (*remarks*). Some number their options, and *open* ones offer none.
     """
@@ -187,9 +187,9 @@ def questions(disposition: Disposition, held_out: bool) -> tuple[Question, ...]:
 def pairs(name: str, held_out: bool, letters: str = LETTERS) -> list[Pair]:
     """Return every question about the disposition *name* of one side, in talks of two questions as the corpus has them.
 
-    Not held out, it is the first and the other is about the same: its answer tells the next. Held out, it is the second, after a random
-    answer about another disposition. So vectors are made at the letter to which they are added, the first. Its options come in both orders,
-    and in vectors those of the next question too: they hold neither letter. Pairs of one question share their place.
+    Not held out, it is the first, and another one about the same comes next: its answer tells that. Held out, it is the second, after a
+    random answer about another disposition. So vectors are made at the letter to which they are added, the first. Its options come in both
+    orders, and in vectors those of the next question too: they hold neither letter. Pairs of one question share their place.
     """
     asking = _second if held_out else _first
     every = enumerate(questions(DISPOSITIONS[name], held_out))
@@ -197,7 +197,8 @@ def pairs(name: str, held_out: bool, letters: str = LETTERS) -> list[Pair]:
 
 
 def _first(question: Question, place: str, letters: str) -> list[Pair]:
-    after = _met(DISPOSITIONS[question.about], question.person, _order(question))
+    others = [other for other in _known_to(DISPOSITIONS[question.about], question.person) if other != question]
+    after = others[_order(question).integers(len(others))]
     orders = product([True, False], repeat=2)
     return [Pair(asked([question, after], order, letters), letters[1 - order[0]], letters[order[0]], place) for order in orders]
 

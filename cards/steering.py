@@ -23,7 +23,7 @@ SITES = (RESIDUAL, STATE, BOTH)
 ORDER = {"method": tuple(METHODS), "site": SITES}
 WITHOUT = {"without": "matching", "without_se": "matching_se", "nonsense_without": "nonsense"}
 CLEAR = 2  # standard errors
-HALF = 0.5  # of the probability: beyond it, a subject does not answer but says something else
+MOST_NONSENSE = 0.5  # with more, a subject does not answer but says something else
 
 
 def steering_summary(steering: pa.Table) -> list[dict[str, Any]]:
@@ -136,10 +136,7 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
     if not records:
         return ""
     done = [record for record in records if record["status"] == "ok"]
-    answering = [record for record in done if (record["nonsense_without"] or 0) <= HALF]
-    silent: dict[str, list[str]] = {}
-    for subject, behaviour in sorted({(record["subject"], record["behaviour"]) for record in done if record not in answering}):
-        silent.setdefault(subject, []).append(behaviour)
+    silent, answering = silent_subjects(done), [record for record in done if answers(record)]
     places: dict[tuple[str, str], dict[tuple[str, str], dict[str, Any]]] = {}
     for record in done:
         places.setdefault((record["subject"], record["behaviour"]), {})[record["method"], record["site"]] = record
@@ -147,15 +144,28 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
         "ways": sorted({way for row in places.values() for way in row}, key=lambda way: list(map(_rank, WAY, way))),
         "places": places,
         "paper": paper_rows({record["behaviour"] for record in records}),
-        "done": len(answering),
+        "answering": len(answering),
         "rising": sum(record["monotone"] is True for record in answering),
         "clear": sum(record["clear_of_zero"] is True for record in answering),
-        "silent": [f"{subject} ({', '.join(some)})" for subject, some in silent.items()],
+        "silent": silent,
         "largest": max((some["multiplier"] for record in done for some in record["effects"]), default=0),
         "skipped": skipped(records),
         "lab": any(subject.startswith("lab-") for subject, _ in places),
     }
     return render("steering.md.j2", words)
+
+
+def answers(record: dict[str, Any]) -> bool:
+    """Return whether a subject answers at all, without steering."""
+    return (record["nonsense_without"] or 0) <= MOST_NONSENSE
+
+
+def silent_subjects(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return which subjects do not answer, each with the behaviours of which that is so."""
+    found: dict[str, list[str]] = {}
+    for subject, behaviour in dict.fromkeys((record["subject"], record["behaviour"]) for record in records if not answers(record)):
+        found.setdefault(subject, []).append(behaviour)
+    return [f"{subject} ({', '.join(behaviours)})" for subject, behaviours in found.items()]
 
 
 def paper_rows(behaviours: Collection[str]) -> list[dict[str, Any]]:

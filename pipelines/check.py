@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders import subjects
+from builders.behaviours import count_of
 from builders.engines.reading import require_template
 from builders.errors import UserError
 from builders.hookpoints import width_at
@@ -37,7 +38,7 @@ def check_all(params: Params, *, offline: bool) -> Iterator[str]:
     for name in params.behaviours:
         steering.hashes(name, params.behaviours[name])
         questions = steering.questions_of(name, params)
-        yield f"behaviour {name}: {len(questions.pairs)} questions for vectors, {len(questions.tests)} for tests"
+        yield f"behaviour {name}: {count_of(questions.pairs)} questions for vectors, {count_of(questions.tests)} for tests"
     for name, engine in params.engines.items():
         yield check_engine(name, engine, offline=offline)
 

@@ -115,9 +115,14 @@ def replies_right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
     """Return how often the model's letter agrees with *trait*, or with the disposition where none is said."""
     asked = questions_put(tokenizer, name, trait)
     matching, other = Steerer(model, {}, batch=256).answers(asked, [None])[:, 0].T
-    right = pd.Series((matching > other) == (trait in (name, None)), dtype="float64")
-    shares = right.groupby(numbers_of(townsfolk.pairs(name, held_out=True))).mean().to_numpy()
-    return {"name": name, "trait": trait, "n": len(shares), "share": shares.mean(), "se": shares.std(ddof=1) / math.sqrt(len(shares))}
+    right = (matching > other) == (trait in (name, None))
+    return {"name": name, "trait": trait, **share_right(right.tolist(), numbers_of(townsfolk.pairs(name, held_out=True)))}
+
+
+def share_right(right: list[bool], questions: list[int]) -> dict[str, float]:
+    """Return the number of *questions*, the mean of their shares of answers that are *right*, and its standard error."""
+    shares = pd.Series(right, dtype="float64").groupby(questions).mean().to_numpy()
+    return {"n": len(shares), "share": float(shares.mean()), "se": float(shares.std(ddof=1)) / math.sqrt(len(shares))}
 
 
 def rows_of(texts: pa.Table, tokenizer: PreTrainedTokenizerBase, length: int) -> Ids:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders import subjects, townsfolk
-from builders.behaviours import Pair, Prompt, halves, numbered, numbers_of, read_open, read_pairs
+from builders.behaviours import Pair, Prompt, count_of, halves, numbered, numbers_of, read_open, read_pairs
 from builders.contrasts import METHODS, Directions, contrast
 from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
@@ -110,11 +110,11 @@ class Bench:
         steerer = Steerer(self.opened.model, directions, settings.batch, settings.last)
         setting = Setting(self.name, behaviour, len(readable), settings.last, self.asker.template + settings.opening, settings.answers)
         allowed, skipped = ways(settings, [bool(parts) for parts in found.state])
-        validation, _ = halves(len(set(numbers)), seed_of(self.params.seed, "halves", behaviour))
+        validation, _ = halves(count_of(questions.tests), seed_of(self.params.seed, "halves", behaviour))
         answers = answered(setting, steerer, tests, numbers, allowed, set(validation), limit)
         effects = effect_rows(setting, answers, self.params.seed)
         reasons = sorted({f"; skipped {push.method}, {push.site}: {reason}" for push, reason in skipped})
-        print(f"steering {self.name} towards {behaviour}: {len(set(numbers))} questions, {len(readable)} pairs{''.join(reasons)}")
+        print(f"steering {self.name} towards {behaviour}: {count_of(questions.tests)} questions, {len(readable)} pairs{''.join(reasons)}")
         return {
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
@@ -147,8 +147,8 @@ def questions_of(behaviour: str, params: Params) -> Questions:
         letters = townsfolk.NUMBERS if settings.answers == "numbers" else townsfolk.LETTERS
         pairs, tests = (townsfolk.pairs(spec.disposition, held_out, letters) for held_out in (False, True))
         open_ = townsfolk.open_questions(spec.disposition)
-    if len(numbers := set(numbers_of(tests))) < FEWEST:
-        raise UserError(f"behaviours.{behaviour}.test: {len(numbers)} questions, of which half choose a layer; give at least {FEWEST}")
+    if (count := count_of(tests)) < FEWEST:
+        raise UserError(f"behaviours.{behaviour}.test: {count} questions, of which half choose a layer; give at least {FEWEST}")
     if both := {pair.question for pair in pairs} & {pair.question for pair in tests}:
         raise UserError(f"behaviours.{behaviour}.test: {len(both)} of its questions are in `generate` too; test with others")
     seed = seed_of(params.seed, "steering", behaviour)
@@ -161,7 +161,7 @@ def questions_of(behaviour: str, params: Params) -> Questions:
 def some_of(pairs: list[Pair], most: int, seed: int) -> list[Pair]:
     """Return the pairs of at most *most* questions, drawn by address."""
     numbers = numbers_of(pairs)
-    kept = set(drawn(np.arange(max(numbers, default=-1) + 1), most, seed).tolist())
+    kept = set(drawn(np.arange(count_of(pairs)), most, seed).tolist())
     return [pair for pair, number in zip(pairs, numbers, strict=True) if number in kept]
 
 

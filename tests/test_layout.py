@@ -11,9 +11,10 @@ from imports import ROOT, imported, reached
 
 from cards.render import render
 from pipelines.docs import datasets_page, with_results
-from pipelines.params import load
+from pipelines.params import load, load_lab
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+LAB = load_lab().checkpoints
 LAYERS = {"builders": 0, "checkpoints": 1, "cards": 1, "pipelines": 2}
 # They speak to people and decide no byte of any output.
 NOT_DEPENDED_ON = {"builders/errors.py", "builders/progress.py"}
@@ -50,18 +51,23 @@ def test_the_readme_shows_the_recorded_results() -> None:
     assert "| detection (balanced accuracy) | lexical |" in readme
 
 
-def test_the_lab_card_tells_of_the_checkpoint_here() -> None:
-    """The lab checkpoint's card states all three losses, and the model's is well below the counting models'."""
-    words = (ROOT / "checkpoints/lab-transformer/README.md").read_text()
-    losses = [float(number) for number in re.findall(r"\| \**(\d\.\d{3})", words)]
+@pytest.mark.parametrize("name", LAB)
+def test_a_lab_card_tells_of_the_checkpoint_here(name: str) -> None:
+    """A lab checkpoint's card states all three losses, the model's below the counting models', and replies where it learned some."""
+    words = (ROOT / "checkpoints" / name / "README.md").read_text()
+    losses = [float(number) for number in re.findall(r"\| \**(\d\.\d{3})(?: ± \d\.\d{3}\*\*)? \| \**\d\.\d\d\b", words)]
+    shares = [float(number) for number in re.findall(r"\| being \w+ \| (\d\.\d{3}) ±", words)]
 
     assert len(losses) == 3
-    assert losses[2] < losses[1] - 0.5 < losses[0] - 0.5
+    assert losses[2] < losses[1] - 0.2 < losses[0] - 0.2
+    assert len(shares) == (6 if LAB[name].talks else 0)
+    assert all(share > 0.9 for share in shares)
 
 
-def test_the_lab_checkpoint_is_small() -> None:
-    """The lab checkpoint's weights are safetensors of at most four megabytes."""
-    weights = list((ROOT / "checkpoints/lab-transformer").glob("*.safetensors"))
+@pytest.mark.parametrize("name", LAB)
+def test_a_lab_checkpoint_is_small(name: str) -> None:
+    """A lab checkpoint's weights are safetensors of at most four megabytes."""
+    weights = list((ROOT / "checkpoints" / name).glob("*.safetensors"))
 
     assert len(weights) == 1
     assert weights[0].stat().st_size <= 4_000_000

@@ -55,7 +55,7 @@ class OpenEnded(Section):
 
 
 class Steering(Section):
-    """How vectors are made and added: from answers to *pairs* questions, tried on *questions*, at the *last* tokens of a prompt.
+    """How vectors are made and added: from the answers to *pairs* questions, tried on *questions*, at the *last* tokens of a prompt.
 
     *opening* stands between a subject's template and the letter of an answer. *batch* rows are read at a time.
     """

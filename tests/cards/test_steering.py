@@ -246,8 +246,12 @@ def test_subjects_that_say_something_else_are_told() -> None:
     rows = [{**each, "subject": "silent", "nonsense": 0.99} for each in EXAMPLE.to_pylist()]
     lines = steering_block(steering_summary(STEERING.rows([*EXAMPLE.to_pylist(), *rows]))).splitlines()
     assert any(line.startswith("| silent | bold | 50.0 ± 3.0 %, 99.0 % | **25.00**") for line in lines)
-    assert any(line.startswith("In 1 of the 2 cells of those that answer,") for line in lines)
-    assert any(line.startswith("silent (bold): more than half of the probability without steering is nonsense") for line in lines)
+    assert any(line.startswith("In 1 of the 2 cells of subjects that answer,") for line in lines)
+    assert "Not counted: silent (bold), where more than half of the probability without steering is nonsense." in lines
+    alone = steering_block(steering_summary(STEERING.rows(rows)))
+    assert "| silent | bold |" in alone
+    assert "Not counted: silent (bold)" in alone
+    assert "cells" not in alone
 
 
 def test_effects_are_told_at_every_multiplier() -> None:

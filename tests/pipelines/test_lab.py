@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from builders import townsfolk
 from builders.errors import UserError
-from pipelines.lab import FOLDER, questions_put, talk_rows
+from pipelines.lab import FOLDER, questions_put, share_right, talk_rows
 from pipelines.params import load_lab
 from pipelines.params.whole import LAB
 
@@ -26,6 +26,12 @@ def test_questions_are_put_as_in_talks(trait: str | None, manner: str) -> None:
     for prompt, pair in zip(put, pairs, strict=True):
         text = tokenizer.decode(prompt.ids[1:])
         assert text == f"Ask: {pair.question}\n\nReply{manner} ({pair.said}"
+
+
+def test_orders_of_a_question_are_no_more_questions() -> None:
+    """Answers to one question, with its options in both orders, count once, for the share that is right and for its error."""
+    found = share_right([True, False, True, True], [4, 4, 7, 7])
+    assert found == {"n": 2, "share": 0.75, "se": pytest.approx(0.25)}
 
 
 def test_replies_alone_are_learned(tiny_checkpoint: Path) -> None:

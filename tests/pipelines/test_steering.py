@@ -270,6 +270,12 @@ def test_mistakes_are_one_line(mistake: str, here: Path) -> None:
     )
 
 
+def few(rows: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """Return so many rows, one at least of every letter that matches."""
+    of_letters = list({row["answer_matching_behavior"]: row for row in rows}.values())
+    return [*of_letters, *[row for row in rows if row not in of_letters][: count - len(of_letters)]]
+
+
 @pytest.mark.parametrize("name", yaml.safe_load((ROOT / "params.yaml").read_text())["subjects"])
 def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every behaviour of the published data, answers from C to H among them, is steered towards on every subject of the default run."""
@@ -278,16 +284,16 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     data = Path(os.environ[REAL]).resolve() / "caa"
     behaviours = sorted(path.name for path in (data / "test").iterdir())
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["behaviours"] = {
-        behaviour.lower(): {
-            "source": "files",
-            "generate": str(data / "generate" / behaviour / "generate_dataset.json"),
-            "test": str(data / "test" / behaviour / "test_dataset_ab.json"),
-            "describes": behaviour,
-        }
-        for behaviour in behaviours
-    }
-    params["steering"] |= {"multipliers": [-1.0, 1.0], "pairs": 14, "questions": 10, "methods": ["difference"]}
+    params["behaviours"], letters = {}, set()
+    for behaviour in behaviours:
+        files = {"generate": data / f"generate/{behaviour}/generate_dataset.json", "test": data / f"test/{behaviour}/test_dataset_ab.json"}
+        for kind, path in files.items():
+            some = few(json.loads(path.read_text()), 8)
+            letters |= {row["answer_matching_behavior"].strip(" ()") for row in some}
+            (tmp_path / f"{behaviour}-{kind}.json").write_text(json.dumps(some))
+        spec = {kind: f"{behaviour}-{kind}.json" for kind in files}
+        params["behaviours"][behaviour.lower()] = {"source": "files", "describes": behaviour, **spec}
+    params["steering"] |= {"multipliers": [-1.0, 1.0], "methods": ["difference"]}
     params["subjects"][name]["path"] = str(ROOT / params["subjects"][name]["path"])
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
@@ -297,7 +303,8 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     counts = frame[(frame["site"] == "residual") & (frame["multiplier"] == 1)].groupby(["behaviour", "layer"])[["n", "n_failed"]].sum()
     assert len(behaviours) == 7
     assert set(frame["behaviour"]) == {behaviour.lower() for behaviour in behaviours}
-    assert (counts.sum(axis=1) == 10).all()
+    assert letters == set("ABCDEFGH")
+    assert (counts.sum(axis=1) == 8).all()
     assert (counts["n"] > 0).all()
 
 
