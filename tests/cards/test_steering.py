@@ -221,7 +221,7 @@ def test_an_answer_that_is_missing_leaves_a_dash() -> None:
 
     assert (record["status"], record["n"], record["n_failed"]) == ("ok", 0, 50)
     assert (record["half_range"], record["monotone"], record["clear_of_zero"]) == (None, None, None)
-    assert "| -20.0 ± 1.0 | – ± – | 2.0 %; 2.0, – % | – | – |\n" in effects_table([record])
+    assert "| -20.00 ± 1.00 | – ± – | 2.0 %; 2.0, – % | – | – |\n" in effects_table([record])
 
 
 def test_sites_are_told_on_one_scale() -> None:
@@ -260,10 +260,10 @@ def test_effects_are_told_at_every_multiplier() -> None:
 
     assert lines[0].split(" | ")[7:11] == ["-3", "-1", "+1", "+3"]
     assert lines[2] == (
-        "| lab-rwkv | bold | difference | residual | 1 of 2 | 50 | 50.0 ± 3.0 % | -20.0 ± 1.0 | -5.0 ± 1.0 | 10.0 ± 1.0 | 30.0 ± 1.0 "
-        "| 2.0 %; 4.0, 4.0 % | yes | yes |"
+        "| lab-rwkv | bold | difference | residual | 1 of 2 | 50 | 50.0 ± 3.0 % | -20.00 ± 1.00 | -5.00 ± 1.00 | 10.00 ± 1.00 |"
+        " 30.00 ± 1.00 | 2.0 %; 4.0, 4.0 % | yes | yes |"
     )
-    assert lines[3].endswith("| 1.0 ± 1.0 | -1.0 ± 1.0 | 2.0 ± 1.0 | 5.0 ± 1.0 | 2.0 %; 2.0, 2.0 % | no | no |")
+    assert lines[3].endswith("| 1.00 ± 1.00 | -1.00 ± 1.00 | 2.00 ± 1.00 | 5.00 ± 1.00 | 2.0 %; 2.0, 2.0 % | no | no |")
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
@@ -351,7 +351,7 @@ def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
 
 @pytest.mark.parametrize("architecture", ["llama", "rwkv", "mamba2"])
 def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> None:
-    """The card's own lines load the vector of the chosen layer and add twice of it to the output of that block, in any architecture."""
+    """The card's own lines load the vector of the chosen layer and add it to the output of that block, in any architecture."""
     model = tiny(architecture)
     draw = torch.Generator().manual_seed(1)
     made = Directions(torch.randn(LAYERS, WIDTH, generator=draw), [{"ssm": torch.randn(2, 3, generator=draw)} for _ in range(LAYERS)])
@@ -359,14 +359,14 @@ def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> No
     words = release_of(tmp_path / "release", {STEERING: EXAMPLE, STEERING_VECTORS: vectors})
     block = blocks_of(model)[1]
     before, plain = capture(model, [block], IDS)[block], model(input_ids=IDS, use_cache=False).logits
-    with edited(model, block, lambda flow: flow + 2 * made.residual[1]):
+    with edited(model, block, lambda flow: flow + made.residual[1]):
         expected = model(input_ids=IDS, use_cache=False).logits
 
     (lines,) = re.findall(r"```python\n(from datasets import load_dataset\n\nvector = .*?)```", words, re.DOTALL)
     exec(lines, {"model": model})  # noqa: S102  # these lines are what is tested
 
     assert len(lines.strip().splitlines()) == 5
-    torch.testing.assert_close(capture(model, [block], IDS)[block], before + 2 * made.residual[1])
+    torch.testing.assert_close(capture(model, [block], IDS)[block], before + made.residual[1])
     torch.testing.assert_close(model(input_ids=IDS, use_cache=False).logits, expected)
     assert (expected - plain).abs().max() > 0.01
 
