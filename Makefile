@@ -11,7 +11,6 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: repro test test-reference test-vllm lint types lab docs
 
 repro: $(READY)
-	@interplake check
 	dvc repro
 
 test: $(READY)

@@ -91,12 +91,17 @@ def files(paths: list[str], column: str) -> Iterator[Document]:
 
     Raises UserError where a glob matches nothing, a file has another ending, or a row lacks the column.
     """
+    for path in matched(paths):
+        yield from _read_file(path, column)
+
+
+def matched(paths: list[str]) -> Iterator[Path]:
+    """Yield the files that *paths* (globs) match, glob by glob; raise UserError where one matches nothing."""
     for pattern in paths:
-        matched = sorted(glob.glob(pattern, recursive=True))
-        if not matched:
+        found = sorted(glob.glob(pattern, recursive=True))
+        if not found:
             raise UserError(f"corpus: no file matches {pattern!r}; give a path or a glob of .txt, .jsonl or .parquet files")
-        for name in matched:
-            yield from _read_file(Path(name), column)
+        yield from map(Path, found)
 
 
 def _read_file(path: Path, column: str) -> Iterator[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from builders.activations import Firings, in_order
-from builders.harvest import harvest, row_batches
+from builders.harvest import Harvest, harvest, row_batches
 from builders.hookpoints import into_residual
 from builders.latents import TOP
 from builders.saes.coder import Mounted
@@ -67,14 +68,14 @@ class Encoder:
 
     def firings(self, rows: pa.Table) -> Firings:
         """Return the firings of TOKENS *rows*."""
-        parts: list[list[npt.NDArray[np.generic]]] = [[] for _ in range(4)]
-        for some in row_batches(rows, self.batch):
-            found = harvest(self.model, [self.mounted.reads], some, self.device)
-            code = self.mounted.coder.encode(found.vectors[self.mounted.reads])
-            columns = (code.latent, found.row[code.vector], found.position[code.vector], code.value)
-            for part, column, kind in zip(parts, columns, (np.int32, np.int32, np.int32, np.float32), strict=True):
-                part.append(column.cpu().numpy().astype(kind))
-        return in_order(*(np.concatenate(part) for part in parts))
+        return read_together([self], rows)[0]
+
+    def columns(self, found: Harvest) -> list[npt.NDArray[np.generic]]:
+        """Return latent, row, position and value of every firing on one batch, token by token."""
+        code = self.mounted.coder.encode(found.vectors[self.mounted.reads])
+        columns = (code.latent, found.row[code.vector], found.position[code.vector], code.value)
+        kinds = (np.int32, np.int32, np.int32, np.float32)
+        return [column.cpu().numpy().astype(kind) for column, kind in zip(columns, kinds, strict=True)]
 
     @torch.no_grad()
     def effects(self) -> Effects | None:
@@ -94,6 +95,20 @@ class Encoder:
             raised.append(logits.topk(TOP, dim=1).indices.cpu())
             lowered.append((-logits).topk(TOP, dim=1).indices.cpu())
         return torch.cat(raised).numpy(), torch.cat(lowered).numpy()
+
+
+def read_together(dictionaries: Sequence[Dictionary], rows: pa.Table) -> list[Firings]:
+    """Return the firings of several dictionaries on TOKENS *rows*; those in one model share its one pass over each batch."""
+    encoders = [one for one in dictionaries if isinstance(one, Encoder)]
+    if len(encoders) < len(dictionaries):
+        return [one.firings(rows) for one in dictionaries]
+    first, hookpoints = encoders[0], sorted({one.mounted.reads for one in encoders})
+    parts: list[list[list[npt.NDArray[np.generic]]]] = [[] for _ in encoders]
+    for some in row_batches(rows, first.batch):
+        found = harvest(first.model, hookpoints, some, first.device)
+        for encoder, part in zip(encoders, parts, strict=True):
+            part.append(encoder.columns(found))
+    return [in_order(*(np.concatenate(columns) for columns in zip(*part, strict=True))) for part in parts]
 
 
 def self_test(dictionary: Dictionary, tokens: pa.Table, paths: list[Path], n: int, seed: int) -> tuple[int, float]:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,6 @@ def file_sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def code_sha256() -> str:
-    """Return a hash of the sources of all builders and stages, by name and content."""
-    project = Path(__file__).resolve().parents[1]
-    whole = hashlib.sha256()
-    for path in sorted([*project.glob("builders/**/*.py"), *project.glob("pipelines/*.py")]):
-        whole.update(f"{path.relative_to(project)} {file_sha256(path)}\n".encode())
-    return whole.hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -93,15 +82,14 @@ def _encoding(element: str) -> str | None:
 class Shards:
     """A stage's output folder: parquet shards and the manifest that says which of them are done, from what.
 
-    A folder that a crash left unfinished is resumed if its inputs, params and code are the same; any other is
-    emptied first, so that nothing stale survives in it.
+    A folder that a crash left unfinished is resumed if its inputs and params are the same, and the hash of the *code* that
+    fills it; any other is emptied first, so that nothing stale survives in it.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any], code: str) -> None:
         self.folder = folder
-        head = _head(inputs, params)
         # The code is in the manifest only while the work goes on: once done, equal rows shall be equal bytes.
-        head = {**head, "code": code_sha256(), "complete": False}
+        head = {**_head(inputs, params), "code": code, "complete": False}
         self._manifest: dict[str, Any] = {**head, "shards": {}}
         before = _load_manifest(folder)
         if before is not None and {name: before.get(name) for name in head} == head:

@@ -11,7 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def render(template: str, facts: Mapping[str, Any]) -> str:
     """Return *template* filled with *facts*."""
     environment = Environment(
-        loader=PackageLoader("cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("cards", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"figure": figure, "decimal": decimal, "points": points, "commas": lambda number: f"{number:,}"}
     return environment.get_template(template).render(facts)

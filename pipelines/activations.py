@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from builders import activations as builder
@@ -17,42 +16,26 @@ from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY
 from builders.windows import Corpus
+from pipelines.declared import declared
 from pipelines.dictionaries import reopened
-from pipelines.params import Params, load
+from pipelines.params import Params
+from pipelines.reading import job_of, read
 from pipelines.stage import folder, run, shelf
 
 
 def main(name: str) -> None:
     """Write the activations and latents of dictionary *name*."""
-    params = load()
-    spec, settings = params.saes[name], params.activations
-    tokens, sae = shelf("tokens", spec.subject), shelf("saes", name)
-    inputs = {"tokens": tokens.digest, "sae": sae.digest}
-    shards = Shards(folder("activations", name), inputs, {**settings.model_dump(), "window": params.tokens.window})
-    dictionary = reopened(params, name, sae, tokens)
+    params = declared("activations", name)
+    settings, tokens, job = params.activations, shelf("tokens", params.saes[name].subject), job_of(params, name)
+    shards = Shards(folder("activations", name), job.inputs, job.settings, job.code)
     rows = tokens.read(TOKENS, columns=["row", "ids", "special"])
-    spills = spilled(name, params, shards, dictionary, rows)
-    files = merged(name, params, shards, spills, dictionary, tokens)
+    dictionary = reopened(params, name, shelf("saes", name), tokens)
+    files = merged(name, params, shards, read(params, job, dictionary, rows), dictionary, tokens)
     seed = seed_of(params.seed, "self test", name)
     count, worst = encode.self_test(dictionary, rows, files, settings.self_test, seed)
     print(f"{name}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
-    for spill in spills:
-        spill.unlink()
     shards.finish()
-
-
-def spilled(name: str, params: Params, shards: Shards, dictionary: Dictionary, rows: pa.Table) -> list[Path]:
-    """Return one spill a chunk of rows, making those that are not there yet."""
-    settings = params.activations
-    paths = []
-    starts = range(0, rows.num_rows, settings.chunk_rows)
-    for number, start in enumerate(track(starts, f"activations of {name}")):
-        path = shards.folder / f"spill-{number:05d}.safetensors"
-        if not shards.holds(path):
-            builder.spill(dictionary.firings(rows.slice(start, settings.chunk_rows)), dictionary.width, path)
-            shards.enter(path)
-        paths.append(path)
-    return paths
+    job.note_done()
 
 
 def merged(name: str, params: Params, shards: Shards, paths: list[Path], dictionary: Dictionary, tokens: Shelf) -> list[Path]:

@@ -10,17 +10,17 @@ from builders.saes.fidelity import SAES
 from builders.scorers.agreement import AGREEMENT, agreement_records
 from builders.scorers.judgements import SCORES
 from builders.shards import Shards, Shelf
-from pipelines.params import load
-from pipelines.stage import folder, folders, run, shelf
+from pipelines.declared import declared
+from pipelines.stage import code, folder, folders, run, shelf
 
 
 def main() -> None:
     """Write the correlations between all scorers of params, permuted explanations left out."""
-    params = load()
+    params = declared("agreement")
     shelves = [Shelf(path) for stage in ("scores", "direct") for path in folders(params, stage)]
     inputs = {f"scores {number}": shelf.digest for number, shelf in enumerate(shelves)}
     kinds = {name: shelf("saes", name).read(SAES, columns=["kind"])["kind"][0].as_py() for name in params.saes}
-    shards = Shards(folder("agreement"), inputs, {"seed": params.seed, "kinds": kinds})
+    shards = Shards(folder("agreement"), inputs, {"seed": params.seed, "kinds": kinds}, code("agreement"))
     scores = scores_of(shelves)
     scores["kind"] = scores["sae"].map(kinds)
     shards.write(AGREEMENT, [AGREEMENT.rows(agreement_records(scores, params.seed))])

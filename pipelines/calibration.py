@@ -26,8 +26,9 @@ from builders.scorers.trials import WindowScorer
 from builders.seeds import seed_of
 from builders.shards import Shards
 from builders.vocabulary import VOCABULARY, text_of, text_pieces
-from pipelines.params import PlantedRules, load
-from pipelines.stage import folder, run, shelf
+from pipelines.declared import declared
+from pipelines.params import PlantedRules
+from pipelines.stage import code, folder, run, shelf
 from pipelines.windows import windows
 
 SIMULATED = {"all-at-once": 20, "json": 20, "token-by-token": 5}  # windows of either kind, by form
@@ -37,9 +38,10 @@ MEANINGS = {meaning.words: meaning for rule in RULES for meaning in (rule.truth,
 
 def main() -> None:
     """Write how every scorer ranks true and wrong explanations of planted rules; no rows where params plant none."""
-    params = load()
+    params = declared("calibration")
     names = sorted(name for name, spec in params.saes.items() if isinstance(spec, PlantedRules))
-    shards = Shards(folder("calibration"), {name: shelf("contexts", name).digest for name in names}, {"seed": params.seed})
+    inputs = {name: shelf("contexts", name).digest for name in names}
+    shards = Shards(folder("calibration"), inputs, {"seed": params.seed}, code("calibration"))
     records: list[dict[str, Any]] = []
     for name in names:
         seed = seed_of(params.seed, "calibration", name)

@@ -1,4 +1,4 @@
-"""What `interplake check` looks at: everything that can be known to be wrong before a long run."""
+"""Stage `check`, and `interplake check`: everything that can be known to be wrong before a long run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,27 @@ from builders.errors import UserError
 from builders.hookpoints import width_at
 from builders.saes import formats
 from builders.saes.fidelity import require_width
+from builders.shards import write_atomic
 from pipelines import corpus, steering
 from pipelines.dictionaries import folder_of, mounted, published
 from pipelines.engines import http_engine
 from pipelines.opened import source_of
-from pipelines.params import EngineSpec, HubText, InModel, OpenAiEngine, Params, PretrainedSae, Sae
+from pipelines.params import EngineSpec, HubText, InModel, OpenAiEngine, Params, PretrainedSae, Sae, load
+from pipelines.stage import BUILD, run
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+PASSED = BUILD / "checked.txt"
+WORDS = "params.yaml is in order, and so is what it names.\n"  # always the same, so that what waits for it runs no more for that
+
+
+def main() -> None:
+    """Find mistakes in params.yaml and in what it names, before any other stage runs."""
+    for line in check_all(load(), offline=False):
+        print(line)
+    write_atomic(PASSED, WORDS.encode())
 
 
 def check_all(params: Params, *, offline: bool) -> Iterator[str]:
@@ -95,3 +108,7 @@ def check_dictionary(name: str, spec: Sae, skeleton: nn.Module, d_model: int, *,
             formats.require_folder(str(spec.repo), str(spec.revision), folder_of(spec))
     writes = f", writes {spec.rebuilds}" if spec.rebuilds != spec.reads else ""
     return f"sae {name}: reads {spec.reads}{writes} of {spec.subject}"
+
+
+if __name__ == "__main__":
+    run(main)

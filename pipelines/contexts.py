@@ -22,9 +22,10 @@ from builders.selection import select
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, text_pieces
 from builders.windows import Corpus, Plan
+from pipelines.declared import declared
 from pipelines.negatives import Part, sources_of
-from pipelines.params import Params, load
-from pipelines.stage import folder, run, shelf
+from pipelines.params import Params
+from pipelines.stage import code, folder, run, shelf
 
 
 def plan_of(params: Params) -> Plan:
@@ -35,8 +36,8 @@ def plan_of(params: Params) -> Plan:
 
 
 def main(name: str) -> None:
-    """Write the contexts of SAE *name*, with the vocabulary that makes them readable by themselves."""
-    params = load()
+    """Write the contexts of SAE *name*, with the vocabulary and the latents that make them readable by themselves."""
+    params = declared("contexts", name)
     asked, settings = params.contexts.negatives, {"seed": params.seed, **params.contexts.model_dump()}
     tokens, activations = shelf("tokens", params.saes[name].subject), shelf("activations", name)
     inputs = {"tokens": tokens.digest, "activations": activations.digest}
@@ -49,7 +50,7 @@ def main(name: str) -> None:
 
         embedder = open_embedder(params, asked.embedder)
         embed, settings["embedded by"] = embedder.embed, {**embedder.identity, "name": embedder.name}
-    shards = Shards(folder("contexts", name), inputs, settings)
+    shards = Shards(folder("contexts", name), inputs, settings, code("contexts"))
     rows = tokens.read(TOKENS, columns=["ids"])
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
     corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
@@ -66,6 +67,7 @@ def main(name: str) -> None:
         failed += part.selected.failed + shortfalls(name, sources, part.selected, hard)
     shards.write(FAILURES, [FAILURES.rows(failed)])
     shards.write(VOCABULARY, [vocabulary])
+    shards.write(LATENTS, [activations.read(LATENTS)])
     shards.finish()
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from builders import corpus, townsfolk
 from builders.shards import Shards
-from pipelines.params import Corpus, Files, HubText, Townsfolk, load
-from pipelines.stage import folder, run
+from pipelines.declared import declared
+from pipelines.params import Corpus, Files, HubText, Townsfolk
+from pipelines.stage import code, folder, run
 
 
 def source(spec: Corpus) -> Iterator[corpus.Document]:
@@ -24,9 +25,8 @@ def source(spec: Corpus) -> Iterator[corpus.Document]:
 
 def main(name: str) -> None:
     """Write the documents of corpus *name*."""
-    params = load()
-    spec = params.corpora[name]
-    shards = Shards(folder("corpora", name), {"python": platform.python_version()}, spec.model_dump())
+    spec = declared("corpus", name).corpora[name]
+    shards = Shards(folder("corpora", name), {"python": platform.python_version()}, spec.model_dump(), code("corpus"))
     shards.write(corpus.DOCUMENTS, corpus.documents(source(spec), spec.held_out))
     shards.finish()
 

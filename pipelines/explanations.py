@@ -18,9 +18,10 @@ from builders.progress import track
 from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, text_pieces
+from pipelines.declared import declared
 from pipelines.engines import account, asked, open_engine, require_share
-from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params, load
-from pipelines.stage import folder, run, shelf
+from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params
+from pipelines.stage import code, folder, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 Record = dict[str, Any]
@@ -29,20 +30,20 @@ NOTHING = "nothing recurs"
 
 def main(name: str, explainer: str) -> None:
     """Write what *explainer* says of every latent of SAE *name*."""
-    params = load()
+    params = declared("explanations", name, explainer)
     spec = params.explainers[explainer]
-    contexts, activations = shelf("contexts", name), shelf("activations", name)
-    inputs = {"contexts": contexts.digest, "activations": activations.digest}
+    contexts = shelf("contexts", name)
+    inputs = {"contexts": contexts.digest}
     settings = {"seed": params.seed, **spec.model_dump()}
     if isinstance(spec, AskingExplainer):
         settings["engine"] = params.engines[spec.engine].model_dump()
     if isinstance(spec, InterventionExplainer):
         inputs["interventions"] = shelf("interventions", name).digest
-    shards = Shards(folder("explanations", name, explainer), inputs, settings)
+    shards = Shards(folder("explanations", name, explainer), inputs, settings, code("explanations", explainer))
     if isinstance(spec, LexicalExplainer):
         records = list(lexical_records(name, explainer, spec, contexts))
     elif isinstance(spec, ImportedExplainer):
-        records = imported_records(name, explainer, spec, contexts, activations)
+        records = imported_records(name, explainer, spec, contexts)
     else:
         records = asked_records(name, explainer, params, spec, shards)
     rows = EXPLANATIONS.rows(records)
@@ -64,9 +65,9 @@ def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts:
         yield explanation(name, examples.latent, explainer, "ok" if text else NOTHING, text)
 
 
-def imported_records(name: str, explainer: str, spec: ImportedExplainer, contexts: Shelf, activations: Shelf) -> list[Record]:
+def imported_records(name: str, explainer: str, spec: ImportedExplainer, contexts: Shelf) -> list[Record]:
     """Return what a file says of each latent that has contexts."""
-    texts = imported.read(Path(spec.path), name, activations.rows(LATENTS))
+    texts = imported.read(Path(spec.path), name, contexts.rows(LATENTS))
     found = [(latent, texts.get(latent)) for latent in sorted(drawn_latents(contexts, 0, name, None))]
     return [explanation(name, latent, explainer, "ok" if text else "not in the file", text, "import") for latent, text in found]
 
@@ -96,9 +97,9 @@ def asked_records(name: str, explainer: str, params: Params, spec: AskingExplain
 
 def chat_requests(name: str, params: Params, spec: ChatExplainer) -> dict[int, Chat]:
     """Return what is asked about each latent of SAE *name* that has contexts."""
-    contexts, activations = shelf("contexts", name), shelf("activations", name)
+    contexts = shelf("contexts", name)
     pieces = text_pieces(contexts.read(VOCABULARY))
-    latents = activations.read(LATENTS, columns=["latent", "max", "promotes", "suppresses"]).to_pylist()
+    latents = contexts.read(LATENTS, columns=["latent", "max", "promotes", "suppresses"]).to_pylist()
     settings = chat.Settings(spec.kind, spec.examples, spec.silent, spec.max_tokens, spec.temperature)
     requests, wanted = {}, drawn_latents(contexts, params.seed, name, spec.latents)
     for examples in track(windows(contexts, "train"), f"prompts for {name}"):

@@ -21,8 +21,9 @@ from builders.shards import Shards
 from builders.subjects import context_of
 from builders.table import Table
 from builders.vocabulary import VOCABULARY, text_pieces
-from pipelines.params import InModel, InterventionExplainer, InterventionScorer, Params, load
-from pipelines.stage import folder, run, shelf
+from pipelines.declared import declared
+from pipelines.params import InModel, InterventionExplainer, InterventionScorer, Params
+from pipelines.stage import code, folder, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class Asked:
 
 def main(name: str) -> None:
     """Write what the latents of dictionary *name* cause, and what the model writes with them pushed."""
-    params = load()
+    params = declared("interventions", name)
     contexts, sae = shelf("contexts", name), shelf("saes", name)
     asked = asked_of(params)
     settings = {"seed": params.seed, "targets": [[kl, asdict(target)] for kl, target in sorted(asked.targets.items())]}
     settings |= {"orders": {key: asdict(order) for key, order in asked.orders.items()}, "latents": asked.latents}
-    shards = Shards(folder("interventions", name), {"contexts": contexts.digest, "sae": sae.digest}, settings)
+    shards = Shards(folder("interventions", name), {"contexts": contexts.digest, "sae": sae.digest}, settings, code("interventions"))
     bench = Bench(name, params, asked)
     failed: list[dict[str, Any]] = []
     if isinstance(params.saes[name], InModel):

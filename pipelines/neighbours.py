@@ -13,18 +13,19 @@ from builders.neighbours import NEIGHBOURS, Near, cofiring, neighbour_rows
 from builders.progress import track
 from builders.seeds import drawn, seed_of
 from builders.shards import Shards, Shelf
-from pipelines.params import Params, PlantedRules, load
-from pipelines.stage import folder, run, shelf
+from pipelines.declared import declared
+from pipelines.params import Params, PlantedRules
+from pipelines.stage import code, folder, run, shelf
 
 
 def main(name: str) -> None:
     """Write the neighbours of the latents of dictionary *name*."""
-    params = load()
+    params = declared("neighbours", name)
     settings = params.neighbours
     shelves = {kind: shelf(kind, name) for kind in ("activations", "saes")}
     shelves["tokens"] = shelf("tokens", params.saes[name].subject)
     inputs = {kind: held.digest for kind, held in shelves.items()}
-    shards = Shards(folder("neighbours", name), inputs, {"seed": params.seed, **settings.model_dump()})
+    shards = Shards(folder("neighbours", name), inputs, {"seed": params.seed, **settings.model_dump()}, code("neighbours"))
     count = shelves["activations"].read(LATENTS, columns=["count"])["count"].to_numpy()
     found: dict[str, Near] = {}
     if "cofiring" in settings.measures:

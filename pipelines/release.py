@@ -33,7 +33,8 @@ from builders.subjects import SUBJECTS
 from builders.table import Table
 from builders.vocabulary import VOCABULARY
 from cards import card
-from pipelines.params import InModel, Params, PretrainedSae, load
+from pipelines.declared import declared
+from pipelines.params import InModel, Params, PretrainedSae
 from pipelines.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
 
 
@@ -76,7 +77,7 @@ CONFIGS = (
 
 def main() -> None:
     """Assemble the release, write its card, open every config with `datasets`, and only then put it in place."""
-    params = load()
+    params = declared("release")
     staging, final = BUILD / ".release", BUILD / "release"
     shutil.rmtree(staging, ignore_errors=True)
     configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]

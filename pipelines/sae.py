@@ -20,21 +20,22 @@ from builders.saes.fidelity import SAES, fidelity, require_width, sparsity
 from builders.saes.neurons import untrained
 from builders.seeds import seed_of, uniforms
 from builders.shards import Shards, Shelf, file_sha256
+from pipelines.declared import declared
 from pipelines.dictionaries import mounted, neuron_basis, place_of, planted, published
 from pipelines.opened import Opened, open_subject
-from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae, RandomSae, TrainedSae, load
-from pipelines.stage import WEIGHTS, folder, run, shelf
-from pipelines.training import inputs_of, settings_of, trained
+from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae, RandomSae, TrainedSae
+from pipelines.stage import WEIGHTS, code, folder, run, shelf
+from pipelines.training import inputs_of, job_of, settings_of, trained
 
 KINDS = {"train": "trained"}
 
 
 def main(name: str) -> None:
     """Write the dictionary *name* and its row."""
-    params = load()
+    params = declared("sae", name)
     spec = params.saes[name]
     tokens = shelf("tokens", spec.subject)
-    shards = Shards(folder("saes", name), inputs_of(spec.subject), settings_of(params, name))
+    shards = Shards(folder("saes", name), inputs_of(spec.subject), settings_of(params, name), code("sae"))
     rows = tokens.read(TOKENS, columns=["row", "ids", "special", "held_out"])
     held_out = rows.filter(rows["held_out"])
     if held_out.num_rows < 2:  # one row has no spread, hence no standard error
@@ -54,6 +55,8 @@ def main(name: str) -> None:
         row |= fidelity(opened.model, at_work, measured, params.training.batch_rows, opened.device)
         shards.write(SAES, [SAES.rows([row])])
     shards.finish()
+    if isinstance(spec, TrainedSae):
+        job_of(params, name).note_done()
 
 
 def measured_rows(name: str, params: Params, rows: int) -> pa.Array:

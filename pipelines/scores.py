@@ -8,21 +8,22 @@ from builders.explainers.explanations import EXPLANATIONS
 from builders.progress import track
 from builders.scorers.judging import Task
 from builders.shards import Shards, Shelf
+from pipelines.declared import declared
 from pipelines.judging import judge_all
-from pipelines.params import InterventionScorer, Params, load
+from pipelines.params import InterventionScorer, Params
 from pipelines.scorers import open_panel, settings_of
-from pipelines.stage import folder, run, shelf
+from pipelines.stage import code, folder, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 
 def main(name: str, explainer: str, scorer: str) -> None:
     """Write how *scorer* judges what *explainer* says of the latents of SAE *name*."""
-    params = load()
+    params = declared("scores", name, explainer, scorer)
     spec = params.scorers[scorer]
     inputs = {"contexts": shelf("contexts", name).digest, "explanations": shelf("explanations", name, explainer).digest}
     if isinstance(spec, InterventionScorer):
         inputs["interventions"] = shelf("interventions", name).digest
-    shards = Shards(folder("scores", name, explainer, scorer), inputs, settings_of(params, spec))
+    shards = Shards(folder("scores", name, explainer, scorer), inputs, settings_of(params, spec), code("scores", scorer))
     tasks = track(tasks_of(params, name, explainer, spec.latents), f"{scorer} of {name}")
     judge_all(name, tasks, open_panel(params, name, scorer, spec), shards)
     shards.finish()

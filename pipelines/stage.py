@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders.errors import UserError
-from builders.shards import Shelf
+from builders.shards import Shelf, file_sha256
 
 if TYPE_CHECKING:
     from pipelines.params import Params
 
 BUILD = Path("build")
+SOURCES = BUILD / "sources"  # what stage `sources` writes: the code of every stage
+INPUTS = BUILD / "inputs"  # what stage `inputs` writes: the files outside the project that params name
 USAGE = "usage.json"  # what a stage's language models read and wrote
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
@@ -27,6 +31,19 @@ def folder(kind: str, *ids: str) -> Path:
 def shelf(kind: str, *ids: str) -> Shelf:
     """Open a finished output folder; raise UserError where it is not there."""
     return Shelf(folder(kind, *ids))
+
+
+def code(stage: str, *ids: str) -> str:
+    """Return the hash of the file of stage `sources` on *stage* (for the *ids* whose prompts it uses), by which it resumes its work.
+
+    DVC has just written that file; whoever runs a stage without DVC may have edited the code since, so it is made anew.
+    """
+    if "DVC_STAGE" in os.environ:
+        return file_sha256(SOURCES.joinpath(stage, *ids).with_suffix(".txt"))
+    from pipelines.params import load
+    from pipelines.sources import source_of  # it parses all modules, which stage `sources` has done
+
+    return hashlib.sha256(source_of(stage, load(), *ids).encode()).hexdigest()
 
 
 def folders(params: Params, stage: str) -> list[Path]:

@@ -32,9 +32,10 @@ from builders.steering import (
     vector_rows,
 )
 from builders.table import Table
+from pipelines.declared import declared
 from pipelines.opened import Opened, open_subject, source_of
-from pipelines.params import BehaviourSpec, FilesBehaviour, Params, Steering, load
-from pipelines.stage import folder, run, shelf
+from pipelines.params import BehaviourSpec, FilesBehaviour, Params, Steering
+from pipelines.stage import code, folder, run, shelf
 from pipelines.steered_texts import Asker, Rater, judge_settings, steered_texts
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ class Questions:
 
 def main(name: str) -> None:
     """Write the vectors of subject *name* for every behaviour of params, and their effects: a shard a behaviour."""
-    params = load()
+    params = declared("steering", name)
     inputs = {"subject": shelf("subjects", name).digest}
     for behaviour, spec in params.behaviours.items():
         inputs |= {f"{behaviour}.{file}": digest for file, digest in hashes(behaviour, spec).items()}
     kept: dict[str, Any] = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[name].template}
     kept |= {"steering": params.steering.model_dump(), "judge": judge_settings(params)}
     kept["behaviours"] = {behaviour: spec.model_dump() for behaviour, spec in params.behaviours.items()}
-    shards = Shards(folder("steering", name), inputs, kept)
+    shards = Shards(folder("steering", name), inputs, kept, code("steering"))
     asked_ = {behaviour: questions_of(behaviour, params) for behaviour in sorted(params.behaviours)}
     bench = Bench(name, params, Rater(params) if params.steering.open.judge and asked_ else None)
     for number, (behaviour, questions) in enumerate(asked_.items()):

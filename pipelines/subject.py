@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from builders import subjects
 from builders.shards import Shards
+from pipelines.declared import declared
 from pipelines.opened import source_of
-from pipelines.params import load
-from pipelines.stage import folder, run
+from pipelines.stage import code, folder, run
 
 
 def main(name: str) -> None:
     """Write the row of subject *name*."""
-    subject = load().subjects[name]
+    subject = declared("subject", name).subjects[name]
     source = source_of(subject)
     device = subjects.resolve_device(subject.device)
     row = subjects.subject_row(name, source, subjects.fetch(source), subject.dtype, device)
-    shards = Shards(folder("subjects", name), {}, {"revision": subject.revision, "dtype": subject.dtype})
+    shards = Shards(folder("subjects", name), {}, {"revision": subject.revision, "dtype": subject.dtype}, code("subject"))
     shards.write(subjects.SUBJECTS, [subjects.SUBJECTS.rows([row])])
     shards.finish()
 

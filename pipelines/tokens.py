@@ -12,9 +12,9 @@ from builders import corpus, subjects
 from builders.errors import UserError
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, token_bytes, vocabulary_rows
+from pipelines.declared import declared
 from pipelines.opened import source_of
-from pipelines.params import load
-from pipelines.stage import folder, run, shelf
+from pipelines.stage import code, folder, run, shelf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(name: str) -> None:
     """Write the token rows and the vocabulary of subject *name*."""
-    params = load()
+    params = declared("tokens", name)
     subject = params.subjects[name]
     documents, pinned = shelf("corpora", subject.corpus), shelf("subjects", name)
     row = pinned.read(subjects.SUBJECTS).to_pylist()[0]
@@ -33,7 +33,8 @@ def main(name: str) -> None:
     pieces = token_bytes(tokenizer, row["vocabulary"])
     spec = params.tokens
     packing = corpus.Packing(spec.length, spec.bos, spec.packing == "joined", spec.partial == "keep")
-    shards = Shards(folder("tokens", name), {"documents": documents.digest, "subject": pinned.digest}, spec.model_dump())
+    inputs = {"documents": documents.digest, "subject": pinned.digest}
+    shards = Shards(folder("tokens", name), inputs, spec.model_dump(), code("tokens"))
     packed = corpus.pack(encoded(documents, tokenizer), tokenizer, packing)
     shards.write(corpus.TOKENS, corpus.token_rows(packed, name, tokenizer, pieces))
     ids = pq.read_table(shards.path(corpus.TOKENS), columns=["ids"])["ids"].combine_chunks().flatten().to_numpy()

@@ -6,11 +6,8 @@ seed). The stage that comes first leaves the others' coders in a folder beside t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,12 +22,10 @@ from builders.saes import formats
 from builders.saes.coder import SparseCoder
 from builders.saes.train import Recipe, Trainer
 from builders.seeds import seed_of
-from builders.shards import code_sha256, is_current, write_atomic
+from pipelines.ahead import Job
 from pipelines.opened import Opened
-from pipelines.params import Params, TrainedSae
-from pipelines.stage import BUILD, folder, shelf
-
-READY = BUILD / ".trained"
+from pipelines.params import Params, TrainedSae, load
+from pipelines.stage import code, shelf
 
 
 def inputs_of(subject: str) -> dict[str, str]:
@@ -45,39 +40,30 @@ def settings_of(params: Params, name: str) -> dict[str, Any]:
 
 def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
     """Return SAE *name* trained on the vectors of *rows*: now, with its companions, or when one of them was."""
-    place = _ready(params, name)
-    if not place.exists():
-        together = [name, *companions(name, params)][: params.training.together]
-        for one, coder in trained_together(together, params, opened, rows).items():
-            unfinished = _ready(params, one).with_suffix(".tmp")
+    job = job_of(params, name)
+    if not job.ready.exists():
+        whole = load()  # companions decide no byte of this stage's output, so it does not declare them
+        jobs = [job, *companions(whole, name)][: params.training.together]
+        coders = trained_together([one.name for one in jobs], whole, opened, rows)
+        for one in jobs:
+            unfinished = one.ready.with_suffix(".tmp")
             shutil.rmtree(unfinished, ignore_errors=True)
-            formats.write(coder.to("cpu"), unfinished)
-            unfinished.rename(_ready(params, one))
-    coder = formats.read(place)
-    shutil.rmtree(place)
-    write_atomic(READY / f"{name}.made", place.name.encode())
-    return coder
+            formats.write(coders[one.name].to("cpu"), unfinished)
+            unfinished.rename(one.ready)
+    return formats.read(job.ready)
 
 
-def companions(name: str, params: Params) -> list[str]:
-    """Return the other SAEs of the same subject that are still to be trained."""
-    subject = params.saes[name].subject
-    kin = [other for other, spec in params.saes.items() if isinstance(spec, TrainedSae) and spec.subject == subject and other != name]
-    return [other for other in kin if not _is_trained(params, other)]
+def job_of(params: Params, name: str) -> Job:
+    """Return what is to be done to train SAE *name*."""
+    return Job("saes", name, inputs_of(params.saes[name].subject), settings_of(params, name), code("sae"))
 
 
-def _is_trained(params: Params, name: str) -> bool:
-    """Return whether an SAE waits for its stage, or its stage is finished: as far as is known, by this code."""
-    ready, made = _ready(params, name), READY / f"{name}.made"
-    if ready.exists() or made.exists():
-        return ready.exists() or made.read_text() == ready.name
-    return is_current(folder("saes", name), inputs_of(params.saes[name].subject), settings_of(params, name))
-
-
-def _ready(params: Params, name: str) -> Path:
-    """Return where a coder waits for its stage, named after all that decides it."""
-    address = [settings_of(params, name), inputs_of(params.saes[name].subject), code_sha256()]
-    return READY / f"{name}-{hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:16]}"
+def companions(whole: Params, name: str) -> list[Job]:
+    """Return the jobs of the other SAEs of the same subject that are still to be trained."""
+    subject = whole.saes[name].subject
+    kin = [other for other, spec in whole.saes.items() if isinstance(spec, TrainedSae) and spec.subject == subject and other != name]
+    jobs = [job_of(whole, other) for other in kin]
+    return [job for job in jobs if not job.done and not job.ready.exists()]
 
 
 def trained_together(names: list[str], params: Params, opened: Opened, rows: pa.Table) -> dict[str, SparseCoder]:

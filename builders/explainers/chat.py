@@ -62,9 +62,14 @@ class Known:
     suppresses: Sequence[str]
 
 
+def files_of(kind: str) -> tuple[str, ...]:
+    """Return the files that the prompts of a kind of explainer are made from."""
+    return ("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES
+
+
 def prompt_sha256(kind: str) -> str:
     """Return the version of the prompts of a kind of explainer."""
-    return PROMPTS.sha256(("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES)
+    return PROMPTS.sha256(files_of(kind))
 
 
 def conversation(examples: Examples, known: Known, pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:

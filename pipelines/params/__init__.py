@@ -46,9 +46,10 @@ from pipelines.params.sources import (
     Townsfolk,
 )
 from pipelines.params.steering import BehaviourSpec, FilesBehaviour, OpenEnded, Steering, TownsfolkBehaviour
-from pipelines.params.whole import Lab, LabFurther, Params, Release, explain, load, load_lab
+from pipelines.params.whole import FILE, Lab, LabFurther, Params, Release, explain, load, load_lab
 
 __all__ = [
+    "FILE",
     "Activations",
     "AnyScorer",
     "AskingExplainer",

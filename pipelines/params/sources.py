@@ -84,13 +84,17 @@ class Tokens(Section):
 
 
 class Activations(Section):
-    """How the corpus is read: rows at a time, rows to a spilled chunk, activations to a file."""
+    """How the corpus is read: rows at a time, rows to a spilled chunk, activations to a file.
+
+    One pass of a subject serves at most *together* dictionaries.
+    """
 
     batch_rows: Count
     chunk_rows: Count
     file_rows: Count
     rare_windows: Count
     self_test: Count
+    together: Count = 8
 
 
 class Neighbours(Section):

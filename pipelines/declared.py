@@ -1,0 +1,113 @@
+"""What dvc.yaml declares of a stage, and the params that are left to a stage which may read nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.params import FILE, Params, load
+
+PIPELINE = Path("dvc.yaml")
+PLACE = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A stage of dvc.yaml: the params that it reads, as they are written there, what it depends on, and whether it always runs."""
+
+    params: tuple[str, ...]
+    deps: tuple[str, ...]
+    over: tuple[str, ...]  # the sections whose ids it takes, one for each
+    names: tuple[str, ...]  # what an id of each is called in `${item.…}`
+    always: bool
+
+    @property
+    def sections(self) -> list[str]:
+        """The sections of params that it reads, or reads a part of."""
+        return sorted({path.split(".")[0] for path in self.params})
+
+    def paths(self, params: Params, ids: Sequence[str]) -> list[str]:
+        """Return the params that it reads when it runs for *ids*."""
+        known: dict[str, str] = {f"item.{name}": one for name, one in zip(self.names, ids, strict=True)}
+        if len(ids) == 1:
+            fields = getattr(params, self.over[0])[ids[0]]
+            known = {"key": ids[0]} | {f"item.{name}": str(value) for name, value in fields}
+        return [PLACE.sub(lambda found: known[found[1]], path) for path in self.params]
+
+
+@cache
+def _stages(pipeline: Path, _changed: int) -> dict[str, Declared]:
+    found = {}
+    for name, entry in yaml.load(pipeline.read_bytes(), yaml.CSafeLoader)["stages"].items():  # it is a safe one
+        body, over = entry.get("do", entry), entry.get("matrix", {})
+        loops = [entry["foreach"]] if isinstance(entry.get("foreach"), str) else list(over.values())
+        params = tuple(path for entry in body.get("params", ()) for path in _paths(entry))
+        sections = tuple(loop.removeprefix("${").removesuffix("}") for loop in loops)
+        names = tuple(over) if over else ("",) * len(sections)
+        found[name] = Declared(params, tuple(body.get("deps", ())), sections, names, bool(body.get("always_changed")))
+    return found
+
+
+def _paths(entry: str | dict[str, Any]) -> Iterator[str]:
+    """Yield the params that one entry names: a path, or all of params.yaml; other files of params are not read through here."""
+    if isinstance(entry, str):
+        yield entry
+    elif FILE in entry:
+        yield from Params.model_fields
+
+
+def stages() -> dict[str, Declared]:
+    """Return every stage of dvc.yaml."""
+    return _stages(PIPELINE.resolve(), PIPELINE.stat().st_mtime_ns)
+
+
+class Undeclared(Params):
+    """Params of which a stage was left what it declares; the rest is not there."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what is not there."""
+        raise AttributeError(f"params.{name} is read but not declared; name it among the `params` of the stage in {PIPELINE}")
+
+
+class Named(dict[str, Any]):
+    """A section of which a stage was left some ids."""
+
+    def __missing__(self, name: str) -> Any:
+        """Refuse what is not there."""
+        raise KeyError(f"{name} is read but not declared; name its section among the `params` of the stage in {PIPELINE}")
+
+
+def declared(stage: str, *ids: str) -> Params:
+    """Return the params that *stage* declares for *ids*: what it reads beyond them is an error of the code, not of a person."""
+    whole = load()
+    return left(whole, stages()[stage].paths(whole, ids))
+
+
+def left(whole: Params, paths: Sequence[str]) -> Params:
+    """Return *whole* with nothing in it but *paths*: a section, an id of a section, or a field of one."""
+    kept: dict[str, Any] = {}
+    for path in paths:
+        section, _, part = path.partition(".")
+        held = getattr(whole, section)
+        if not part:
+            kept[section] = held
+        elif isinstance(held, dict):
+            kept.setdefault(section, Named())[part] = held[part]
+        else:
+            kept.setdefault(section, _emptied(type(held))).__dict__[part] = getattr(held, part)
+    view: Params = _emptied(Undeclared)
+    view.__dict__.update(kept)
+    return view
+
+
+def _emptied(kind: type[Any]) -> Any:
+    """Return a section without any field, not even those that have a default."""
+    section = kind.model_construct()
+    section.__dict__.clear()
+    return section
