@@ -39,7 +39,7 @@ def idle(pipeline: dict[str, Any]) -> dict[str, Any]:
 def repro(folder: Path) -> tuple[float, int]:
     """Run `dvc repro` and return its seconds and how many stages ran."""
     start = time.perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    ended = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - start, ended.stdout.count("Running stage")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"first run: {seconds:.1f} s for {stages} stages, {seconds / stages:.2f} s a stage")
         seconds, stages = repro(folder)
         print(f"second run: {seconds:.1f} s, {stages} stages")
-        print(f"dvc.lock: {(folder / 'dvc.lock').stat().st_size / 1000:.0f} kB; dvc.yaml: {len((ROOT / 'dvc.yaml').read_text().splitlines())} lines")
+        print(f"dvc.lock: {(folder / 'dvc.lock').stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

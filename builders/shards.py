@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from builders.table import Table
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # raised whenever the bytes that equal rows turn into may change
+# What decides bits beside our own code. A finished manifest says what made it; another version makes nothing stale by itself.
+LIBRARIES = ("datasets", "numpy", "pyarrow", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
 # One chunk of parquet pages is re-used by a later release where its rows are unchanged (datasets' own sizes).
 CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
 
@@ -82,14 +86,14 @@ def _encoding(element: str) -> str | None:
 class Shards:
     """A stage's output folder: parquet shards and the manifest that says which of them are done, from what.
 
-    A folder that a crash left unfinished is resumed if its inputs and params are the same, and the hash of the *code* that
-    fills it; any other is emptied first, so that nothing stale survives in it.
+    A folder that a crash left unfinished is resumed if its inputs and params are the same, the hash of the *code* that fills
+    it, and the libraries; any other is emptied first, so that nothing stale survives in it.
     """
 
     def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any], code: str) -> None:
         self.folder = folder
         # The code is in the manifest only while the work goes on: once done, equal rows shall be equal bytes.
-        head = {**_head(inputs, params), "code": code, "complete": False}
+        head = {**_head(inputs, params), "code": code, "complete": False, "made_by": versions()}
         self._manifest: dict[str, Any] = {**head, "shards": {}}
         before = _load_manifest(folder)
         if before is not None and {name: before.get(name) for name in head} == head:
@@ -144,6 +148,12 @@ class Shards:
     def _save(self) -> None:
         text = json.dumps(self._manifest, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / MANIFEST, text.encode())
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of every library that decides bits."""
+    return {name: version(name) for name in LIBRARIES}
 
 
 def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:

@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration", "steering")
-PACKAGES = ("datasets", "pyarrow", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ def write(
         "failures": summary.failure_summary(read["failures"]),
         "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
     }
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
     (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', words)}")

@@ -65,6 +65,18 @@ def docs() -> None:
 
 
 @main.command()
+@click.argument("stage")
+@click.option("--since", default=None, metavar="COMMIT", help="Compare with dvc.lock at a commit, such as HEAD after a run.")
+def why(stage: str, since: str | None) -> None:
+    """Say why a stage, such as sae@topk, will run (or, since a commit, why it ran)."""
+    from pipelines.why import why as reasons
+
+    lines = list(reasons(stage, since))
+    for line in lines or [f"{stage}: nothing has changed since it ran; --since COMMIT compares with an earlier run"]:
+        click.echo(line)
+
+
+@main.command()
 @click.option("--prune", is_flag=True, help="Drop every answer that no row of the build uses.")
 def cache(prune: bool) -> None:
     """Show what the answers of language models take on disk, by engine and model."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from builders import corpus, townsfolk
 from builders.shards import Shards
 from pipelines.declared import declared
+from pipelines.inputs import require_same
 from pipelines.params import Corpus, Files, HubText, Townsfolk
 from pipelines.stage import code, folder, run
 
@@ -28,6 +29,7 @@ def main(name: str) -> None:
     spec = declared("corpus", name).corpora[name]
     shards = Shards(folder("corpora", name), {"python": platform.python_version()}, spec.model_dump(), code("corpus"))
     shards.write(corpus.DOCUMENTS, corpus.documents(source(spec), spec.held_out))
+    require_same("corpora", name, spec)
     shards.finish()
 
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipelines.closure import ROOT
 from pipelines.params import FILE, Params, load
 
-PIPELINE = Path("dvc.yaml")
+PIPELINE = ROOT / "dvc.yaml"  # it belongs to the code
 PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -42,9 +42,10 @@ class Declared:
 
 
 @cache
-def _stages(pipeline: Path, _changed: int) -> dict[str, Declared]:
+def stages() -> dict[str, Declared]:
+    """Return every stage of dvc.yaml."""
     found = {}
-    for name, entry in yaml.load(pipeline.read_bytes(), yaml.CSafeLoader)["stages"].items():  # it is a safe one
+    for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # it is a safe one
         body, over = entry.get("do", entry), entry.get("matrix", {})
         loops = [entry["foreach"]] if isinstance(entry.get("foreach"), str) else list(over.values())
         params = tuple(path for entry in body.get("params", ()) for path in _paths(entry))
@@ -62,17 +63,12 @@ def _paths(entry: str | dict[str, Any]) -> Iterator[str]:
         yield from Params.model_fields
 
 
-def stages() -> dict[str, Declared]:
-    """Return every stage of dvc.yaml."""
-    return _stages(PIPELINE.resolve(), PIPELINE.stat().st_mtime_ns)
-
-
 class Undeclared(Params):
     """Params of which a stage was left what it declares; the rest is not there."""
 
     def __getattr__(self, name: str) -> Any:
         """Refuse what is not there."""
-        raise AttributeError(f"params.{name} is read but not declared; name it among the `params` of the stage in {PIPELINE}")
+        raise AttributeError(f"params.{name} is read but not declared; name it among the `params` of the stage in dvc.yaml")
 
 
 class Named(dict[str, Any]):
@@ -80,7 +76,7 @@ class Named(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         """Refuse what is not there."""
-        raise KeyError(f"{name} is read but not declared; name its section among the `params` of the stage in {PIPELINE}")
+        raise KeyError(f"{name} is read but not declared; name its section among the `params` of the stage in dvc.yaml")
 
 
 def declared(stage: str, *ids: str) -> Params:

@@ -20,6 +20,7 @@ from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, text_pieces
 from pipelines.declared import declared
 from pipelines.engines import account, asked, open_engine, require_share
+from pipelines.inputs import require_same
 from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params
 from pipelines.stage import code, folder, run, shelf
 from pipelines.windows import drawn_latents, windows
@@ -68,6 +69,7 @@ def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts:
 def imported_records(name: str, explainer: str, spec: ImportedExplainer, contexts: Shelf) -> list[Record]:
     """Return what a file says of each latent that has contexts."""
     texts = imported.read(Path(spec.path), name, contexts.rows(LATENTS))
+    require_same("explainers", explainer, spec)
     found = [(latent, texts.get(latent)) for latent in sorted(drawn_latents(contexts, 0, name, None))]
     return [explanation(name, latent, explainer, "ok" if text else "not in the file", text, "import") for latent, text in found]
 

@@ -83,7 +83,7 @@ def main() -> None:
     configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
     copy_weights(params, staging)
     absent = [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}]
-    card.write(staging, configs, absent, facts(params), costs(params))
+    card.write(staging, configs, absent, {**facts(params), "versions": versions(params)}, costs(params))
     with tempfile.TemporaryDirectory() as cache:
         for config in track(configs, "opening every config"):
             card.open_once(staging, config, Path(cache))
@@ -150,6 +150,16 @@ def facts(params: Params) -> dict[str, object]:
     kept = ("seed", "corpora", "tokens", "contexts")
     engines = sorted({explainer.kind for explainer in params.explainers.values()} | {j.kind for j in params.judges.values()})
     return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
+
+
+def versions(params: Params) -> dict[str, str]:
+    """Return the versions of the libraries that made what is released, all of them where stages ran at different times."""
+    found: dict[str, set[str]] = {}
+    for stage in sorted({stage for config in CONFIGS for stage in config.stages}):
+        for path in folders(params, stage):
+            for name, number in Shelf(path).manifest["made_by"].items():
+                found.setdefault(name, set()).add(number)
+    return {name: " and ".join(sorted(numbers)) for name, numbers in sorted(found.items())}
 
 
 def pipeline_hash(params: Params) -> str:

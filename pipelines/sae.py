@@ -22,6 +22,7 @@ from builders.seeds import seed_of, uniforms
 from builders.shards import Shards, Shelf, file_sha256
 from pipelines.declared import declared
 from pipelines.dictionaries import mounted, neuron_basis, place_of, planted, published
+from pipelines.inputs import require_same
 from pipelines.opened import Opened, open_subject
 from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae, RandomSae, TrainedSae
 from pipelines.stage import WEIGHTS, code, folder, run, shelf
@@ -73,6 +74,7 @@ def made(name: str, params: Params, opened: Opened, rows: pa.Table, d: int) -> C
     if isinstance(spec, PretrainedSae):
         place = place_of(spec)
         formats.copy(place, target)
+        require_same("saes", name, spec)
         return published(name, spec, target)
     if isinstance(spec, RandomSae):
         coder = untrained(spec.width, d, spec.k, seed_of(params.seed, "random", name, spec.seed))

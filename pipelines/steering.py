@@ -33,6 +33,7 @@ from builders.steering import (
 )
 from builders.table import Table
 from pipelines.declared import declared
+from pipelines.inputs import require_same
 from pipelines.opened import Opened, open_subject, source_of
 from pipelines.params import BehaviourSpec, FilesBehaviour, Params, Steering
 from pipelines.stage import code, folder, run, shelf
@@ -67,6 +68,8 @@ def main(name: str) -> None:
     kept["behaviours"] = {behaviour: spec.model_dump() for behaviour, spec in params.behaviours.items()}
     shards = Shards(folder("steering", name), inputs, kept, code("steering"))
     asked_ = {behaviour: questions_of(behaviour, params) for behaviour in sorted(params.behaviours)}
+    for behaviour, spec in params.behaviours.items():
+        require_same("behaviours", behaviour, spec)
     bench = Bench(name, params, Rater(params) if params.steering.open.judge and asked_ else None)
     for number, (behaviour, questions) in enumerate(asked_.items()):
         if not all(shards.done(table, number) for table in TABLES):

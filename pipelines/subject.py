@@ -5,6 +5,7 @@ from __future__ import annotations
 from builders import subjects
 from builders.shards import Shards
 from pipelines.declared import declared
+from pipelines.inputs import require_same
 from pipelines.opened import source_of
 from pipelines.stage import code, folder, run
 
@@ -17,6 +18,7 @@ def main(name: str) -> None:
     row = subjects.subject_row(name, source, subjects.fetch(source), subject.dtype, device)
     shards = Shards(folder("subjects", name), {}, {"revision": subject.revision, "dtype": subject.dtype}, code("subject"))
     shards.write(subjects.SUBJECTS, [subjects.SUBJECTS.rows([row])])
+    require_same("subjects", name, subject)
     shards.finish()
 
 

@@ -58,7 +58,7 @@ def no_work() -> Iterator[pa.Table]:
 
 def build(folder: Path, inputs: str = "in", param: int = 1, *, finish: bool = True) -> Shards:
     """Build two shards of numbers and, unless told otherwise, finish."""
-    shards = Shards(folder, {"source": inputs}, {"param": param})
+    shards = Shards(folder, {"source": inputs}, {"param": param}, "code")
     shards.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
     shards.write(NUMBERS, [numbers(8, 10)], 1)
     if finish:
@@ -199,7 +199,7 @@ class TestShards:
         """A run that a stop left unfinished computes nothing twice, and ends in the bytes of an undisturbed one."""
         build(tmp_path / "undisturbed")
         build(tmp_path / "stopped", finish=False)
-        again = Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1})
+        again = Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1}, "code")
         for index in range(2):
             assert again.done(NUMBERS, index)
             again.write(NUMBERS, no_work(), index)
@@ -209,20 +209,20 @@ class TestShards:
     def test_a_finished_folder_is_made_anew(self, tmp_path: Path) -> None:
         """Whoever runs a finished stage again has a reason, such as other code, so nothing old is kept."""
         build(tmp_path)
-        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
+        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
 
     def test_other_code_discards_what_a_stop_left(self, tmp_path: Path) -> None:
         """A shard made by other code than today's is no part of today's folder."""
         build(tmp_path, finish=False)
         manifest = json.loads((tmp_path / MANIFEST).read_bytes())
-        (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "code": "0" * 64}))
-        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
+        (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "code": "other"}))
+        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
 
     def test_a_run_that_stopped_goes_on(self, tmp_path: Path) -> None:
         """Shards entered before a stop stay done, the others are not, and until the end the folder is not complete."""
-        first = Shards(tmp_path, {"source": "in"}, {"param": 1})
+        first = Shards(tmp_path, {"source": "in"}, {"param": 1}, "code")
         first.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
-        second = Shards(tmp_path, {"source": "in"}, {"param": 1})
+        second = Shards(tmp_path, {"source": "in"}, {"param": 1}, "code")
         assert [second.done(NUMBERS, index) for index in range(2)] == [True, False]
         with pytest.raises(UserError, match="not built yet"):
             Shelf(tmp_path)
@@ -238,7 +238,7 @@ class TestShards:
             path.unlink()
         else:
             path.write_bytes(whole[:-1] if damage == "cut" else whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
-        again = Shards(tmp_path, {"source": "in"}, {"param": 1})
+        again = Shards(tmp_path, {"source": "in"}, {"param": 1}, "code")
         assert [again.done(NUMBERS, index) for index in range(2)] == [False, True]
         again.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
         again.write(NUMBERS, no_work(), 1)
@@ -250,7 +250,7 @@ class TestShards:
     def test_other_inputs_or_params_discard_everything(self, inputs: str, param: int, tmp_path: Path) -> None:
         """Under other inputs or params nothing is done, and the result is that of an empty folder."""
         build(tmp_path / "used")
-        again = Shards(tmp_path / "used", {"source": inputs}, {"param": param})
+        again = Shards(tmp_path / "used", {"source": inputs}, {"param": param}, "code")
         assert not any(again.done(NUMBERS, index) for index in range(2))
         build(tmp_path / "used", inputs, param)
         build(tmp_path / "fresh", inputs, param)
@@ -261,12 +261,12 @@ class TestShards:
         build(tmp_path)
         manifest = json.loads((tmp_path / MANIFEST).read_bytes())
         (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": FORMAT - 1}))
-        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
+        assert not Shards(tmp_path, {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
 
     def test_a_folder_of_other_params_is_emptied_first(self, tmp_path: Path) -> None:
         """From the start nothing of the old folder is there to be read: no shard, and nothing that calls it complete."""
         build(tmp_path)
-        Shards(tmp_path, {"source": "in"}, {"param": 2})
+        Shards(tmp_path, {"source": "in"}, {"param": 2}, "code")
         assert [name for name in contents(tmp_path) if name != MANIFEST] == []
         with pytest.raises(UserError, match="not built yet"):
             Shelf(tmp_path)
@@ -274,14 +274,14 @@ class TestShards:
     def test_params_may_be_nested(self, tmp_path: Path) -> None:
         """Params that JSON writes differently from Python, such as tuples, are still the same params next time."""
         params = {"layers": (1, 2), "more": {"share": 0.1, "none": None}}
-        Shards(tmp_path, {}, params).write(NUMBERS, [numbers(0, 2)])
-        assert Shards(tmp_path, {}, params).done(NUMBERS)
+        Shards(tmp_path, {}, params, "code").write(NUMBERS, [numbers(0, 2)])
+        assert Shards(tmp_path, {}, params, "code").done(NUMBERS)
 
     def test_a_kill_between_file_and_manifest_is_no_shard(self, tmp_path: Path) -> None:
         """A file that was renamed into place but never entered is not done; the rerun ends byte-identical."""
-        stopped = Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1})
+        stopped = Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1}, "code")
         write_parquet(stopped.path(NUMBERS, 0), NUMBERS, [numbers(0, 3)])
-        assert not Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1}).done(NUMBERS, 0)
+        assert not Shards(tmp_path / "stopped", {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
         build(tmp_path / "stopped")
         build(tmp_path / "undisturbed")
         assert contents(tmp_path / "stopped") == contents(tmp_path / "undisturbed")
@@ -297,7 +297,7 @@ def groups():
     yield numbers(8, 9)
     os.kill(os.getpid(), signal.SIGKILL)
 
-shards = Shards(pathlib.Path(sys.argv[1]), {"source": "in"}, {"param": 1})
+shards = Shards(pathlib.Path(sys.argv[1]), {"source": "in"}, {"param": 1}, "code")
 shards.write(NUMBERS, [numbers(0, 5), numbers(5, 8)], 0)
 shards.write(NUMBERS, groups(), 1)
 """
@@ -305,7 +305,7 @@ shards.write(NUMBERS, groups(), 1)
         path = f"import sys; sys.path[:0] = {[str(ROOT), str(Path(__file__).parent)]!r}\n"
         killed = subprocess.run([sys.executable, "-c", path + script, str(stopped)], check=False)
         assert killed.returncode == -signal.SIGKILL
-        again = Shards(stopped, {"source": "in"}, {"param": 1})
+        again = Shards(stopped, {"source": "in"}, {"param": 1}, "code")
         assert [again.done(NUMBERS, index) for index in range(2)] == [True, False]
         again.write(NUMBERS, no_work(), 0)
         build(stopped)
@@ -314,7 +314,7 @@ shards.write(NUMBERS, groups(), 1)
 
     def test_finish_removes_what_nobody_entered(self, tmp_path: Path) -> None:
         """Temporary files, shards of no table and folders left empty go; entered files of any kind stay."""
-        shards = Shards(tmp_path, {}, {})
+        shards = Shards(tmp_path, {}, {}, "code")
         shards.write(NUMBERS, [numbers(0, 2)])
         kept = tmp_path / "weights" / "w.bin"
         write_atomic(kept, b"weights")
@@ -329,7 +329,7 @@ shards.write(NUMBERS, groups(), 1)
 
     def test_finish_forgets_files_that_were_removed(self, tmp_path: Path) -> None:
         """A file entered on the way and deleted before the end, such as a spill, is not in the finished manifest."""
-        shards = Shards(tmp_path, {}, {})
+        shards = Shards(tmp_path, {}, {}, "code")
         spill = tmp_path / "spill.bin"
         spill.write_bytes(b"spill")
         shards.enter(spill)
@@ -369,7 +369,7 @@ class TestShelf:
 
     def test_tables_share_a_folder(self, tmp_path: Path) -> None:
         """Shards of two tables in one folder are told apart; a table that is not there has no rows, but its schema."""
-        shards = Shards(tmp_path, {}, {})
+        shards = Shards(tmp_path, {}, {}, "code")
         shards.write(NUMBERS, [numbers(0, 2)])
         shards.finish()
         shelf = Shelf(tmp_path)
@@ -417,7 +417,7 @@ class TestShelf:
         build(tmp_path / "same")
         build(tmp_path / "inputs", inputs="other")
         build(tmp_path / "params", param=2)
-        fewer = Shards(tmp_path / "rows", {"source": "in"}, {"param": 1})
+        fewer = Shards(tmp_path / "rows", {"source": "in"}, {"param": 1}, "code")
         fewer.write(NUMBERS, [numbers(0, 8)], 0)
         fewer.finish()
         digests = {name: Shelf(tmp_path / name).digest for name in ("one", "same", "inputs", "params", "rows")}

@@ -15,7 +15,7 @@ from builders.errors import UserError
 from builders.planted import RULES
 from builders.saes import formats, sparsify
 from builders.saes.coder import SparseCoder, TopK
-from pipelines import activations, corpus, sae, subject, tokens, training
+from pipelines import activations, ahead, corpus, sae, subject, tokens, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def write_transcoder(folder: Path) -> None:
 
 def ready() -> list[str]:
     """Return the SAEs that are trained and wait for their stage."""
-    return sorted(path.name.rpartition("-")[0] for path in training.READY.iterdir() if path.is_dir())
+    return sorted(path.name for path in (ahead.READY / "saes").iterdir() if any(some.is_dir() for some in path.iterdir()))
 
 
 def row_of(name: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_other_code_trains_all_again_together(start: Callable[..., Path], monkey
     start("code", {name: SAES[name] for name in ("topk", "relu")})
     sae.main("topk")
     sae.main("relu")
-    monkeypatch.setattr(training, "code_sha256", lambda: "another")
+    monkeypatch.setattr(training, "code", lambda stage: f"other code of {stage}")
     sae.main("topk")
 
     assert ready() == ["relu"]
