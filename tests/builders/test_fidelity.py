@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BLOCK, MLP, NEURONS = "layers.1", "layers.1.mlp", "layers.1.mlp.down_proj"
 LENGTHS = (9, 3, 14, 6, 2)
 LOSSES = ("ce_clean", "ce_spliced", "ce_zeroed")
-ROUNDING = 1e-6  # what float32 may change of a cross-entropy, relatively, where shapes differ; 2e-8 was seen
+ROUNDING = 2e-7  # of a cross-entropy: ten times what other shapes or kernels were seen to change, in float32 sums over rows of some 80 nats
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def skipping(model: PreTrainedModel) -> SparseCoder:
 def assert_the_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Hold FVU and losses that were *found* against those of arithmetic in other shapes: each as close as rounding lets it be."""
     assert {name: found[name] for name in LOSSES} == pytest.approx({name: expected[name] for name in LOSSES}, rel=ROUNDING)
-    assert found["fvu"] == pytest.approx(expected["fvu"], rel=1e-4)
+    assert found["fvu"] == pytest.approx(expected["fvu"], rel=1e-5)
     # A difference of losses has their rounding, however small it is itself, and a quotient of two differences near 0 has no digits
     # left to compare. Both follow from the losses that were compared.
     clean, spliced, zeroed = (found[name] for name in LOSSES)
