@@ -1,0 +1,74 @@
+"""Kernels are pinned before a library chooses them, unless the user has chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.kernels import NATIVE, PINS, SWITCH, pin
+
+ROOT = Path(__file__).parents[2]
+x86 = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="other processors have other kernels")
+LOADED = """
+import json, os, pipelines.stage, numpy, torch
+numpy.ones((2, 2)) @ numpy.ones((2, 2))
+from threadpoolctl import threadpool_info
+blas = [library for library in threadpool_info() if library["internal_api"] == "openblas"]
+print(json.dumps({
+    "aten": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+    "blas": sorted({(library["architecture"], library["num_threads"]) for library in blas}),
+    "environment": {name: os.environ.get(name) for name in %r},
+}))
+"""
+
+
+def fresh(**given: str) -> dict[str, Any]:
+    """Return what a new process in which a stage was imported has, beginning with nothing of PINS but what is *given*."""
+    environment = {name: value for name, value in os.environ.items() if name not in {*PINS, SWITCH}} | given
+    ran = subprocess.run([sys.executable, "-c", LOADED % list(PINS)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+@x86
+def test_a_stage_runs_on_pinned_kernels() -> None:
+    """Importing a stage's room is enough: every variable is set, and torch and OpenBLAS run as it says."""
+    found = fresh()
+    assert found["environment"] == {name: one.value for name, one in PINS.items()}
+    assert (found["aten"], found["threads"], found["blas"]) == ("AVX2", 2, [["Haswell", 1]])
+
+
+@x86
+def test_what_the_user_sets_stays() -> None:
+    """A variable that has a value keeps it, and MKL takes as many threads as the user gives OpenMP."""
+    found = fresh(ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="3", MKL_CBWR="AVX2")
+    others = {name: one.value for name, one in PINS.items()}
+    chosen = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "MKL_CBWR": "AVX2"}
+    assert found["environment"] == {**others, **chosen}
+    assert (found["aten"], found["threads"]) == ("DEFAULT", 3)
+
+
+def test_native_kernels_are_one_variable() -> None:
+    """The switch leaves every variable as it was."""
+    assert fresh(**{SWITCH: NATIVE})["environment"] == dict.fromkeys(PINS)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_after_a_library_is_loaded_nothing_is_pinned(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes too late for one library is not done for the others either."""
+    for name in ("numpy", "torch"):
+        monkeypatch.delitem(sys.modules, name)
+    before: dict[str, str] = {}
+    assert pin(before)
+    assert before.keys() == PINS.keys()
+    monkeypatch.setitem(sys.modules, library, sys)
+    after: dict[str, str] = {}
+    assert not pin(after)
+    assert after == {}
