@@ -78,7 +78,7 @@ class Moments:
         if n < 2:
             return math.nan
         residual = self.total - self.mean * self.tokens
-        return float(residual.square().sum().div(n - 1).sqrt() * math.sqrt(n) / self.tokens.sum())
+        return math.sqrt(residual.square().sum() / (n - 1) * n) / float(self.tokens.sum())
 
 
 def require_width(mounted: Mounted, sae: str, reads: int | None, writes: int | None) -> None:
