@@ -13,8 +13,9 @@ export DVC_NO_ANALYTICS := 1
 repro: $(READY)
 	dvc repro
 
+# One worker a core, four at most (each holds a gigabyte); `python -m pytest tests/builders/test_table.py` runs a file in one process.
 test: $(READY)
-	python -m pytest -q
+	python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Hold the readers against the packages whose files they read; those live in an environment of their own.
 test-reference: $(REFERENCE)/ready

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
+import shared
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shared import Once
     from transformers import PreTrainedTokenizerBase
 
 # The same examples every time, and no stopwatch: a busy machine is no failure.
 settings.register_profile("house", derandomize=True, deadline=None, database=None)
 settings.load_profile("house")
+
+# Matrices this small are slower on several threads, and workers would fight for the cores. Set before anything loads OpenMP;
+# the commands that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Enough text for a tokenizer of 384 ids: repeated words become whole tokens, the rest stays bytes.
 PROSE = [
@@ -28,8 +34,16 @@ PROSE = [
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a function that returns a folder by name, which the first worker that asks fills and none changes."""
+    base = tmp_path_factory.getbasetemp()
+    return shared.once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared")
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a random Llama of three blocks, width 32, with a byte-level BPE tokenizer of 384 ids or fewer."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-llama"
@@ -57,6 +71,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def echoing_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """Return the folder of a Llama that expects whatever it has read: it attends to all tokens alike and says each again."""
+    import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("checkpoints") / "echoing-llama"

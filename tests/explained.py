@@ -1,4 +1,4 @@
-"""A project on a random checkpoint, built up to what explainers read, whose engine is a scripted server."""
+"""A project on a random checkpoint, built up to its contexts, whose engine is a scripted server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imports import ROOT
 from llm_server import MODEL, Body, Reply, chat, content_of
 from project import TOPICS, environment, small_params, write_params
 
-from pipelines import activations, contexts, corpus, interventions, neighbours, sae, subject, tokens
+from pipelines import activations, contexts, corpus, neighbours, sae, subject, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def params_of(width: int, k: int, **quotas: int) -> dict[str, Any]:
 
 
 def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: int) -> None:
-    """Make a project in *folder*, with *quotas* of contexts other than the small ones here, and build all that explainers read."""
+    """Make a project in *folder*, with *quotas* of contexts other than the small ones here, and build it up to them."""
     (folder / "text").mkdir(parents=True)
     for topic in TOPICS:
         (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
@@ -63,7 +63,7 @@ def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: int) -> 
         corpus.main("topics")
         for stage in (subject, tokens):
             stage.main("lab")
-        for stage in (sae, activations, neighbours, contexts, interventions):
+        for stage in (sae, activations, neighbours, contexts):
             stage.main(SAE)
 
 

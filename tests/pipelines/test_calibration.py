@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pydoc_data.topics
-from pathlib import Path
+from contextlib import chdir
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,15 +18,21 @@ from builders.shards import Shelf
 from pipelines import activations, calibration, contexts, corpus, neighbours, sae, subject, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shared import Once
 
 QUOTA = {"train": 10, "test": 20, "train_random": 10, "test_random": 20}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Go to a project whose planted rules have contexts from all of Python's help topics."""
-    folder, before = tmp_path_factory.mktemp("planted"), Path.cwd()
+def built(once: Once) -> Path:
+    """Return a project whose planted rules have contexts from all of Python's help topics, and are scored."""
+    return once("planted", fill)
+
+
+def fill(folder: Path) -> None:
+    """Build the project in *folder*."""
     (folder / "text").mkdir()
     for name, text in pydoc_data.topics.topics.items():
         (folder / "text" / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -37,21 +42,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     params["saes"] = {"rules": {"source": "planted", "subject": "lab"}}
     params["contexts"] |= QUOTA | {"negatives": {}}
     write_params(folder, params)
-    os.chdir(folder)
-    corpus.main("topics")
-    for stage in (subject, tokens):
-        stage.main("lab")
-    for stage in (sae, activations, neighbours, contexts):
-        stage.main("rules")
-    calibration.main()
-    yield folder
-    os.chdir(before)
+    with chdir(folder):
+        corpus.main("topics")
+        for stage in (subject, tokens):
+            stage.main("lab")
+        for stage in (sae, activations, neighbours, contexts):
+            stage.main("rules")
+        calibration.main()
 
 
 @pytest.fixture(scope="module")
-def scores(project: Path) -> pd.DataFrame:
+def scores(built: Path) -> pd.DataFrame:
     """Return the scores of all rules by all scorers with all explanations."""
-    rows = Shelf(project / "build/calibration").read(CALIBRATION)
+    rows = Shelf(built / "build/calibration").read(CALIBRATION)
     CALIBRATION.validate(rows)
     return rows.to_pandas()
 
@@ -103,10 +106,10 @@ def test_truth_is_told_from_another_rules_explanation(scores: pd.DataFrame, scor
     assert auroc((pair["meaning"] == "true").to_numpy(), pair["score"].to_numpy())[0] >= 0.95
 
 
-def test_without_planted_rules_there_are_no_rows(project: Path) -> None:
+def test_without_planted_rules_there_are_no_rows(here: Path) -> None:
     """Where params plant no rules the stage writes an empty table."""
     params = small_params()
-    write_params(project, params)
+    write_params(here, params)
     calibration.main()
 
-    assert pq.read_table(project / "build/calibration/calibration-00000.parquet").num_rows == 0
+    assert pq.read_table(here / "build/calibration/calibration-00000.parquet").num_rows == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pydoc_data.topics
 import shutil
+from contextlib import chdir
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,9 @@ from pipelines.params import Params, load
 from pipelines.stage import shelf
 from pipelines.windows import drawn_latents
 
+if TYPE_CHECKING:
+    from shared import Once
+
 RANDOM = {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 48, "k": 4}
 NEURONS = {"source": "neurons", "subject": "lab", "hookpoint": "layers.1.mlp.down_proj.input", "k": 8}
 PLANTED = {"source": "planted", "subject": "lab"}
@@ -31,17 +36,18 @@ HARD = {**dict.fromkeys(KINDS, 6), "per_neighbour": 2, "index": 40, "embedder": 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+def built(tiny_checkpoint: Path, once: Once) -> Path:
     """Return a project with three dictionaries, up to their neighbours, its activations in several files."""
-    import pydoc_data.topics
+    return once("hard", lambda folder: fill(folder, tiny_checkpoint))
 
-    here = tmp_path_factory.mktemp("projects") / "hard"
-    (here / "text").mkdir(parents=True)
+
+def fill(folder: Path, checkpoint: Path) -> None:
+    """Build the project in *folder*."""
+    (folder / "text").mkdir()
     for topic in TOPICS:
-        (here / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
-    shutil.copytree(tiny_checkpoint, here / "model")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here)
+        (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
+    shutil.copytree(checkpoint, folder / "model")
+    with chdir(folder):
         asked(HARD)
         corpus.main("topics")
         subject.main("lab")
@@ -50,7 +56,6 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pa
             sae.main(name)
             activations.main(name)
             neighbours.main(name)
-    return here
 
 
 def asked(negatives: dict[str, Any], file_rows: int = 8000) -> None:

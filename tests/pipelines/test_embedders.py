@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import sqlite3
-from contextlib import closing
+from contextlib import chdir, closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from pipelines.params import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from shared import Once
 
     from builders.embedders.embedder import Model
 
@@ -172,10 +174,14 @@ class TestStages:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def built(cls, model: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def built(cls, model: Path, tiny_checkpoint: Path, once: Once) -> Path:
         """Return a project that is scored by embedding."""
-        folder = tmp_path_factory.mktemp("embedded") / "project"
-        build(folder, tiny_checkpoint, 24, 4)
+        return once("embedded", lambda folder: cls.fill(folder, model, tiny_checkpoint))
+
+    @staticmethod
+    def fill(folder: Path, model: Path, checkpoint: Path) -> None:
+        """Build the project in *folder*."""
+        build(folder, checkpoint, 24, 4)
         shutil.copytree(model, folder / "tiny")
         params = yaml.safe_load((folder / "params.yaml").read_text())
         params["explainers"] = {"imported": {"kind": "import", "path": "theirs.csv", "baseline": "none"}}
@@ -185,13 +191,11 @@ class TestStages:
         write_params(folder, params)
         known = latents_with_contexts(folder)
         (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},words numbered {latent}\n" for latent in known))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
+        with chdir(folder):
             explanations.main(SAE, "imported")
             for scorer in ("tiny", "letters"):
                 scores.main(SAE, "imported", scorer)
             direct.main(SAE, "alike")
-        return folder
 
     @pytest.mark.parametrize(("name", "model_name"), [("tiny", "tiny"), ("letters", "lexical")])
     def test_every_explanation_has_a_score(self, name: str, model_name: str, built: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +18,27 @@ from builders.engines.cache import Cache
 from builders.engines.requests import Answer
 from builders.errors import UserError
 from builders.explainers import chat as chat_explainer
-from pipelines import explanations
+from pipelines import explanations, interventions
 from pipelines.engines import prune_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shared import Once
+
 WIDTH = 48
 
 
 @pytest.fixture(scope="module")
-def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project that is built up to the contexts."""
-    folder = tmp_path_factory.mktemp("explained") / "project"
-    build(folder, tiny_checkpoint, WIDTH, 4)
-    return folder
+def built(tiny_checkpoint: Path, once: Once) -> Path:
+    """Return a project that is built up to the contexts and interventions."""
+
+    def fill(folder: Path) -> None:
+        build(folder, tiny_checkpoint, WIDTH, 4)
+        with chdir(folder):
+            interventions.main(SAE)
+
+    return once("explained", fill)
 
 
 @pytest.fixture

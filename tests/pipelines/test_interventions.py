@@ -28,6 +28,8 @@ from pipelines.windows import drawn_latents
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shared import Once
+
 SAE, RULES = "random", "rules"
 PUSHED: dict[str, Any] = {"kind": "intervention", "judge": "tiny", "kl": 1e-4, "tune": 3, "prompts": 4, "tokens": 3, "latents": 3}
 
@@ -48,14 +50,18 @@ def params_of() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tiny_checkpoint: Path, once: Once) -> Path:
     """Return a project that is built up to the interventions and explanations."""
-    folder = tmp_path_factory.mktemp("pushed") / "project"
-    (folder / "text").mkdir(parents=True)
+    return once("pushed", lambda folder: fill(folder, tiny_checkpoint))
+
+
+def fill(folder: Path, checkpoint: Path) -> None:
+    """Build the project in *folder*."""
+    (folder / "text").mkdir()
     for topic in TOPICS:
         (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
     for name, length in (("model", 128), ("judge", 2048)):
-        shutil.copytree(tiny_checkpoint, folder / name)
+        shutil.copytree(checkpoint, folder / name)
         config = json.loads((folder / name / "config.json").read_text())
         (folder / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": length}))
     write_params(folder, params_of())
@@ -67,7 +73,6 @@ def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             for stage in (sae, activations, neighbours, contexts, interventions):
                 stage.main(name)
             explanations.main(name, "lexical")
-    return folder
 
 
 def change(folder: Path, section: str, **values: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pydoc_data.topics
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from pipelines import activations, ahead, corpus, sae, subject, tokens, training
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shared import Once
+
 MLP = {"subject": "lab", "hookpoint": "layers.1.mlp.input", "writes": "layers.1.mlp"}
 SAES: dict[str, dict[str, Any]] = {
     "topk": {"source": "train", "subject": "lab", "hookpoint": "layers.0", "activation": "topk", "width": 48, "k": 4, "multi_topk": True},
@@ -33,27 +37,41 @@ SAES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def start(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that makes a project with some dictionaries, up to their tokens, and goes there."""
+@pytest.fixture(scope="module")
+def tokenized(tiny_checkpoint: Path, once: Once) -> Path:
+    """Return a project that is built up to its tokens."""
+    return once("tokenized", lambda folder: fill(folder, tiny_checkpoint))
 
-    def made(name: str, saes: dict[str, dict[str, Any]]) -> Path:
-        import pydoc_data.topics
 
-        here = tmp_path / name
-        (here / "text").mkdir(parents=True)
-        for topic in TOPICS:
-            (here / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
-        shutil.copytree(tiny_checkpoint, here / "model")
-        write_transcoder(here / "transcoder")
-        params = small_params()
-        params["subjects"]["lab"]["path"] = "model"
-        params["saes"] = saes
-        write_params(here, params)
-        monkeypatch.chdir(here)
+def fill(folder: Path, checkpoint: Path) -> None:
+    """Build the project in *folder*."""
+    (folder / "text").mkdir()
+    for topic in TOPICS:
+        (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
+    shutil.copytree(checkpoint, folder / "model")
+    write_transcoder(folder / "transcoder")
+    write_params(folder, params_of(SAES))
+    with chdir(folder):
         corpus.main("topics")
         subject.main("lab")
         tokens.main("lab")
+
+
+def params_of(saes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return params of the tiny checkpoint with some dictionaries."""
+    params = small_params()
+    params["subjects"]["lab"]["path"] = "model"
+    return params | {"saes": saes}
+
+
+@pytest.fixture
+def start(tmp_path: Path, tokenized: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that makes a project with some dictionaries, up to their tokens, and goes there."""
+
+    def made(name: str, saes: dict[str, dict[str, Any]]) -> Path:
+        here = shutil.copytree(tokenized, tmp_path / name)
+        write_params(here, params_of(saes))
+        monkeypatch.chdir(here)
         return here
 
     return made
@@ -143,10 +161,7 @@ def test_what_is_trained_already_is_not_trained_again(start: Callable[..., Path]
     """An SAE that is finished is no companion of one that is added later."""
     here = start("later", {"topk": SAES["topk"]})
     sae.main("topk")
-    params = small_params()
-    params["subjects"]["lab"]["path"] = "model"
-    params["saes"] = {"topk": SAES["topk"], "relu": SAES["relu"]}
-    write_params(here, params)
+    write_params(here, params_of({"topk": SAES["topk"], "relu": SAES["relu"]}))
     sae.main("relu")
 
     assert ready() == []
@@ -178,10 +193,7 @@ def test_a_centered_dictionary_reads_vectors_less_their_mean(start: Callable[...
     sae.main("a")
     shutil.copytree(here / "build/saes/a/weights", here / "own")
     spec = {"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "own"}
-    params = small_params()
-    params["subjects"]["lab"]["path"] = "model"
-    params["saes"] = {"plain": spec, "centered": {**spec, "centered": True}}
-    write_params(here, params)
+    write_params(here, params_of({"plain": spec, "centered": {**spec, "centered": True}}))
     for name in ("plain", "centered"):
         sae.main(name)
 

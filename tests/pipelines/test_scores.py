@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from collections import Counter
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from pipelines.windows import windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from shared import Once
 
 WHO = "imported"
 ACTIVE, SILENT = 6, 7  # test windows of a latent: three prompts of five, five and three
@@ -55,19 +58,21 @@ DIRECT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def built(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tiny_checkpoint: Path, once: Once) -> Path:
     """Return a project that is built up to somebody's explanations, one of which is missing."""
-    folder = tmp_path_factory.mktemp("scored") / "project"
-    build(folder, tiny_checkpoint, 48, 4, test=ACTIVE, test_random=SILENT)
+    return once("scored", lambda folder: fill(folder, tiny_checkpoint))
+
+
+def fill(folder: Path, checkpoint: Path) -> None:
+    """Build the project in *folder*."""
+    build(folder, checkpoint, 48, 4, test=ACTIVE, test_random=SILENT)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["explainers"][WHO]["baseline"] = "none"
     write_params(folder, params | {"judges": JUDGES, "scorers": SCORERS, "direct_scorers": DIRECT})
     known = latents_with_contexts(folder)[1:]
     (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},meaning {latent}\n" for latent in known))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with chdir(folder):
         explanations.main(SAE, WHO)
-    return folder
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from pipelines.steering import some_of, ways
 
 if TYPE_CHECKING:
     from pyarrow import Table
+    from shared import Once
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = "INTERPLAKE_REAL_DATA"
@@ -63,10 +64,13 @@ def params_of(**settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(once: Once) -> Path:
     """Return a project with two checkpoints as subjects and a behaviour's files."""
-    folder = tmp_path_factory.mktemp("steered") / "project"
-    folder.mkdir()
+    return once("steered", fill)
+
+
+def fill(folder: Path) -> None:
+    """Make the project in *folder*."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints/lab-transformer")
     for name in SUBJECTS:
         tiny(name, vocabulary=len(tokenizer)).save_pretrained(folder / name)
@@ -74,7 +78,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.json").write_text(json.dumps(PAIRS))
     (folder / "tests.json").write_text(json.dumps([{**pair, "question": f"Well, {pair['question']}"} for pair in PAIRS]))
     (folder / "open.json").write_text(json.dumps(["What now?", "Why {so}?", "Where?"]))
-    return folder
 
 
 def make(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +23,30 @@ from pipelines.params import load
 
 if TYPE_CHECKING:
     from llm_server import Server
+    from shared import Once
 
 WHO = "imported"
 
 
 @pytest.fixture(scope="module")
-def built(tiny_checkpoint: Path, echoing_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tiny_checkpoint: Path, echoing_checkpoint: Path, once: Once) -> Path:
     """Return a project that is built up to two explanations of each latent, with a judge in this process and one on a server."""
-    folder = tmp_path_factory.mktemp("scored") / "project"
-    build(folder, tiny_checkpoint, 24, 4, test=3, test_random=3)
+    return once("surprised", lambda folder: fill(folder, tiny_checkpoint, echoing_checkpoint))
+
+
+def fill(folder: Path, checkpoint: Path, judge: Path) -> None:
+    """Build the project in *folder*."""
+    build(folder, checkpoint, 24, 4, test=3, test_random=3)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["engines"]["local"] = {"kind": "transformers", "path": str(echoing_checkpoint), "price": {"prompt": 1.0}}
+    params["engines"]["local"] = {"kind": "transformers", "path": str(judge), "price": {"prompt": 1.0}}
     params["direct_scorers"] = {}
     params["judges"] = {name: {"kind": "model", "engine": name} for name in ("local", "server")}
     params["scorers"] = {name: {"kind": "surprisal", "judge": name, "latents": 4} for name in ("local", "server")}
     write_params(folder, params)
     latents = latents_with_contexts(folder)
     (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},meaning {latent}\n" for latent in latents))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with chdir(folder):
         explanations.main(SAE, WHO)
-    return folder
 
 
 def rows_of(scorer: str, name: str) -> list[dict[str, Any]]:
