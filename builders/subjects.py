@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.errors import MissingError, UserError, first_line, one_of
+from builders.library import transformers
 from builders.shards import file_sha256
 from builders.table import Column, Table
 
@@ -138,10 +139,8 @@ def _told(what: str) -> Iterator[None]:
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
     """Return the checkpoint's configuration; raise UserError where the transformers library does not know it."""
-    from transformers import AutoConfig
-
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        config: PretrainedConfig = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}: {first_line(error)}; code from a repository runs only with `trust_remote_code: true`") from error
     return config
@@ -149,10 +148,8 @@ def config_of(source: Source, folder: Path) -> PretrainedConfig:
 
 def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
     """Return the checkpoint's tokenizer; raise UserError where it has none."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}") from error
     tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing
@@ -196,14 +193,12 @@ def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
 def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM") -> PreTrainedModel:
     """Load the model for reading (no gradients), in the resolved *dtype* on *device*; *head* is its class, `AutoModel` for none."""
     import torch
-    import transformers
     from safetensors import SafetensorError
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers().utils.logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
     try:
-        loaded: Any = getattr(transformers, head).from_pretrained(folder, **settings, output_loading_info=True)
+        loaded: Any = getattr(transformers(), head).from_pretrained(folder, **settings, output_loading_info=True)
     except SafetensorError as error:
         raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
     model: PreTrainedModel
@@ -218,10 +213,9 @@ def load(source: Source, folder: Path, dtype: str, device: str, head: str = "Aut
 def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
     """Return the model without weights, to learn its module names in no time."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+        model: torch.nn.Module = transformers().AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
     return model
 
 
