@@ -16,7 +16,7 @@ from builders.progress import track
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (address BLOB PRIMARY KEY, vector BLOB NOT NULL)"
 LOOKED_UP = 500  # addresses at a time
-EMBEDDED = 512  # texts at a time, which is what a crash loses
+EMBEDDED = 2048  # texts at a time, which is what a crash loses; the more, the more of them are of one length
 
 
 class Kept(Model):

@@ -1,13 +1,15 @@
 """Sentence-embedding models, run by the transformers library: float32, vectors that do not depend on which texts come together.
 
-Texts of equal padded length are run in batches of one shape, with at least one row of filling, so that every text meets the
-same kernels and the same kind of mask, whatever its company.
+Texts of as many tokens are run in batches of one shape, which rows of filling complete: every text meets the same kernels, without
+a mask, whatever its company, and no token is padding.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +25,8 @@ from builders.errors import UserError, one_of
 if TYPE_CHECKING:
     import torch
 
-STEP = 16  # lengths are padded to multiples of it, in tokens
-ROWS = {"cpu": 16}  # in a batch; few stay in a processor's cache
-MANY = 128  # on any other device
+ROWS = {"cpu": 8}  # in a batch; few stay in a processor's cache, and leave little to be filled
+MANY = 64  # on any other device
 PARTS = ("Transformer", "Pooling", "Normalize")  # what a model may be made of
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
@@ -71,20 +72,26 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON ({error}); fetch it afresh") from error
 
 
-def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    weight = mask[..., None].to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
+def _mean(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden.mean(1)
 
 
-def _first(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _first(hidden: torch.Tensor) -> torch.Tensor:
     return hidden[:, 0]
 
 
-def _last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return hidden.gather(1, (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
+def _last(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden[:, -1]
 
 
-POOL: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"mean": _mean, "cls": _first, "last": _last}
+POOL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"mean": _mean, "cls": _first, "last": _last}
+
+
+def _at_once(device: str) -> int:
+    """Return how many batches to run at a time: as many as there are processors which torch leaves idle."""
+    import torch
+
+    return max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if device == "cpu" else 1
 
 
 class SentenceEmbedder(Model):
@@ -111,29 +118,24 @@ class SentenceEmbedder(Model):
             return vectors
         tokenizer, _, device = self._loaded
         plain = [text.lower() for text in texts] if self.recipe.lower else list(texts)
-        ids = tokenizer(plain, truncation=True, max_length=self.recipe.limit)["input_ids"]
-        lengths = np.array([max(len(own), 1) for own in ids])
-        padded = np.minimum(-(-lengths // STEP) * STEP, self.recipe.limit)
-        rows = ROWS.get(device, MANY)
-        for length in np.unique(padded).tolist():
-            own = np.flatnonzero(padded == length)
-            for start in range(0, len(own), rows - 1):
-                part = own[start : start + rows - 1]
-                vectors[part] = self._run([ids[place] for place in part], (rows, length))
+        read = tokenizer(plain, truncation=True, max_length=self.recipe.limit)["input_ids"]
+        ids = [own or [tokenizer.pad_token_id or 0] for own in read]  # nothing at all has no mean
+        lengths, rows = np.array([len(own) for own in ids]), ROWS.get(device, MANY)
+        same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+        parts = [places[start : start + rows] for places in same for start in range(0, len(places), rows)]
+        with ThreadPoolExecutor(_at_once(device)) as pool:
+            batches = pool.map(lambda part: self._run([ids[place] for place in part], rows), parts)
+            for part, found in zip(parts, batches, strict=True):
+                vectors[part] = found
         return normed(vectors)
 
-    def _run(self, ids: list[list[int]], shape: tuple[int, int]) -> Vectors:
-        """Return the pooled vectors of token ids in a batch of *shape* (rows, length), whose last row at least is filling."""
+    def _run(self, ids: list[list[int]], rows: int) -> Vectors:
+        """Return the pooled vectors of token ids of one length, in a batch of so many *rows*."""
         import torch
 
-        tokenizer, model, device = self._loaded
-        tokens, mask = np.full(shape, tokenizer.pad_token_id or 0), np.zeros(shape, dtype=np.int64)
-        mask[:, 0] = 1  # a row without any token has no mean
-        for row, own in enumerate(ids):
-            tokens[row, : len(own)] = own
-            mask[row, : len(own)] = 1
+        _, model, device = self._loaded
+        tokens = torch.tensor(ids + ids[:1] * (rows - len(ids)), device=device)
         with torch.inference_mode():
-            read = torch.from_numpy(mask).to(device)
-            hidden = model(input_ids=torch.from_numpy(tokens).to(device), attention_mask=read).last_hidden_state
-            pooled: Vectors = POOL[self.recipe.pooling](hidden, read)[: len(ids)].cpu().numpy()
+            hidden = model(input_ids=tokens).last_hidden_state
+            pooled: Vectors = POOL[self.recipe.pooling](hidden)[: len(ids)].cpu().numpy()
         return pooled

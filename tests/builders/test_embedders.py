@@ -156,11 +156,22 @@ class TestSentence:
         shuffled = [texts[place] for place in order]
         assert same(found[order], np.concatenate([tiny.embed(shuffled[:cut]), tiny.embed(shuffled[cut:])]))
 
-    @pytest.mark.parametrize("n", [ROWS["cpu"] - 2, ROWS["cpu"] - 1, ROWS["cpu"], 3 * ROWS["cpu"]])
-    @pytest.mark.parametrize("letters", [13, 14, 15])
+    @pytest.mark.parametrize("n", [ROWS["cpu"] - 1, ROWS["cpu"], ROWS["cpu"] + 1, 3 * ROWS["cpu"]])
+    @pytest.mark.parametrize("letters", [0, 13, 14, 15])
     def test_a_full_batch_is_as_good_as_one_text(self, n: int, letters: int, tiny: SentenceEmbedder) -> None:
-        """Texts that leave no padding in their batch have the vector of one alone (with [CLS] and [SEP], 14 letters fill 16 tokens)."""
+        """Texts that leave no row of their batch to be filled have the vector of one alone."""
         assert same(tiny.embed(["abcdefghijklmno"[:letters]] * n), np.repeat(tiny.embed(["abcdefghijklmno"[:letters]]), n, axis=0))
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_batches_at_once_change_nothing(self, threads: int, tiny: SentenceEmbedder) -> None:
+        """Bit for bit, vectors are the same whether torch has a thread for a batch or several batches run beside one another."""
+        texts = [("abcdefghij" * 5)[:n] for n in range(50)] * 3
+        found, before = tiny.embed(texts), torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            assert same(tiny.embed(texts), found)
+        finally:
+            torch.set_num_threads(before)
 
     def test_texts_are_cut_at_the_models_limit(self, tiny: SentenceEmbedder) -> None:
         """Letters beyond the limit make no difference, the last one before it does."""
