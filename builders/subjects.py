@@ -149,7 +149,8 @@ def config_of(source: Source, folder: Path) -> PretrainedConfig:
 def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
     """Return the checkpoint's tokenizer; raise UserError where it has none."""
     try:
-        tokenizer: PreTrainedTokenizerBase = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase
+        tokenizer = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}") from error
     tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-
 from builders.engines.requests import Answer, Engine, Failure, Outcome, Request
 from builders.failures import FAILURES, failure
 from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_rows, score_record
@@ -56,13 +54,13 @@ class Scored:
 
 def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> None:
     """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, which come in order of latent and explainer."""
-    rows: list[pa.Table] = []
+    told: list[tuple[Identity, Judged]] = []
     scores: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     answered: dict[str, Outcome] = {}
     for scored in scored_tasks(sae, tasks, panel, answered):
         identity = panel.identity(sae, scored.task)
-        rows.append(judgement_rows(identity, scored.judged))
+        told.append((identity, scored.judged))
         scores.append(score_record(identity, panel.scorer, scored.judged, panel.model, scored.outcomes))
         reason = why(scored)
         if reason:
@@ -70,7 +68,7 @@ def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> 
     if panel.spec is not None:  # before anything is written: what failed shall be asked again
         require_share(f"{panel.name} of {sae}", [status_of(outcome) for outcome in answered.values()], panel.max_failed_share, "requests")
         account(shards, answered, panel.spec)
-    shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(pa.concat_tables(rows or [JUDGEMENTS.empty()])))
+    shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(judgement_rows(told)))
     shards.write(SCORES, [SCORES.rows(scores)])
     shards.write(FAILURES, [FAILURES.rows(failed)])
 

@@ -20,7 +20,7 @@ def scored(scorer: Scorer, task: Task, engine: Engine | None = None) -> tuple[pa
     outcomes = [found[place] for place in range(len(requests))]
     judged = scorer.judged(task, outcomes)
     identity = Identity("toy", task.latent, task.explainer, "some-scorer", scorer.negatives, "some-judge")
-    rows = judgement_rows(identity, judged)
+    rows = judgement_rows([(identity, judged)])
     record = score_record(identity, scorer, judged, engine.model if engine is not None else None, outcomes)
     JUDGEMENTS.validate(rows)
     SCORES.validate(SCORES.rows([record]))

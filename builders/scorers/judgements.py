@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ IDENTITY = (
     Column("judge", "string", "who answered", categorical=True),
 )
 KEY = tuple(column.name for column in IDENTITY)
+TOLD = ("number", "truth", "answer", "probability", "value", "status")  # of Judged, what becomes a column
 
 
 def _share(name: str, doc: str) -> Column:
@@ -101,17 +102,22 @@ def _known(values: Floats, kind: pa.DataType) -> pa.Array:
     return pa.array(np.nan_to_num(values), mask=np.isnan(values)).cast(kind, safe=False)
 
 
-def judgement_rows(identity: Identity, judged: Judged) -> pa.Table:
-    """Return the JUDGEMENTS rows of one task."""
+def judgement_rows(tasks: Sequence[tuple[Identity, Judged]]) -> pa.Table:
+    """Return the JUDGEMENTS rows of tasks, all at once: rows of one task are few, and a table of their own costs more than they do."""
+    if not tasks:
+        return JUDGEMENTS.empty()
+    owner = pa.array(np.repeat(np.arange(len(tasks)), [len(judged.number) for _, judged in tasks]))
+    whose = {name: pa.array([getattr(identity, name) for identity, _ in tasks]).take(owner) for name in KEY}
+    told = {name: np.concatenate([getattr(judged, name) for _, judged in tasks]) for name in TOLD}
     return JUDGEMENTS.build(
         {
-            **asdict(identity),
-            "example": judged.number,
-            "truth": judged.truth,
-            "answer": _known(judged.answer, pa.bool_()),
-            "probability": _known(judged.probability, pa.float32()),
-            "value": _known(judged.value, pa.float64()),
-            "status": judged.status.tolist(),
+            **whose,
+            "example": told["number"],
+            "truth": told["truth"],
+            "answer": _known(told["answer"], pa.bool_()),
+            "probability": _known(told["probability"], pa.float32()),
+            "value": _known(told["value"], pa.float64()),
+            "status": told["status"].tolist(),
         }
     )
 
@@ -119,7 +125,7 @@ def judgement_rows(identity: Identity, judged: Judged) -> pa.Table:
 def score_record(identity: Identity, scorer: Scorer, judged: Judged, model: str | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the SCORES record of one task, with what its answers cost."""
     answered = judged.status == "ok"
-    record: dict[str, Any] = {column.name: None for column in SCORES.columns} | asdict(identity)
+    record: dict[str, Any] = {column.name: None for column in SCORES.columns} | vars(identity)
     record |= {"unit": scorer.unit, "chance": scorer.chance, "model": model, "prompt_sha256": scorer.prompt_sha256}
     counts = {"n": answered.sum(), "n_failed": (~answered).sum(), "n_positive": judged.truth[answered].sum()}
     record |= {name: int(count) for name, count in counts.items()}

@@ -40,7 +40,7 @@ def judged(outcomes: list[Outcome], own: Passages = OWN) -> Judged:
     """Return what follows from *outcomes*, whose rows fit their tables."""
     scorer = InterventionScorer({3: own})
     found = scorer.judged(task(), outcomes)
-    JUDGEMENTS.validate(judgement_rows(WHO, found))
+    JUDGEMENTS.validate(judgement_rows([(WHO, found)]))
     SCORES.validate(SCORES.rows([score_record(WHO, scorer, found, "llama", outcomes)]))
     return found
 
@@ -180,7 +180,7 @@ class TestFailures:
         scorer = InterventionScorer({})
         assert scorer.requests(task()) == []
         found = scorer.judged(task(), [])
-        assert judgement_rows(WHO, found).num_rows == 0
+        assert judgement_rows([(WHO, found)]).num_rows == 0
         record = score_record(WHO, scorer, found, "llama", [])
         SCORES.validate(SCORES.rows([record]))
         assert (record["status"], record["score"], record["kl"], record["n"]) == ("no direction", None, None, 0)
