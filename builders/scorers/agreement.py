@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from builders.scorers.judging import Floats
+from builders.scorers.judging import Floats, Ints
 from builders.seeds import seed_of
 from builders.table import Column, Table
 
@@ -90,21 +90,37 @@ def correlations(pair: Floats, seed: int) -> dict[str, Any]:
     n = len(pair)
     draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
     found: dict[str, Any] = {"n": n}
-    for name, ranked in (("pearson", False), ("spearman", True)):
-        r = _r_of(pair[None], ranked=ranked)[0] if n >= LEAST else np.nan
+    tellers: dict[str, Callable[[Ints], Floats]] = {"pearson": pair.__getitem__, "spearman": partial(ranked, pair)}
+    for name, told in tellers.items():
+        r = _r_of(told(np.arange(n)[None]))[0] if n >= LEAST else np.nan
         names = (name, f"{name}_low", f"{name}_high")
         if np.isnan(r):
             found |= dict.fromkeys(names)
             continue
-        again = np.concatenate([_r_of(pair[part], ranked=ranked) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
+        again = np.concatenate([_r_of(told(part)) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
         low, high = np.nanquantile(again, (0.025, 0.975))
         found |= dict(zip(names, (float(r), float(low), float(high)), strict=True))
     return found
 
 
-def _r_of(pairs: Floats, *, ranked: bool) -> Floats:
-    """Return the correlation of each [n, 2] of *pairs* [m, n, 2]; NaN where a side is constant."""
-    values = rankdata(pairs, axis=1) if ranked else pairs
+def ranked(pair: Floats, draws: Ints) -> Floats:
+    """Return the ranks [m, n, 2] of two columns [n, 2] within each of the *draws* [m, n] from their rows, of equals the mean.
+
+    Values are sorted once: how often each was drawn says where it stands.
+    """
+    ranks = np.empty((*draws.shape, 2))
+    line = np.arange(len(draws))[:, None]
+    for side in (0, 1):
+        distinct, place = np.unique(pair[:, side], return_inverse=True)
+        size, code = len(distinct), place[draws]
+        count = np.bincount((line * size + code).reshape(-1), minlength=len(draws) * size).reshape(-1, size)
+        middle = np.cumsum(count, axis=1) - (count - 1) / 2
+        ranks[..., side] = middle[line, code]
+    return ranks
+
+
+def _r_of(values: Floats) -> Floats:
+    """Return the correlation of each [n, 2] of *values* [m, n, 2]; NaN where a side is constant."""
     centred = values - values.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (centred[..., 0] * centred[..., 1]).sum(axis=1) / np.sqrt((centred**2).sum(axis=1).prod(axis=1))

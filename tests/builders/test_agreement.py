@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr
 
-from builders.scorers.agreement import AGREEMENT, LEAST, agreement_records, correlations
+from builders.scorers.agreement import AGREEMENT, LEAST, agreement_records, correlations, ranked
 
 
 def rows(sae: str, explainer: str, scorer: str, scores: list[float], kind: str = "trained") -> pd.DataFrame:
@@ -33,6 +33,14 @@ def test_correlations_are_those_of_scipy(n: int, seed: int) -> None:
     assert found["spearman"] == pytest.approx(spearmanr(*pair.T)[0])
     assert found["pearson_low"] <= found["pearson"] <= found["pearson_high"]
     assert found == correlations(pair, seed)
+
+
+@given(st.integers(1, 20), st.integers(0, 10**6))
+def test_ranks_of_resamples_are_those_of_scipy(n: int, seed: int) -> None:
+    """Bit for bit, each column of each resample is ranked as scipy ranks it, ties included."""
+    rng = np.random.default_rng(seed)
+    pair, draws = rng.integers(0, 5, (n, 2)).astype(float), rng.integers(0, n, (4, n))
+    assert ranked(pair, draws).tolist() == rankdata(pair[draws], axis=1).tolist()
 
 
 @given(st.integers(0, 20))

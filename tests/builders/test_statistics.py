@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from builders.scorers.statistics import Counts, area, auroc, count_outcomes, mean, rates, share
+from builders.scorers.statistics import Counts, area, auroc, average_ranks, count_outcomes, mean, rates, share
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -94,6 +95,12 @@ def test_an_area_by_hand() -> None:
     found, error = auroc(np.array([True, True, False, False]), np.array([3.0, 1.0, 2.0, 0.0]))
     assert found == 0.75
     assert error == pytest.approx(math.sqrt(1 / 8))
+
+
+@given(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 0.1, 0.2, 7.0])))
+def test_ranks_are_those_of_scipy(values: list[float]) -> None:
+    """Bit for bit, equal values share the mean of their ranks."""
+    assert average_ranks(np.array(values)).tolist() == rankdata(values).tolist()
 
 
 @pytest.mark.parametrize(("value", "expected"), [([2.0, 1.0, 0.0, 0.0], 1.0), ([0.0, 0.0, 1.0, 2.0], 0.0), ([1.0, 1.0, 1.0, 1.0], 0.5)])
