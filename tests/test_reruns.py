@@ -1,0 +1,212 @@
+"""What a change runs again, and what it does not: through real DVC on the smallest graph that shows it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from llm_server import MODEL, Server, chat, serving
+from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
+from shared import Once
+
+OF_ALL = ["agreement", "calibration", "release"]  # stages that read what all dictionaries left
+COMMENT = "\n# A comment.\n"
+
+
+def two_of_each() -> dict[str, Any]:
+    """Return params with a second corpus, and a subject that reads it and has no dictionary; nobody is steered."""
+    params = small_params()
+    params["corpora"]["more"] = {"source": "files", "paths": ["more/*.txt"], "held_out": 0.2}
+    params["subjects"]["other"] = {"path": "checkpoints/lab-transformer", "corpus": "more"}
+    params["scorers"] = {"detection": params["scorers"]["detection"]}
+    params["behaviours"] = {}
+    return params
+
+
+def fill(folder: Path) -> None:
+    """Make a project of these params and run it once."""
+    make_project(folder, two_of_each())
+    (folder / "more").mkdir()
+    for name in ("compound.txt", "import.txt", "assignment.txt"):
+        shutil.copyfile(folder / "text" / name, folder / "more" / name)
+    repro(folder)
+
+
+@pytest.fixture
+def project(once: Once, tmp_path: Path) -> Path:
+    """Return a copy of a finished project, free to be changed."""
+    return Path(shutil.copytree(once("reruns", fill), tmp_path / "project"))
+
+
+def changed(path: Path, old: str, new: str) -> None:
+    """Replace *old* by *new* in a file that holds it once."""
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_a_second_repro_runs_nothing_nor_do_comments_and_caches(project: Path) -> None:
+    """A comment in every module, another docstring, a cache beside the code and words beside a checkpoint run nothing."""
+    assert repro(project) == []
+
+    for path in [path for package in ("builders", "cards", "pipelines") for path in (project / package).rglob("*.py")]:
+        path.write_text(path.read_text() + COMMENT)
+    for name in ("builders/__pycache__/latents.pyc", "checkpoints/lab-transformer/__pycache__/x.pyc", "checkpoints/x.py~"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("cache")
+    (project / "checkpoints/lab-transformer/README.md").write_text("Other words, same weights.\n")
+
+    assert repro(project) == ["sources"]
+
+
+def test_a_text_of_a_corpus_runs_its_subjects_and_nothing_else(project: Path) -> None:
+    """A file that is edited, added or removed runs that corpus, the tokens of its subjects, and the release."""
+    follows = ["corpus@more", "release", "tokens@other"]
+    text = project / "more/import.txt"
+    text.write_text(text.read_text() + "\n\nOne more sentence.\n")
+    edited = repro(project)
+    (project / "more/new.txt").write_text("A new text with some words of its own, long enough to be read. " * 20)
+    added = repro(project)
+    (project / "more/new.txt").unlink()
+    removed = repro(project)
+
+    assert (edited, added, removed) == (follows, follows, follows)
+
+
+def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
+    """An SAE added to params.yaml costs the check, its own stages and what sums up, whatever its place in the file."""
+    params = two_of_each()
+    params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
+    write_params(project, params)
+
+    ran = repro(project)
+
+    own = ["sae@another", "activations@another", "neighbours@another", "contexts@another", "interventions@another"]
+    words = ["explanations@another-lexical", "scores@another-lexical-detection", "direct@another-intruder"]
+    assert ran == sorted([*own, *words, *OF_ALL, "check"])
+
+
+def test_a_changed_default_runs_what_reads_the_section(project: Path) -> None:
+    """Another default in a section of params runs the stages that declare the section; equal rows run nothing after them."""
+    changed(project / "pipelines/params/sources.py", "    most: Count = 10\n", "    most: Count = 11\n")
+
+    assert repro(project) == ["check", f"neighbours@{SAE}", "release", "sources"]
+
+
+def test_a_killed_run_goes_on_after_an_edit_elsewhere(project: Path) -> None:
+    """A kill -9 in the middle of `activations`, then an edit of a builder that it does not use: its chunks are kept, the bytes the same."""
+    undisturbed = digests(project / "build/release")
+    shutil.rmtree(project / "build/release")
+    shutil.rmtree(project / "build/activations" / SAE)
+    shutil.rmtree(project / ".dvc/cache")
+    left = kill_at_third_chunk(project)
+    changed(project / "builders/lookalikes.py", "import numpy as np\n", "import numpy as np\n\nUNUSED = 1\n")
+
+    ended = run(project, "dvc", "repro")
+
+    assert len(left) >= 3
+    assert ended.returncode == 0, ended.stderr
+    assert f"{SAE}: {len(left)} of " in ended.stdout
+    assert "chunks were read before" in ended.stdout
+    assert digests(project / "build/release") == undisturbed
+
+
+def kill_at_third_chunk(project: Path) -> list[Path]:
+    """Start `dvc repro`, kill its whole process group once three chunks are there, and return those that are whole."""
+    ready = project / "build/.ready/activations" / SAE
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=project, env=environment(), start_new_session=True)
+    tick = threading.Event()
+    while len(list(ready.glob("*/spill-*.safetensors"))) < 4:
+        assert process.poll() is None, "the run ended before it could be killed"
+        tick.wait(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    manifest = next(ready.glob("*/manifest.json"))
+    return sorted(yaml.safe_load(manifest.read_text())["shards"])
+
+
+def test_why_tells_what_changed(project: Path) -> None:
+    """`interplake why` names modules, defaults, params, files and what was made anew; and a stage that never ran."""
+    changed(project / "builders/latents.py", "TOP = 10", "TOP = 9")
+    (project / "more/new.txt").write_text("New.")
+    params = two_of_each()
+    params["activations"]["rare_windows"] = 21
+    write_params(project, params)
+
+    said = [run(project, "pipelines", "why", stage) for stage in (f"activations@{SAE}", "corpus@more", "corpus@topics", "sae@nobody")]
+
+    assert said[0].stdout == "builders/latents.py has changed\nparams activations.rare_windows: 20 → 21\n"
+    assert said[1].stdout == "more/new.txt is new\n"
+    assert said[2].stdout.startswith("corpus@topics: nothing has changed since it ran; ")
+    assert (said[3].returncode, said[3].stderr.startswith("error: sae@nobody: dvc.lock does not know it")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("section", "spec", "said"),
+    [
+        ("corpora", {"topics": {"source": "files", "paths": ["no/*.txt"]}}, "corpora.topics: corpus: no file matches 'no/*.txt'"),
+        ("saes", {SAE: {"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "no"}}, f"saes.{SAE}: no is not there"),
+    ],
+)
+def test_what_is_not_there_ends_the_run_in_one_line(tmp_path: Path, section: str, spec: dict[str, Any], said: str) -> None:
+    """A path or glob of params that leads nowhere is one line and exit code 2, before any other stage runs."""
+    folder = make_project(tmp_path / "project", {**small_params(), section: spec})
+    ended, under_dvc = run(folder, "pipelines.inputs"), run(folder, "dvc", "repro")
+
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith(f"error: {said}")
+    assert ended.stderr in under_dvc.stderr
+    assert not (folder / "build/corpora").exists()
+
+
+@pytest.fixture
+def asking(once: Once, tmp_path: Path) -> Iterator[Path]:
+    """Return a copy of a finished project in which a language model explains and judges."""
+    with serving(lambda body, _: answered(body)) as server:
+        params = asking_params(server)
+        folder = Path(shutil.copytree(once("reruns", fill), tmp_path / "project"))
+        write_params(folder, params)
+        repro(folder)
+        yield folder
+
+
+def asking_params(server: Server) -> dict[str, Any]:
+    """Return params with two explainers and two scorers of which one each asks a language model."""
+    params = two_of_each()
+    params["engines"] = {"server": {"kind": "openai", "base_url": server.url, "model": MODEL}}
+    params["judges"]["asks"] = {"kind": "model", "engine": "server", "max_failed_share": 1.0}
+    params["explainers"]["asked"] = {"kind": "default", "engine": "server", "latents": 2}
+    params["scorers"]["asked"] = {"kind": "detection", "judge": "asks", "latents": 2}
+    return params
+
+
+def answered(body: dict[str, Any]) -> Any:
+    """Answer an explainer in words, and a judge that nothing fires."""
+    return chat("[EXPLANATION]: words" if "EXPLANATION" in str(body["messages"]) else "[0, 0, 0, 0, 0]")
+
+
+def test_a_prompt_runs_those_that_use_it(asking: Path) -> None:
+    """A judge's template runs the scorers that ask by it, an explainer's the explainers; and what follows, which is less."""
+    windows = asking / "builders/scorers/prompts/windows.j2"
+    windows.write_text("Words.\n" + windows.read_text())
+    judged = repro(asking)
+    guidelines = asking / "builders/explainers/prompts/guidelines.j2"
+    guidelines.write_text("Words.\n" + guidelines.read_text())
+    explained = repro(asking)
+
+    scores = [f"scores@{SAE}-{explainer}-asked" for explainer in ("asked", "lexical")]
+    assert set(judged) - set(OF_ALL) == {*scores, "sources"}
+    assert set(explained) - set(OF_ALL) == {
+        f"explanations@{SAE}-asked",
+        *(f"scores@{SAE}-asked-{one}" for one in ("asked", "detection")),
+        "sources",
+    }
