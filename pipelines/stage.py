@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,15 @@ INPUTS = BUILD / "inputs"  # what stage `inputs` writes: the files outside the p
 USAGE = "usage.json"  # what a stage's language models read and wrote
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
+# The sections of params whose ids the output folders of a stage are called after: one folder for each combination.
+OVER = {
+    "agreement": (),
+    "calibration": (),
+    "direct": ("saes", "direct_scorers"),
+    "explanations": ("saes", "explainers"),
+    "scores": ("saes", "explainers", "scorers"),
+    **dict.fromkeys(("subjects", "tokens", "steering"), ("subjects",)),
+}
 
 
 def folder(kind: str, *ids: str) -> Path:
@@ -48,13 +58,8 @@ def code(stage: str, *ids: str) -> str:
 
 def folders(params: Params, stage: str) -> list[Path]:
     """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
-    ids: dict[str, list[tuple[str, ...]]] = {"agreement": [()], "calibration": [()]}
-    saes: list[tuple[str, ...]] = [(name,) for name in sorted(params.saes)]
-    ids |= {each: [(name,) for name in sorted(params.subjects)] for each in ("subjects", "tokens", "steering")}
-    ids["explanations"] = [(*sae, explainer) for sae in saes for explainer in sorted(params.explainers)]
-    ids["scores"] = [(*pair, scorer) for pair in ids["explanations"] for scorer in sorted(params.scorers)]
-    ids["direct"] = [(*sae, scorer) for sae in saes for scorer in sorted(params.direct_scorers)]
-    return [folder(stage, *some) for some in ids.get(stage, saes)]
+    named = (sorted(getattr(params, section)) for section in OVER.get(stage, ("saes",)))
+    return [folder(stage, *ids) for ids in product(*named)]
 
 
 def run(main: Callable[..., None]) -> None:
