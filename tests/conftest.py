@@ -23,6 +23,8 @@ settings.load_profile("house")
 # the commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONGEST = ("test_end_to_end.py", "test_calibration.py")
+
 # Enough text for a tokenizer of 384 ids: repeated words become whole tokens, the rest stays bytes.
 PROSE = [
     "A shard is whole or absent, and a rerun skips the shards that are done.",
@@ -31,6 +33,13 @@ PROSE = [
     "The river carried the boats past the mill, and the miller counted the boats.",
     "Naïve café, Ελλάδα, 日本, and a 🙂 at the end.",
 ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests where workers share them: none is left alone with those at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
