@@ -69,14 +69,14 @@ def test_a_second_repro_runs_nothing_nor_do_comments_and_caches(project: Path) -
 
 
 def test_a_text_of_a_corpus_runs_its_subjects_and_nothing_else(project: Path) -> None:
-    """A file that is edited, added or removed runs that corpus, the tokens of its subjects, and the release."""
-    follows = ["corpus@more", "release", "tokens@other"]
+    """A file that is edited, added or removed runs the check, that corpus, the tokens of its subjects, and the release."""
+    follows = ["check", "corpus@more", "release", "tokens@other"]
     text = project / "more/import.txt"
     text.write_text(text.read_text() + "\n\nOne more sentence.\n")
     edited = repro(project)
     (project / "more/new.txt").write_text("A new text with some words of its own, long enough to be read. " * 20)
     added = repro(project)
-    (project / "more/new.txt").unlink()
+    (project / "more/compound.txt").unlink()
     removed = repro(project)
 
     assert (edited, added, removed) == (follows, follows, follows)
