@@ -25,8 +25,8 @@ from builders.errors import UserError, one_of
 if TYPE_CHECKING:
     import torch
 
-ROWS = {"cpu": 8}  # in a batch; few stay in a processor's cache, and leave little to be filled
-MANY = 64  # on any other device
+TOKENS = {"cpu": 192}  # in a batch, as a text fits; few stay in a processor's cache, and leave little to be filled
+MANY = 4096  # on any other device
 PARTS = ("Transformer", "Pooling", "Normalize")  # what a model may be made of
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
@@ -87,6 +87,11 @@ def _last(hidden: torch.Tensor) -> torch.Tensor:
 POOL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"mean": _mean, "cls": _first, "last": _last}
 
 
+def rows_of(length: int, device: str) -> int:
+    """Return how many texts of *length* tokens make a batch, which depends on nothing else."""
+    return max(1, TOKENS.get(device, MANY) // length)
+
+
 def _at_once(device: str) -> int:
     """Return how many batches to run at a time: as many as there are processors which torch leaves idle."""
     import torch
@@ -120,21 +125,23 @@ class SentenceEmbedder(Model):
         plain = [text.lower() for text in texts] if self.recipe.lower else list(texts)
         read = tokenizer(plain, truncation=True, max_length=self.recipe.limit)["input_ids"]
         ids = [own or [tokenizer.pad_token_id or 0] for own in read]  # nothing at all has no mean
-        lengths, rows = np.array([len(own) for own in ids]), ROWS.get(device, MANY)
-        same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-        parts = [places[start : start + rows] for places in same for start in range(0, len(places), rows)]
+        lengths, parts = np.array([len(own) for own in ids]), []
+        for length in np.unique(lengths).tolist():
+            places, rows = np.flatnonzero(lengths == length), rows_of(length, device)
+            parts += [places[start : start + rows] for start in range(0, len(places), rows)]
         with ThreadPoolExecutor(_at_once(device)) as pool:
-            batches = pool.map(lambda part: self._run([ids[place] for place in part], rows), parts)
+            batches = pool.map(lambda part: self._run([ids[place] for place in part]), parts)
             for part, found in zip(parts, batches, strict=True):
                 vectors[part] = found
         return normed(vectors)
 
-    def _run(self, ids: list[list[int]], rows: int) -> Vectors:
-        """Return the pooled vectors of token ids of one length, in a batch of so many *rows*."""
+    def _run(self, ids: list[list[int]]) -> Vectors:
+        """Return the pooled vectors of token ids of one length, in the batch that this length has."""
         import torch
 
         _, model, device = self._loaded
-        tokens = torch.tensor(ids + ids[:1] * (rows - len(ids)), device=device)
+        filling = ids[:1] * (rows_of(len(ids[0]), device) - len(ids))
+        tokens = torch.tensor(ids + filling, device=device)
         with torch.inference_mode():
             hidden = model(input_ids=tokens).last_hidden_state
             pooled: Vectors = POOL[self.recipe.pooling](hidden)[: len(ids)].cpu().numpy()
