@@ -90,9 +90,10 @@ def correlations(pair: Floats, seed: int) -> dict[str, Any]:
     n = len(pair)
     draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
     found: dict[str, Any] = {"n": n}
+    whole = {"pearson": pair[None], "spearman": ranked(pair, np.arange(n)[None])}
     tellers: dict[str, Callable[[Ints], Floats]] = {"pearson": pair.__getitem__, "spearman": partial(ranked, pair)}
     for name, told in tellers.items():
-        r = _r_of(told(np.arange(n)[None]))[0] if n >= LEAST else np.nan
+        r = _r_of(whole[name])[0] if n >= LEAST else np.nan
         names = (name, f"{name}_low", f"{name}_high")
         if np.isnan(r):
             found |= dict.fromkeys(names)

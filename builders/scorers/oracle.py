@@ -48,9 +48,13 @@ class Oracle:
         found = np.zeros(len(text))
         meaning = self.meanings.get(words.strip())
         if meaning is not None:
-            starts = np.cumsum([0, *(len(character.encode("utf-8", "replace")) for character in text)])
-            for low, high in meaning.spans(text.encode("utf-8", "replace")):
-                found[np.searchsorted(starts, low) : np.searchsorted(starts, high)] = 1
+            whole = text.encode("utf-8", "replace")
+            spans = list(meaning.spans(whole))
+            if len(whole) > len(text) and spans:  # spans are of bytes, and some character has several
+                starts = np.cumsum([0, *(len(character.encode("utf-8", "replace")) for character in text)])
+                spans = [(int(low), int(high)) for low, high in np.searchsorted(starts, spans)]
+            for low, high in spans:
+                found[low:high] = 1
         return found
 
     def levels(self, words: str, pieces: list[str]) -> list[float]:
