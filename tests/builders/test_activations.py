@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+pytestmark = pytest.mark.numeric
+
 HOOKPOINT = "layers.1"
 
 

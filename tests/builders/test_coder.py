@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from builders.saes.coder import Activation, Norm, SparseCode
 
+pytestmark = pytest.mark.numeric
+
 D = 6
 
 

@@ -22,6 +22,8 @@ from builders.states import Parts, advance, family_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+pytestmark = pytest.mark.numeric
+
 DRAW = np.random.default_rng(0)
 PROMPTS = [
     Prompt(tuple(DRAW.integers(3, VOCABULARY, length).tolist()), *DRAW.permutation(6)[:2].tolist(), "") for length in (9, 6, 9, 1, 6, 9)

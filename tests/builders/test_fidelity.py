@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from builders.saes.coder import Coder
 
+pytestmark = pytest.mark.numeric
+
 BLOCK, MLP, NEURONS = "layers.1", "layers.1.mlp", "layers.1.mlp.down_proj"
 LENGTHS = (9, 3, 14, 6, 2)
 LOSSES = ("ce_clean", "ce_spliced", "ce_zeroed")

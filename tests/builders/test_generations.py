@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from builders.contexts import Examples
     from builders.saes.coder import Coder
 
+pytestmark = pytest.mark.numeric
+
 Prompt = npt.NDArray[np.int32]
 SIZE, WIDTH, VOCABULARY = 32, 24, 384
 PIECES = [b"%d " % token for token in range(VOCABULARY)]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from builders.contexts import Examples
     from builders.saes.coder import SparseCoder
 
+pytestmark = pytest.mark.numeric
+
 Prompt = npt.NDArray[np.int32]
 WIDTH, SIZE = 24, 32
 TARGETS = [0.1, 0.33, 1.0, 3.0]

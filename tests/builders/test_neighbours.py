@@ -20,6 +20,8 @@ from builders.saes.neurons import neurons
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+pytestmark = pytest.mark.numeric
+
 Pair = tuple[int, int, float]
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from builders.saes.coder import Activation, SparseCoder
 
+pytestmark = pytest.mark.numeric
+
 SCALE = 0.37
 FACTORS = ("finetuning_scaling_factor", "scaling_factor")
 OLD_TOPK = {"activation_fn_kwargs": {"k": K}, "k": "left out"}

@@ -19,6 +19,8 @@ from builders.states import Family, Memory, Parts, advance, family_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+pytestmark = pytest.mark.numeric
+
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8], [3, 1, 4, 1, 5, 9, 2, 7]])
 ROWS, LENGTH = IDS.shape
 CUT, EVERYONE = 5, torch.arange(ROWS)

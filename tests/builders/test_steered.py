@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+pytestmark = pytest.mark.numeric
+
 DRAW = np.random.default_rng(0)
 PROMPTS = [Prompt(tuple(DRAW.integers(3, VOCABULARY, size).tolist()), *DRAW.permutation(9)[:2].tolist(), "") for size in (8, 5, 8, 4)]
 SITES = (RESIDUAL, STATE, BOTH)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+pytestmark = pytest.mark.numeric
+
 D, PLANTED, ACTIVE, BATCH, STEPS = 16, 24, 2, 256, 400
 TOPK = Recipe(activation="topk", width=32, k=ACTIVE, lr=5e-3, dead_after=10_000)
 RECIPES = {

@@ -8,6 +8,8 @@ from transformers.models.rwkv import modeling_rwkv
 
 from checkpoints.architectures import ARCHITECTURES, Dropout, Shape, WeightedMeans, build, trainable
 
+pytestmark = pytest.mark.numeric
+
 SHAPES = {
     "llama": Shape("llama", width=16, layers=2, heads=2, hidden=32),
     "mamba2": Shape("mamba2", width=16, layers=2, heads=4, state=4),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+pytestmark = pytest.mark.numeric
+
 Ids = npt.NDArray[np.int64]
 
 SHAPES = {
