@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders.errors import UserError
+from builders.library import spare_pandas
 from builders.shards import Shelf, file_sha256
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def folders(params: Params, stage: str) -> list[Path]:
 
 def run(main: Callable[..., None]) -> None:
     """Call *main* with the ids of the command line; a person's mistake is one line and exit code 2."""
+    spare_pandas()
     try:
         main(*sys.argv[1:])
     except UserError as error:
