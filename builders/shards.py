@@ -152,8 +152,8 @@ class Shards:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the version of every library that decides bits."""
-    return {name: version(name) for name in LIBRARIES}
+    """Return the version of every library that decides bits, and whose kernels: the branch of MKL that was chosen, or the machine's own."""
+    return {name: version(name) for name in LIBRARIES} | {"kernels": os.environ.get("MKL_CBWR", "native").lower()}
 
 
 def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import yaml
-from imports import ROOT
 from llm_server import MODEL, Body, Reply, chat, content_of
 from project import TOPICS, environment, small_params, write_params
 
 from pipelines import activations, contexts, corpus, neighbours, sae, subject, tokens
+from pipelines.closure import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from imports import PACKAGES, ROOT
+
+from pipelines.closure import PACKAGES, ROOT
 
 SAE = "topk"
 # Enough prose for a few latents to fill small quotas in seconds.

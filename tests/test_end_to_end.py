@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
-from imports import ROOT
 from llm_server import MODEL, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
+from pipelines.closure import ROOT
 from pipelines.release import CONFIGS
 
 STAGES = sorted(

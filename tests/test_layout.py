@@ -6,34 +6,21 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
-from imports import ROOT, imported, reached
 
 from cards.render import render
+from pipelines.closure import ROOT, module
 from pipelines.docs import datasets_page, with_results
 from pipelines.params import load, load_lab
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 LAB = load_lab().checkpoints
 LAYERS = {"builders": 0, "checkpoints": 1, "cards": 1, "pipelines": 2}
-# They speak to people and decide no byte of any output.
-NOT_DEPENDED_ON = {"builders/errors.py", "builders/progress.py"}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_all_that_it_imports(stage: str) -> None:
-    """The modules among a stage's deps are those that its code reaches, no more and no fewer."""
-    body = STAGES[stage].get("do", STAGES[stage])
-    listed = {dep for dep in body["deps"] if dep.endswith(".py")}
-
-    assert listed == reached(ROOT / f"pipelines/{stage}.py") - NOT_DEPENDED_ON
 
 
 def test_imports_run_down_only() -> None:
     """No room imports one above it."""
     for room, layer in LAYERS.items():
         for path in (ROOT / room).rglob("*.py"):
-            for other in imported(path):
+            for other in module(path).imports:
                 target = other.relative_to(ROOT).parts[0]
                 assert LAYERS[target] < layer or target == room, f"{path} imports {other}"
 

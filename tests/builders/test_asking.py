@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imports import ROOT
 
 from builders.engines.asking import Price, Usage, ask, usage
 from builders.engines.cache import PART, Cache
 from builders.engines.http import HttpEngine, HttpSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score, Token, address, from_json, to_json
 from builders.engines.scripted import ScriptedEngine
+from pipelines.closure import ROOT
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 messages = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), texts)

@@ -17,7 +17,6 @@ import pytest
 from contexts import windows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imports import ROOT
 from judged import scored
 from prompting import rendered
 
@@ -32,6 +31,7 @@ from builders.scorers.intruder import ModelFinder
 from builders.scorers.judging import PROMPTS, Task
 from builders.scorers.lineups import Lineups
 from builders.scorers.trials import Trials, Verdicts, WindowScorer
+from pipelines.closure import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,6 @@ import torch
 from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from imports import ROOT
 from recurrent import LAYERS, WIDTH, tiny
 
 from builders.contrasts import Directions
@@ -40,6 +39,7 @@ from cards.steering import (
     steering_summary,
 )
 from pipelines import docs
+from pipelines.closure import ROOT
 from pipelines.params import load
 from pipelines.release import CONFIGS, facts
 

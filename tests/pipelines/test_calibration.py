@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from imports import ROOT
 from project import small_params, write_params
 
 from builders.calibration import CALIBRATION, MEANINGS
 from builders.scorers.statistics import auroc
 from builders.shards import Shelf
 from pipelines import activations, calibration, contexts, corpus, neighbours, sae, subject, tokens
+from pipelines.closure import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

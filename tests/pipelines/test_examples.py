@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from imports import ROOT
 from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig
 
 from builders.subjects import Source, skeleton
 from pipelines.check import check_dictionary
 from pipelines.cli import main
+from pipelines.closure import ROOT
 from pipelines.params import HubText, InModel, PretrainedSae, load
 
 if TYPE_CHECKING:
