@@ -1,4 +1,4 @@
-"""Which machines give the same bits, with kernels pinned and without, and what the pins cost.
+"""Which machines give the same bits, with portable kernels and without, and what the pins cost.
 
 `python -m benchmarks.instruction_sets` runs the same small work (forward passes of the lab's checkpoints, steps of SAE training, figures of
 an SAE, discriminants, an embedding) in processes that are told to be different machines, and hashes every result. Where `qemu-x86_64` is
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.kernels import NATIVE, PINS, SWITCH  # pins this process, and does not load torch
+from pipelines.kernels import NATIVE, PINS, PORTABLE, SWITCH  # pins this process, and does not load torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def run(machine: str, pinned: bool, size: int) -> Found:
     """Return what a process on *machine* finds."""
     settings, prefix = MACHINES[machine]
     bare = {name: value for name, value in os.environ.items() if name not in {*PINS, SWITCH}}
-    environment = bare | settings | ({} if pinned else {SWITCH: NATIVE})
+    environment = bare | settings | {SWITCH: PORTABLE if pinned else NATIVE}
     command = [*prefix, sys.executable, "-m", "benchmarks.instruction_sets", "--probe", "--size", str(size)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])  # noqa: S603
     if ran.returncode:

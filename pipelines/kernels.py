@@ -1,4 +1,4 @@
-"""Which arithmetic a stage runs on: the same kernels and the same number of threads on every x86 machine with AVX2.
+"""Which arithmetic a stage runs on: the same kernels and the same number of threads on every x86 machine with AVX2 of one maker, or of any.
 
 Libraries choose kernels by the processor they find, and each choice adds up in another order or approximates exp in another way. These
 variables take the choice away. They are read when a library is loaded, so they must stand in the environment before numpy and torch are
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 SWITCH = "INTERPLAKE_KERNELS"
 NATIVE = "native"  # the value of SWITCH that leaves every choice to the libraries
+PORTABLE = "portable"  # the value that makes Intel and AMD compute alike, at twice the time of a matrix product
 THREADS = "2"
 
 
@@ -27,7 +28,7 @@ class Pin:
 
 PINS = {
     "ATEN_CPU_CAPABILITY": Pin("avx2", "torch's own loops: sums, softmax, normal draws and attention differ between AVX2 and AVX-512"),
-    "MKL_CBWR": Pin("COMPATIBLE", "torch's matrix products: the only branch that MKL takes on AMD as on Intel"),
+    "MKL_CBWR": Pin("AVX2", "torch's matrix products: the same on all processors of a maker, and as fast as they come"),
     "ONEDNN_MAX_CPU_ISA": Pin("AVX2", "torch's convolutions"),
     "OPENBLAS_CORETYPE": Pin("Haswell", "matrix products and decompositions of numpy and scipy"),
     "NPY_DISABLE_CPU_FEATURES": Pin(
@@ -39,6 +40,7 @@ PINS = {
     "MKL_DYNAMIC": Pin("FALSE", "or MKL takes fewer threads where it finds fewer cores"),
     "OPENBLAS_NUM_THREADS": Pin("1", "OpenBLAS never takes more threads than there are cores, so that only one is the same everywhere"),
 }
+COMPATIBLE = Pin("COMPATIBLE", "the only branch of MKL that is the same on AMD as on Intel, of the oldest instructions")
 
 
 def pin(environment: MutableMapping[str, str] = os.environ) -> bool:
@@ -49,6 +51,7 @@ def pin(environment: MutableMapping[str, str] = os.environ) -> bool:
     if environment.get(SWITCH) == NATIVE or {"numpy", "torch"} & sys.modules.keys():
         return False
     threads = environment.get("OMP_NUM_THREADS", THREADS)  # who asks for more threads asks for MKL's too
-    for name, chosen in PINS.items():
+    portable = {"MKL_CBWR": COMPATIBLE} if environment.get(SWITCH) == PORTABLE else {}
+    for name, chosen in (PINS | portable).items():
         environment.setdefault(name, threads if name == "MKL_NUM_THREADS" else chosen.value)
     return True

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.kernels import NATIVE, PINS, SWITCH, pin
+from pipelines.kernels import COMPATIBLE, NATIVE, PINS, PORTABLE, SWITCH, pin
 
 ROOT = Path(__file__).parents[2]
 x86 = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="other processors have other kernels")
@@ -48,11 +48,18 @@ def test_a_stage_runs_on_pinned_kernels() -> None:
 @x86
 def test_what_the_user_sets_stays() -> None:
     """A variable that has a value keeps it, and MKL takes as many threads as the user gives OpenMP."""
-    found = fresh(ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="3", MKL_CBWR="AVX2")
+    found = fresh(ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="3", MKL_CBWR="SSE4_2")
     others = {name: one.value for name, one in PINS.items()}
-    chosen = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "MKL_CBWR": "AVX2"}
+    chosen = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "MKL_CBWR": "SSE4_2"}
     assert found["environment"] == {**others, **chosen}
     assert (found["aten"], found["threads"]) == ("DEFAULT", 3)
+
+
+@x86
+def test_portable_kernels_are_those_of_no_maker() -> None:
+    """The switch changes the branch of MKL, and nothing else."""
+    others = {name: one.value for name, one in PINS.items()}
+    assert fresh(**{SWITCH: PORTABLE})["environment"] == {**others, "MKL_CBWR": COMPATIBLE.value}
 
 
 def test_native_kernels_are_one_variable() -> None:
