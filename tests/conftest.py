@@ -23,7 +23,7 @@ settings.load_profile("house")
 # the commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LONGEST = ("test_end_to_end.py", "test_calibration.py")
+LONGEST = ("test_end_to_end.py", "test_reruns.py", "test_calibration.py")
 
 # Enough text for a tokenizer of 384 ids: repeated words become whole tokens, the rest stays bytes.
 PROSE = [

@@ -345,7 +345,8 @@ def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
         write_parquet(folder / table.name / "train-00000-of-00001.parquet", table, [rows])
     parts = [card.Part.of(table, sorted((folder / table.name).iterdir())) for table in everything]
     absent = [config.table for config in CONFIGS if config.table not in everything]
-    card.write(folder, parts, absent, {**facts(load(ROOT / "params.yaml")), "name": str(folder)}, [])
+    told = {**facts(load(ROOT / "params.yaml")), "name": str(folder), "versions": {"torch": "2.13.0"}}
+    card.write(folder, parts, absent, told, [])
     return (folder / "README.md").read_text()
 
 
