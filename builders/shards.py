@@ -156,6 +156,11 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES} | {"kernels": os.environ.get("MKL_CBWR", "native").lower()}
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether *folder* was filled to its end."""
+    return bool((_load_manifest(folder) or {}).get("complete"))
+
+
 def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:
     """Return whether *folder* is finished and was made from these inputs and params (by whatever code)."""
     manifest = _load_manifest(folder) or {}

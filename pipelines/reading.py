@@ -11,7 +11,7 @@ import pyarrow as pa
 from builders import activations as builder
 from builders.encode import Dictionary, Encoder, read_together
 from builders.progress import track
-from builders.shards import MANIFEST, Shards
+from builders.shards import Shards, is_finished
 from pipelines.ahead import Job
 from pipelines.dictionaries import coder_of, mounted
 from pipelines.params import InModel, Params, load
@@ -29,7 +29,7 @@ def companions(whole: Params, name: str) -> list[Job]:
     """Return the jobs of the other dictionaries in the same subject that are made, and still to be read."""
     subject = whole.saes[name].subject
     kin = [other for other, spec in whole.saes.items() if isinstance(spec, InModel) and spec.subject == subject and other != name]
-    jobs = [job_of(whole, other) for other in kin if (folder("saes", other) / MANIFEST).exists()]
+    jobs = [job_of(whole, other) for other in kin if is_finished(folder("saes", other))]
     return [job for job in jobs if not job.done]
 
 

@@ -17,7 +17,7 @@ from builders.errors import UserError
 from builders.planted import RULES
 from builders.saes import formats, sparsify
 from builders.saes.coder import SparseCoder, TopK
-from pipelines import activations, ahead, corpus, sae, subject, tokens, training
+from pipelines import activations, ahead, corpus, reading, sae, subject, tokens, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,6 +176,28 @@ def test_other_code_trains_all_again_together(start: Callable[..., Path], monkey
     sae.main("topk")
 
     assert ready() == ["relu"]
+
+
+def test_one_pass_reads_for_all_that_are_made(start: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage that comes first reads for its finished companions, which read nothing themselves and end in the same bytes."""
+    both = {name: SAES[name] for name in ("topk", "relu", "jumprelu")}
+    here = start("pass", both)
+    for name in both:
+        sae.main(name)
+    manifest = here / "build/saes/jumprelu/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    activations.main("topk")
+    waiting = sorted(path.name for path in (ahead.READY / "activations").iterdir() if any(some.is_dir() for some in path.iterdir()))
+    monkeypatch.setattr(reading, "read_together", None)
+    activations.main("relu")
+    together = digests(here / "build/activations/relu")
+    monkeypatch.undo()
+    alone = start("read-alone", {"relu": SAES["relu"]})
+    sae.main("relu")
+    activations.main("relu")
+
+    assert waiting == ["relu"]
+    assert together == digests(alone / "build/activations/relu")
 
 
 def test_a_transcoder_needs_its_other_end(start: Callable[..., Path]) -> None:
