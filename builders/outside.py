@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from os import stat_result
 from pathlib import Path
 
@@ -45,6 +45,17 @@ class Hashes:
         """Keep the hashes of what was asked for, and of nothing else."""
         if self._used != self._known:
             write_atomic(self.kept, json.dumps(self._used, indent=0, sort_keys=True).encode())
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write small files by name; one that says the same as before is not touched, and any other text below *folder* is removed."""
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, text.encode())
+    for path in folder.rglob("*.txt"):
+        if path.relative_to(folder).as_posix() not in texts:
+            path.unlink()
 
 
 def below(place: Path) -> list[Path]:

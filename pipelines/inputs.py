@@ -15,8 +15,7 @@ from typing import Any
 
 from builders import corpus
 from builders.errors import UserError
-from builders.outside import Hashes, below
-from builders.shards import write_atomic
+from builders.outside import Hashes, below, write_texts
 from builders.subjects import CODE, KEPT
 from pipelines.params import Files, FilesBehaviour, HubText, Params, PythonDocs, load
 from pipelines.stage import INPUTS, run
@@ -27,15 +26,11 @@ NOTHING = "nothing outside the project\n"
 
 
 def main() -> None:
-    """Write the inputs of all that params name; a file that says the same as before is not touched."""
+    """Write the inputs of all that params name."""
     hashes = Hashes(HASHES)
-    texts = {INPUTS / f"{name}.txt": text for name, text in inputs(load(), hashes)}
+    texts = {f"{name}.txt": text for name, text in inputs(load(), hashes)}
     hashes.keep()
-    for path, text in texts.items():
-        if not path.exists() or path.read_text() != text:
-            write_atomic(path, text.encode())
-    for path in set(INPUTS.rglob("*.txt")) - set(texts):
-        path.unlink()
+    write_texts(INPUTS, texts)
 
 
 def inputs(params: Params, hashes: Hashes) -> Iterator[tuple[str, str]]:
@@ -60,9 +55,12 @@ def require_same(section: str, name: str, spec: Any) -> None:
     """Raise UserError where what a stage has just read is no longer what DVC took it for; without DVC nothing is known of that."""
     if "DVC_STAGE" not in os.environ:
         return
-    path = INPUTS / section / f"{name}.txt"
-    known = path if path.exists() else path.parent.with_suffix(".txt")
-    if not set(told(section, name, spec, Hashes(HASHES))) <= set(known.read_text().splitlines(keepends=True)):
+    own, now = INPUTS / section / f"{name}.txt", list(told(section, name, spec, Hashes(HASHES)))
+    if own.exists():
+        same = ("".join(now) or NOTHING) == own.read_text()
+    else:  # one file for the whole section
+        same = set(now) <= set(own.parent.with_suffix(".txt").read_text().splitlines(keepends=True))
+    if not same:
         raise UserError(f"{section}.{name}: its files changed while they were read; run `make repro` again once they rest")
 
 

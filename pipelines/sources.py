@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from builders.shards import write_atomic
+from builders.outside import write_texts
 from pipelines.closure import code_of, digest
 from pipelines.declared import stages
 from pipelines.params import Params, load
@@ -24,15 +24,8 @@ WORDS = {"title", "description"}  # what a JSON schema takes from names and docs
 
 
 def main() -> None:
-    """Write the sources of every stage; a file that says the same as before is not touched."""
-    texts = {f"{name}.txt": text for name, text in sources(load())}
-    for name, text in texts.items():
-        path = SOURCES / name
-        if not path.exists() or path.read_text() != text:
-            write_atomic(path, text.encode())
-    for path in SOURCES.rglob("*.txt"):
-        if path.relative_to(SOURCES).as_posix() not in texts:
-            path.unlink()
+    """Write the sources of every stage."""
+    write_texts(SOURCES, {f"{name}.txt": text for name, text in sources(load())})
 
 
 def sources(params: Params) -> Iterator[tuple[str, str]]:

@@ -301,12 +301,18 @@ class TestInputs:
 
     def test_a_stage_refuses_what_is_no_longer_what_dvc_saw(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stage that has read other bytes than were noted ends in one line."""
+        (here / "text/two.txt").write_text("Two.")
         monkeypatch.setattr(inputs, "load", small)
         inputs.main()
         monkeypatch.setenv("DVC_STAGE", "corpus@topics")
         inputs.require_same("corpora", "topics", small().corpora["topics"])
         (here / "text/one.txt").write_text("Other.")
+        with pytest.raises(UserError, match=r"corpora\.topics: its files changed while they were read"):
+            inputs.require_same("corpora", "topics", small().corpora["topics"])
 
+        (here / "text/one.txt").write_text("One.")
+        inputs.require_same("corpora", "topics", small().corpora["topics"])
+        (here / "text/two.txt").unlink()
         with pytest.raises(UserError, match=r"corpora\.topics: its files changed while they were read"):
             inputs.require_same("corpora", "topics", small().corpora["topics"])
 
