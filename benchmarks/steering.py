@@ -18,7 +18,8 @@ from torch import Tensor
 from builders.behaviours import Prompt
 from builders.contrasts import Directions, contrast, difference
 from builders.hookpoints import blocks_of, module_at
-from builders.steered import RESIDUAL, Floats, Push, Steerer
+from builders.steered import Floats, Steerer
+from builders.ways import RESIDUAL, Push
 from checkpoints.architectures import Shape, build
 
 VOCABULARY, LENGTH = 2048, 256

@@ -122,6 +122,11 @@ class Examples:
         """Return the activating windows, and the silent ones of one kind."""
         return self.take(self.activating | (self.kind == negatives))
 
+    def some(self, negatives: str, most: int) -> Examples:
+        """Return at most *most* activating windows and as many silent ones of one kind, evenly over their order."""
+        sides = (np.flatnonzero(self.kind == kind) for kind in ("activating", negatives))
+        return self.take(np.concatenate([evenly(side, most) for side in sides]))
+
 
 def evenly(places: Ints, most: int) -> Ints:
     """Return at most *most* of *places*, evenly over their order (which goes from strong to weak)."""

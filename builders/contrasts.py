@@ -17,6 +17,7 @@ from builders.behaviours import Prompt
 from builders.errors import UserError
 from builders.hookpoints import blocks_of, watched
 from builders.states import Parts, advance, family_of
+from builders.ways import DIFFERENCE, LDA
 
 MATCHING, OTHER = 0, 1
 
@@ -98,4 +99,4 @@ def discriminant(found: Contrast) -> Directions:
     return Directions(nn.functional.normalize(directions, dim=-1) * lengths, [{} for _ in range(layers)])
 
 
-METHODS: dict[str, Callable[[Contrast], Directions]] = {"difference": difference, "lda": discriminant}
+METHODS: dict[str, Callable[[Contrast], Directions]] = {DIFFERENCE: difference, LDA: discriminant}

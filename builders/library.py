@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,33 @@ def transformers() -> ModuleType:
     """Return the transformers library with the parts that every model needs loaded; it holds SPARED for absent in this process."""
     with hidden(SPARED):
         library = import_module("transformers")
-        import_module("transformers.models.auto.modeling_auto")
+        if library.is_torch_available():
+            import_module("transformers.models.auto.modeling_auto")
     return library
+
+
+def spare_torch() -> None:
+    """Let the transformers library do without torch in this process, so that it reads configurations and tokenizers, but no models.
+
+    For processes of one stage: two seconds each.
+    """
+    with hidden(("torch",)), silenced("transformers"):
+        import_module("transformers").is_torch_available()  # which keeps its answer
+
+
+@contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Keep what a library logs to itself, while inside."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:  # noqa: ARG001  # as filters are called
+    return False
 
 
 @contextmanager

@@ -12,6 +12,9 @@ Item = TypeVar("Item")
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Yield *items* while a bar labelled *what* moves on standard error; silent where that is no terminal."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from items
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         yield from bar.track(items, total=total, description=what)

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from builders.engines.requests import Answer, Chat, Engine, Failure, Message, Outcome
 from builders.prompts import Prompts, quote
-from builders.steered import Push
 from builders.steering import IDENTITY, KEY, NONE, Setting
 from builders.table import Column, Table
+from builders.ways import Push
 
 PROMPTS = Prompts(Path(__file__).parent / "ratings_prompt")
 FILES = ("guidelines.j2", "turn.j2")

@@ -161,6 +161,20 @@ def is_finished(folder: Path) -> bool:
     return bool((_load_manifest(folder) or {}).get("complete"))
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether *folder* was filled to its end, and holds the very files that it was left with."""
+    manifest = _load_manifest(folder) or {}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST}
+    listed = {name: entry["sha256"] for name, entry in manifest.get("shards", {}).items()}
+    return bool(manifest.get("complete")) and {name: file_sha256(path) for name, path in there.items()} == listed
+
+
+def manifest_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the manifest of *folder*, hence of every file in it; nothing where there is none."""
+    path = folder / MANIFEST
+    return file_sha256(path) if path.exists() else ""
+
+
 def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:
     """Return whether *folder* is finished and was made from these inputs and params (by whatever code)."""
     manifest = _load_manifest(folder) or {}
@@ -186,7 +200,7 @@ class Shelf:
     @property
     def digest(self) -> str:
         """The hash of the manifest, hence of every file it lists, and of the inputs and params behind them."""
-        return file_sha256(self.folder / MANIFEST)
+        return manifest_sha256(self.folder)
 
     def entries(self, table: Table) -> dict[Path, dict[str, Any]]:
         """Return the shards of *table* in order, with their manifest entries."""

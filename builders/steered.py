@@ -22,19 +22,9 @@ from builders.errors import UserError
 from builders.hookpoints import blocks_of, edited
 from builders.sampling import sampled, stops_of
 from builders.states import Memory, advance, family_of
+from builders.ways import BOTH, RESIDUAL, STATE, Push
 
-RESIDUAL, STATE, BOTH = "residual", "state", "both"
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, order=True)
-class Push:
-    """What is added: *multiplier* times the vectors of *method* at one *layer* of *site* (residual, state or both)."""
-
-    method: str
-    site: str
-    layer: int
-    multiplier: float
 
 
 @dataclass(frozen=True)

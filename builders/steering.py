@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import expit
 
-from builders.contrasts import Directions
 from builders.seeds import seed_of
-from builders.steered import RESIDUAL, Push
+from builders.ways import RESIDUAL, Push
+
+if TYPE_CHECKING:
+    from builders.contrasts import Directions
 from builders.table import Column, Table
 
 IDENTITY = (

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from builders.steered import RESIDUAL
 from builders.steering import STEERING
 from builders.table import Table, TableError
+from builders.ways import RESIDUAL
 from cards import charts, steering, summary
 from cards.paper import COSTS
 from cards.render import render

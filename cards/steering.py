@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from builders.contrasts import METHODS
-from builders.steered import BOTH, RESIDUAL, STATE
 from builders.steering import NONE
+from builders.ways import BOTH, DIFFERENCE, LDA, RESIDUAL, STATE
 from cards.paper import STEERED
 from cards.render import points, render
 from cards.summary import none_if_nan
@@ -20,7 +19,7 @@ from cards.summary import none_if_nan
 PLACE = ["subject", "behaviour"]
 WAY = ["method", "site"]
 SITES = (RESIDUAL, STATE, BOTH)
-ORDER = {"method": tuple(METHODS), "site": SITES}
+ORDER = {"method": (DIFFERENCE, LDA), "site": SITES}
 WITHOUT = {"without": "matching", "without_se": "matching_se", "nonsense_without": "nonsense"}
 CLEAR = 2  # standard errors
 MOST_NONSENSE = 0.5  # with more, a subject does not answer but says something else

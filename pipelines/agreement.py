@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 from builders.explainers.explanations import PERMUTED
-from builders.saes.fidelity import SAES
+from builders.saes.table import SAES
 from builders.scorers.agreement import AGREEMENT, agreement_records
 from builders.scorers.judgements import SCORES
 from builders.shards import Shards, Shelf

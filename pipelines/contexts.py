@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -55,12 +57,12 @@ def main(name: str) -> None:
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
     corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
     vocabulary = tokens.read(VOCABULARY)
-    sources = NOTHING
+    parts, sources = Parts(name, activations, corpus, plan, seed_of(params.seed, "contexts", name)), NOTHING
     if asked.counts:
         text = pa.array(text_pieces(vocabulary), pa.binary())
-        sources = sources_of(params, name, parts_of(params, name, activations, corpus, plan), corpus, plan, neighbours, text, embed)
+        sources = sources_of(params, name, parts, corpus, plan, neighbours, text, embed)
     failed = []
-    for number, part in enumerate(parts_of(params, name, activations, corpus, plan)):
+    for number, part in enumerate(parts):
         hard = hard_windows(sources, part.selected, corpus, plan.window)
         found = context_rows(name, part.selected, hard, part.firings, corpus, plan.window, vocabulary["bytes"].combine_chunks())
         shards.write(CONTEXTS, CONTEXTS.row_groups(found), number)
@@ -71,14 +73,30 @@ def main(name: str) -> None:
     shards.finish()
 
 
-def parts_of(params: Params, name: str, activations: Shelf, corpus: Corpus, plan: Plan) -> Iterator[Part]:
-    """Yield the latents of SAE *name* file by file, with their firings and the windows selected for them."""
-    seed = seed_of(params.seed, "contexts", name)
-    pairs = zip(activations.paths(ACTIVATIONS), activations.paths(LATENTS), strict=True)
-    for path, latents in track(list(pairs), f"contexts of {name}"):
-        known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
-        firings = read_firings(path)
-        yield Part(known, firings, select(name, known, firings, corpus, plan, seed))
+@dataclass
+class Parts:
+    """The latents of SAE *name* file by file, with their firings and the windows selected for them.
+
+    They are gone through twice; the part read last is kept, so that where all latents are in one file they are selected once.
+    """
+
+    name: str
+    activations: Shelf
+    corpus: Corpus
+    plan: Plan
+    seed: int
+    _last: tuple[Path, Part] | None = None
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield one part after another."""
+        pairs = zip(self.activations.paths(ACTIVATIONS), self.activations.paths(LATENTS), strict=True)
+        for path, latents in track(list(pairs), f"contexts of {self.name}"):
+            if self._last is None or self._last[0] != path:
+                self._last = None  # one part in memory at a time
+                known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
+                firings = read_firings(path)
+                self._last = path, Part(known, firings, select(self.name, known, firings, self.corpus, self.plan, self.seed))
+            yield self._last[1]
 
 
 def read_firings(path: object) -> Firings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from pipelines.closure import ROOT
-from pipelines.params import FILE, Params, load
+from pipelines.params import Params, load
 
 PIPELINE = ROOT / "dvc.yaml"  # it belongs to the code
+WHOLE = {"build/inputs", "build/inputs/params.txt"}  # what stage `inputs` says of all params: what depends on it may read them all
 PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -23,8 +24,7 @@ class Declared:
 
     params: tuple[str, ...]
     deps: tuple[str, ...]
-    over: tuple[str, ...]  # the sections whose ids it takes, one for each
-    names: tuple[str, ...]  # what an id of each is called in `${item.…}`
+    over: str  # the section for each of whose ids it runs; empty where it runs once
     always: bool
 
     @property
@@ -33,11 +33,10 @@ class Declared:
         return sorted({path.split(".")[0] for path in self.params})
 
     def paths(self, params: Params, ids: Sequence[str]) -> list[str]:
-        """Return the params that it reads when it runs for *ids*."""
-        known: dict[str, str] = {f"item.{name}": one for name, one in zip(self.names, ids, strict=True)}
-        if len(ids) == 1:
-            fields = getattr(params, self.over[0])[ids[0]]
-            known = {"key": ids[0]} | {f"item.{name}": str(value) for name, value in fields}
+        """Return the params that it reads when it runs for *ids*: one of its section's, or none."""
+        known: dict[str, str] = {}
+        for one in ids:
+            known = {"key": one} | {f"item.{name}": str(value) for name, value in getattr(params, self.over)[one]}
         return [PLACE.sub(lambda found: known[found[1]], path) for path in self.params]
 
 
@@ -46,21 +45,12 @@ def stages() -> dict[str, Declared]:
     """Return every stage of dvc.yaml."""
     found = {}
     for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # it is a safe one
-        body, over = entry.get("do", entry), entry.get("matrix", {})
-        loops = [entry["foreach"]] if isinstance(entry.get("foreach"), str) else list(over.values())
-        params = tuple(path for entry in body.get("params", ()) for path in _paths(entry))
-        sections = tuple(loop.removeprefix("${").removesuffix("}") for loop in loops)
-        names = tuple(over) if over else ("",) * len(sections)
-        found[name] = Declared(params, tuple(body.get("deps", ())), sections, names, bool(body.get("always_changed")))
+        body, over = entry.get("do", entry), entry.get("foreach", "")
+        deps = tuple(body.get("deps", ()))
+        params = tuple(Params.model_fields) if WHOLE & set(deps) else tuple(body.get("params", ()))
+        section = over.removeprefix("${").removesuffix("}") if isinstance(over, str) else ""
+        found[name] = Declared(params, deps, section, bool(body.get("always_changed")))
     return found
-
-
-def _paths(entry: str | dict[str, Any]) -> Iterator[str]:
-    """Yield the params that one entry names: a path, or all of params.yaml; other files of params are not read through here."""
-    if isinstance(entry, str):
-        yield entry
-    elif FILE in entry:
-        yield from Params.model_fields
 
 
 class Undeclared(Params):

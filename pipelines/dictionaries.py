@@ -11,8 +11,8 @@ from builders.hookpoints import INPUT
 from builders.planted import Planted
 from builders.saes import formats
 from builders.saes.coder import Coder, Mounted, SparseCoder
-from builders.saes.fidelity import SAES
 from builders.saes.neurons import neurons
+from builders.saes.table import SAES
 from builders.seeds import seed_of
 from builders.shards import Shelf
 from builders.vocabulary import VOCABULARY, text_pieces

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from builders.progress import track
 from builders.scorers.judging import Task
-from builders.shards import Shards
+from pipelines.ahead import Job
 from pipelines.declared import declared
+from pipelines.engines import Engines
 from pipelines.judging import judge_all
+from pipelines.params import Params
 from pipelines.scorers import open_panel, settings_of
-from pipelines.stage import code, folder, run, shelf
+from pipelines.stage import code, folder, keep_only, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 
-def main(name: str, scorer: str) -> None:
+def main(scorer: str, *only: str) -> None:
+    """Write how well *scorer* can tell what the latents of every SAE (or *only* one) fire on."""
+    params, engines = declared("direct", scorer), Engines()
+    for name in sorted(params.saes):
+        if set(only) <= {name}:
+            score(params, name, scorer, engines)
+    keep_only("direct", scorer, [folder("direct", name, scorer) for name in params.saes])
+
+
+def score(params: Params, name: str, scorer: str, engines: Engines) -> None:
     """Write how well *scorer* can tell what the latents of SAE *name* fire on."""
-    params = declared("direct", name, scorer)
     spec, contexts = params.direct_scorers[scorer], shelf("contexts", name)
-    settings = settings_of(params, spec)
-    shards = Shards(folder("direct", name, scorer), {"contexts": contexts.digest}, settings, code("direct", scorer))
+    job = Job("direct", (name, scorer), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer))
     wanted = drawn_latents(contexts, params.seed, name, spec.latents)
-    tasks = (Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted)
-    judge_all(name, track(tasks, f"{scorer} of {name}"), open_panel(params, name, scorer, spec), shards)
-    shards.finish()
+    tasks = track((Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted), f"{scorer} of {name}")
+    job.fill(lambda shards: judge_all(name, tasks, open_panel(params, name, scorer, spec, engines), shards))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,20 @@ def open_engine(spec: EngineSpec) -> Engine:
     return OPEN[spec.kind](spec)
 
 
+class Engines:
+    """The engines of a stage, each opened when it is first asked for: a model is loaded once for all dictionaries."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, Engine] = {}
+
+    def open(self, spec: EngineSpec) -> Engine:
+        """Return an engine of params, ready to answer."""
+        key = spec.model_dump_json()
+        if key not in self._opened:
+            self._opened[key] = open_engine(spec)
+        return self._opened[key]
+
+
 def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[str, Outcome]]:
     """Return address and outcome of every request, in order; what is in the cache is not asked again."""
     cache = Cache(CACHE)

@@ -18,35 +18,49 @@ from builders.progress import track
 from builders.seeds import seed_of
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, text_pieces
+from pipelines.ahead import Job
 from pipelines.declared import declared
-from pipelines.engines import account, asked, open_engine, require_share
+from pipelines.engines import Engines, account, asked, require_share
 from pipelines.inputs import require_same
 from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params
-from pipelines.stage import code, folder, run, shelf
+from pipelines.stage import code, folder, keep_only, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 Record = dict[str, Any]
 NOTHING = "nothing recurs"
 
 
-def main(name: str, explainer: str) -> None:
+def main(explainer: str, *only: str) -> None:
+    """Write what *explainer* says of every latent of every SAE (or *only* of one)."""
+    params, engines = declared("explanations", explainer), Engines()
+    for name in sorted(params.saes):
+        if set(only) <= {name}:
+            explain(params, name, explainer, engines)
+    keep_only("explanations", explainer, [folder("explanations", name, explainer) for name in params.saes])
+
+
+def explain(params: Params, name: str, explainer: str, engines: Engines) -> None:
     """Write what *explainer* says of every latent of SAE *name*."""
-    params = declared("explanations", name, explainer)
     spec = params.explainers[explainer]
-    contexts = shelf("contexts", name)
-    inputs = {"contexts": contexts.digest}
+    inputs = {"contexts": shelf("contexts", name).digest}
     settings = {"seed": params.seed, **spec.model_dump()}
     if isinstance(spec, AskingExplainer):
         settings["engine"] = params.engines[spec.engine].model_dump()
     if isinstance(spec, InterventionExplainer):
         inputs["interventions"] = shelf("interventions", name).digest
-    shards = Shards(folder("explanations", name, explainer), inputs, settings, code("explanations", explainer))
+    job = Job("explanations", (name, explainer), inputs, settings, code("explanations", explainer))
+    job.fill(lambda shards: write(params, name, explainer, engines, shards))
+
+
+def write(params: Params, name: str, explainer: str, engines: Engines, shards: Shards) -> bool:
+    """Write EXPLANATIONS and FAILURES of SAE *name*; return whether every request has an answer."""
+    spec, contexts = params.explainers[explainer], shelf("contexts", name)
     if isinstance(spec, LexicalExplainer):
         records = list(lexical_records(name, explainer, spec, contexts))
     elif isinstance(spec, ImportedExplainer):
         records = imported_records(name, explainer, spec, contexts)
     else:
-        records = asked_records(name, explainer, params, spec, shards)
+        records = asked_records(name, explainer, params, spec, engines, shards)
     rows = EXPLANATIONS.rows(records)
     if spec.baseline == "permuted":
         seed = seed_of(params.seed, "permuted", name, explainer)
@@ -54,7 +68,7 @@ def main(name: str, explainer: str) -> None:
     failed = [failure(name, r["latent"], "explanations", explainer, r.get("reason") or r["status"]) for r in records if r["status"] != "ok"]
     shards.write(EXPLANATIONS, [rows])
     shards.write(FAILURES, [FAILURES.rows(failed)])
-    shards.finish()
+    return not (failed and isinstance(spec, AskingExplainer))
 
 
 def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts: Shelf) -> Iterator[Record]:
@@ -74,10 +88,10 @@ def imported_records(name: str, explainer: str, spec: ImportedExplainer, context
     return [explanation(name, latent, explainer, "ok" if text else "not in the file", text, "import") for latent, text in found]
 
 
-def asked_records(name: str, explainer: str, params: Params, spec: AskingExplainer, shards: Shards) -> list[Record]:
+def asked_records(name: str, explainer: str, params: Params, spec: AskingExplainer, engines: Engines, shards: Shards) -> list[Record]:
     """Return what a language model says of each latent; raise UserError where too many requests fail."""
     requests = intervention_requests(name, params, spec) if isinstance(spec, InterventionExplainer) else chat_requests(name, params, spec)
-    engine = open_engine(params.engines[spec.engine])
+    engine = engines.open(params.engines[spec.engine])
     outcomes = asked(engine, list(requests.values()), f"explaining {name}")
     fixed = {"engine": engine.kind, "model": engine.model, "prompt_sha256": chat.prompt_sha256(spec.kind)}
     records = []

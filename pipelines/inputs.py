@@ -1,11 +1,14 @@
 """Stage `inputs` (always run): hashes of whatever outside the project params name, so that DVC sees it change.
 
-Small files of lines `hash path`: one for each corpus, subject, dictionary and explainer, one for all models that embed or answer, and one
-for all behaviours. What is pinned (a commit of the Hub) or the machine's own (Python and its documentation) is a line of words.
+Small files of lines `hash path`: one for each corpus, subject, dictionary and explainer, one for all models that embed or answer, one
+for all behaviours, and one of hashes of all sections of params. What is pinned (a commit of the Hub) or the machine's own (Python and its
+documentation) is a line of words.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -41,6 +44,12 @@ def inputs(params: Params, hashes: Hashes) -> Iterator[tuple[str, str]]:
     for file, sections in {"models": ("embedders", "engines"), "behaviours": ("behaviours",)}.items():
         each = ((section, name, spec) for section in sections for name, spec in getattr(params, section).items())
         yield file, "".join(line for one in each for line in told(*one, hashes)) or NOTHING
+    yield "params", "".join(f"{digest(value)} section {name} of params\n" for name, value in params.model_dump(mode="json").items())
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value of params, in whatever order it is written there."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def told(section: str, name: str, spec: Any, hashes: Hashes) -> Lines:

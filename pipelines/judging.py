@@ -52,8 +52,8 @@ class Scored:
     outcomes: list[Outcome]
 
 
-def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> None:
-    """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, which come in order of latent and explainer."""
+def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> bool:
+    """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, in order of latent and explainer; return whether every request has an answer."""
     told: list[tuple[Identity, Judged]] = []
     scores: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -71,6 +71,7 @@ def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> 
     shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(judgement_rows(told)))
     shards.write(SCORES, [SCORES.rows(scores)])
     shards.write(FAILURES, [FAILURES.rows(failed)])
+    return not any(isinstance(outcome, Failure) for outcome in answered.values())
 
 
 def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:

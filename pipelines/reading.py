@@ -22,7 +22,7 @@ def job_of(params: Params, name: str) -> Job:
     """Return what is to be done to read dictionary *name*."""
     inputs = {"tokens": shelf("tokens", params.saes[name].subject).digest, "sae": shelf("saes", name).digest}
     settings = {**params.activations.model_dump(exclude={"together"}), "window": params.tokens.window}
-    return Job("activations", name, inputs, settings, code("activations"))
+    return Job("activations", (name,), inputs, settings, code("activations"))
 
 
 def companions(whole: Params, name: str) -> list[Job]:

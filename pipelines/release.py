@@ -24,7 +24,7 @@ from builders.latents import LATENTS
 from builders.neighbours import NEIGHBOURS
 from builders.progress import track
 from builders.ratings import STEERING_TEXTS
-from builders.saes.fidelity import SAES
+from builders.saes.table import SAES
 from builders.scorers.agreement import AGREEMENT
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.shards import Shelf, write_parquet
@@ -130,7 +130,7 @@ def costs(params: Params) -> list[dict[str, object]]:
         spent: dict[str, Counter[str]] = {}
         for path in folders(params, stage):
             if (path / USAGE).exists():
-                whole = spent.setdefault(path.name, Counter())
+                whole = spent.setdefault(path.relative_to(BUILD / stage).parts[0], Counter())
                 whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
         found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
     return found

@@ -16,8 +16,9 @@ from builders.errors import UserError
 from builders.harvest import harvest
 from builders.saes import formats
 from builders.saes.coder import Coder, GroupMax, Mounted, TopK
-from builders.saes.fidelity import SAES, fidelity, require_width, sparsity
+from builders.saes.fidelity import fidelity, require_width, sparsity
 from builders.saes.neurons import untrained
+from builders.saes.table import SAES
 from builders.seeds import seed_of, uniforms
 from builders.shards import Shards, Shelf, file_sha256
 from pipelines.declared import declared

@@ -24,7 +24,7 @@ from builders.scorers.trials import Judge, WindowScorer
 from builders.seeds import seed_of
 from builders.vocabulary import VOCABULARY, text_pieces
 from pipelines.embedders import open_embedder
-from pipelines.engines import open_engine, require_logprobs
+from pipelines.engines import Engines, require_logprobs
 from pipelines.judging import Panel, nothing
 from pipelines.params import ModelJudge, Params
 from pipelines.stage import shelf
@@ -32,7 +32,7 @@ from pipelines.stage import shelf
 
 @dataclass(frozen=True)
 class Room:
-    """What a scorer is opened with: params, the dictionary's id, the scorer's id and section, and the vocabulary.
+    """What a scorer is opened with: params, the dictionary's id, the scorer's id and section, the vocabulary, and the stage's engines.
 
     *pieces* are what each token id is called, *texts* the bytes that it stands for.
     """
@@ -44,6 +44,7 @@ class Room:
     pieces: list[str]
     texts: list[bytes]
     special: np.ndarray[Any, np.dtype[np.bool_]]
+    engines: Engines
 
     @property
     def seed(self) -> int:
@@ -64,11 +65,11 @@ def settings_of(params: Params, spec: Any) -> dict[str, Any]:
     return {"seed": params.seed, **spec.model_dump(), "judge_settings": judge.model_dump(), **engine}
 
 
-def open_panel(params: Params, sae: str, name: str, spec: Any) -> Panel:
+def open_panel(params: Params, sae: str, name: str, spec: Any, engines: Engines) -> Panel:
     """Return a scorer of params, ready to score latents of *sae*."""
     vocabulary = shelf("contexts", sae).read(VOCABULARY)
     special = vocabulary["special"].to_numpy(zero_copy_only=False)
-    room = Room(params, sae, name, spec, vocabulary["piece"].to_pylist(), text_pieces(vocabulary), special)
+    room = Room(params, sae, name, spec, vocabulary["piece"].to_pylist(), text_pieces(vocabulary), special, engines)
     return OPEN[spec.kind](room)
 
 
@@ -78,7 +79,7 @@ def judged(room: Room, scorer: Scorer, *, scores_text: bool = False) -> Panel:
     if not isinstance(judge, ModelJudge):
         return Panel(room.name, name, scorer)
     spec = room.params.engines[judge.engine]
-    engine = open_engine(spec)
+    engine = room.engines.open(spec)
     if scores_text:
         require_logprobs(engine, name)
     return Panel(room.name, name, scorer, engine.model, engine, spec, judge.max_failed_share)
@@ -113,12 +114,16 @@ def embedded(room: Room, scorer: EmbeddingScorer | ExampleEmbeddingScorer) -> Pa
 
 
 def _embedding(room: Room) -> Panel:
-    return embedded(room, EmbeddingScorer(open_embedder(room.params, room.spec.embedder), room.texts, room.spec.negatives))
+    return embedded(
+        room, EmbeddingScorer(open_embedder(room.params, room.spec.embedder), room.texts, room.spec.negatives, windows=room.spec.windows)
+    )
 
 
 def _example_embedding(room: Room) -> Panel:
     spec, embedder = room.spec, open_embedder(room.params, room.spec.embedder)
-    return embedded(room, ExampleEmbeddingScorer(embedder, room.texts, spec.negatives, spec.trials, spec.examples, room.seed))
+    return embedded(
+        room, ExampleEmbeddingScorer(embedder, room.texts, spec.negatives, spec.trials, spec.examples, room.seed, windows=spec.windows)
+    )
 
 
 def _simulation(room: Room) -> Panel:
@@ -126,7 +131,7 @@ def _simulation(room: Room) -> Panel:
     simulator: Simulator = LexicalSimulator(LexicalJudge(room.pieces))
     if asks:
         simulator = ModelSimulator(spec.form, [text.decode("utf-8", "replace") for text in room.texts])
-    scorer = SimulationScorer(simulator, spec.negatives, spec.examples, room.special)
+    scorer = SimulationScorer(simulator, spec.negatives, spec.windows, room.special)
     return judged(room, scorer, scores_text=asks and FORMS[spec.form].scores_text)
 
 

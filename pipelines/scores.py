@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from builders.explainers.explanations import EXPLANATIONS
 from builders.progress import track
 from builders.scorers.judging import Task
-from builders.shards import Shards, Shelf
+from builders.shards import Shelf
+from pipelines.ahead import Job
 from pipelines.declared import declared
+from pipelines.engines import Engines
 from pipelines.judging import judge_all
 from pipelines.params import InterventionScorer, Params
 from pipelines.scorers import open_panel, settings_of
-from pipelines.stage import code, folder, run, shelf
+from pipelines.stage import code, folder, keep_only, run, shelf
 from pipelines.windows import drawn_latents, windows
 
 
-def main(name: str, explainer: str, scorer: str) -> None:
+def main(scorer: str, *only: str) -> None:
+    """Write how *scorer* judges what every explainer says of the latents of every SAE (or *only* one SAE, and one explainer)."""
+    params, engines = declared("scores", scorer), Engines()
+    every = list(product(sorted(params.saes), sorted(params.explainers)))
+    for name, explainer in every:
+        if set(only) <= {name, explainer}:
+            score(params, name, explainer, scorer, engines)
+    keep_only("scores", scorer, [folder("scores", *ids, scorer) for ids in every])
+
+
+def score(params: Params, name: str, explainer: str, scorer: str, engines: Engines) -> None:
     """Write how *scorer* judges what *explainer* says of the latents of SAE *name*."""
-    params = declared("scores", name, explainer, scorer)
     spec = params.scorers[scorer]
     inputs = {"contexts": shelf("contexts", name).digest, "explanations": shelf("explanations", name, explainer).digest}
     if isinstance(spec, InterventionScorer):
         inputs["interventions"] = shelf("interventions", name).digest
-    shards = Shards(folder("scores", name, explainer, scorer), inputs, settings_of(params, spec), code("scores", scorer))
+    job = Job("scores", (name, explainer, scorer), inputs, settings_of(params, spec), code("scores", scorer))
     tasks = track(tasks_of(params, name, explainer, spec.latents), f"{scorer} of {name}")
-    judge_all(name, tasks, open_panel(params, name, scorer, spec), shards)
-    shards.finish()
+    job.fill(lambda shards: judge_all(name, tasks, open_panel(params, name, scorer, spec, engines), shards))
 
 
 def tasks_of(params: Params, name: str, explainer: str, most: int | None) -> Iterator[Task]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ INPUTS = BUILD / "inputs"  # what stage `inputs` writes: the files outside the p
 USAGE = "usage.json"  # what a stage's language models read and wrote
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
-# The sections of params whose ids the output folders of a stage are called after: one folder for each combination.
+# The sections of params whose ids the output folders of a stage are called after: one folder for each combination. The last is that
+# whose ids the stage runs for, one by one.
 OVER = {
     "agreement": (),
     "calibration": (),
@@ -35,8 +37,8 @@ OVER = {
 
 
 def folder(kind: str, *ids: str) -> Path:
-    """Return the output folder of a stage for *ids*."""
-    return BUILD.joinpath(kind, *ids)
+    """Return the output folder of a stage for *ids*: in the folder of the last, for which the stage runs, that of the others."""
+    return BUILD.joinpath(kind, *ids[-1:], *ids[:-1])
 
 
 def shelf(kind: str, *ids: str) -> Shelf:
@@ -61,6 +63,19 @@ def folders(params: Params, stage: str) -> list[Path]:
     """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
     named = (sorted(getattr(params, section)) for section in OVER.get(stage, ("saes",)))
     return [folder(stage, *ids) for ids in product(*named)]
+
+
+def keep_only(kind: str, own: str, kept: Iterable[Path]) -> None:
+    """Remove from the folder of a stage for *own* whatever is in none of the folders *kept* in it."""
+    around = {parent for path in kept for parent in (path, *path.parents)}
+    ahead = [folder(kind, own)]
+    ahead[0].mkdir(parents=True, exist_ok=True)
+    while ahead:
+        for path in ahead.pop().iterdir():
+            if path not in around:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path not in kept:
+                ahead.append(path)
 
 
 def run(main: Callable[..., None]) -> None:

@@ -17,9 +17,10 @@ from builders.ratings import STEERING_TEXTS, Written, conversation, prompt_sha25
 from builders.sampling import stops_of
 from builders.seeds import seed_of, uniforms
 from builders.shards import Shards
-from builders.steered import Push, Steerer
+from builders.steered import Steerer
 from builders.steering import Setting
 from builders.subjects import context_of
+from builders.ways import Push
 from pipelines.engines import account, asked, open_engine, require_share
 from pipelines.params import ModelJudge, Params
 

@@ -19,7 +19,7 @@ from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
 from builders.seeds import drawn, seed_of
 from builders.shards import Shards, file_sha256
-from builders.steered import RESIDUAL, Push, Steerer
+from builders.steered import Steerer
 from builders.steering import (
     STEERING,
     STEERING_ANSWERS,
@@ -32,6 +32,7 @@ from builders.steering import (
     vector_rows,
 )
 from builders.table import Table
+from builders.ways import LDA, RESIDUAL, Push
 from pipelines.declared import declared
 from pipelines.inputs import require_same
 from pipelines.opened import Opened, open_subject, source_of
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_TEXTS)
-LDA = "lda"
 FEWEST = 4  # test questions: two to a half
 STATELESS, NO_LDA = "no recurrent state to be steered", "lda makes vectors for the residual stream only"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from builders import subjects
+from builders.library import spare_torch
 from builders.shards import Shards
 from pipelines.declared import declared
 from pipelines.inputs import require_same
@@ -23,4 +24,5 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
+    spare_torch()
     run(main)

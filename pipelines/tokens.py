@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from builders import corpus, subjects
 from builders.errors import UserError
+from builders.library import spare_torch
 from builders.shards import Shards, Shelf
 from builders.vocabulary import VOCABULARY, token_bytes, vocabulary_rows
 from pipelines.declared import declared
@@ -54,4 +55,5 @@ def encoded(documents: Shelf, tokenizer: PreTrainedTokenizerBase) -> Iterator[co
 
 
 if __name__ == "__main__":
+    spare_torch()
     run(main)

@@ -55,7 +55,7 @@ def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> Sparse
 
 def job_of(params: Params, name: str) -> Job:
     """Return what is to be done to train SAE *name*."""
-    return Job("saes", name, inputs_of(params.saes[name].subject), settings_of(params, name), code("sae"))
+    return Job("saes", (name,), inputs_of(params.saes[name].subject), settings_of(params, name), code("sae"))
 
 
 def companions(whole: Params, name: str) -> list[Job]:

@@ -79,7 +79,7 @@ def change(folder: Path, engine: dict[str, Any] | None = None, **explainers: dic
 
 def table(folder: Path, explainer: str, name: str = "explanations") -> list[dict[str, Any]]:
     """Return the rows that an explainer left."""
-    rows: list[dict[str, Any]] = pq.read_table(folder / f"build/explanations/{SAE}/{explainer}/{name}-00000.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(folder / f"build/explanations/{explainer}/{SAE}/{name}-00000.parquet").to_pylist()
     return rows
 
 
@@ -91,14 +91,14 @@ def latents_with_contexts(folder: Path) -> list[int]:
 
 def usage_of(folder: Path, explainer: str) -> dict[str, Any]:
     """Return what an explainer's answers cost."""
-    told: dict[str, Any] = json.loads((folder / f"build/explanations/{SAE}/{explainer}/usage.json").read_text())
+    told: dict[str, Any] = json.loads((folder / f"build/explanations/{explainer}/{SAE}/usage.json").read_text())
     return told
 
 
 def command(folder: Path, *ids: str, stage: str = "explanations") -> subprocess.Popen[str]:
     """Start the real command of a stage in *folder*."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"pipelines.{stage}", SAE, *ids],
+        [sys.executable, "-m", f"pipelines.{stage}", ids[-1], SAE, *ids[:-1]],
         cwd=folder,
         env=environment() | {"PYTHONPATH": os.fspath(ROOT)},
         stdout=subprocess.PIPE,

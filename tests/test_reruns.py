@@ -91,8 +91,8 @@ def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
     ran = repro(project)
 
     own = ["sae@another", "activations@another", "neighbours@another", "contexts@another", "interventions@another"]
-    words = ["explanations@another-lexical", "scores@another-lexical-detection", "direct@another-intruder"]
-    assert ran == sorted([*own, *words, *OF_ALL, "check"])
+    of_all = ["explanations@lexical", "scores@detection", "direct@intruder", *OF_ALL]
+    assert ran == sorted([*own, *of_all, "check"])
 
 
 def test_a_changed_default_runs_what_reads_the_section(project: Path) -> None:
@@ -203,7 +203,5 @@ def test_a_prompt_runs_those_that_use_it(asking: Path) -> None:
     guidelines.write_text("Words.\n" + guidelines.read_text())
     explained = repro(asking)
 
-    scores = {f"scores@{SAE}-{explainer}-asked" for explainer in ("asked", "lexical")}
-    texts = {f"explanations@{SAE}-asked", f"scores@{SAE}-asked-asked", f"scores@{SAE}-asked-detection"}
-    assert set(judged) - set(OF_ALL) == scores | {"sources"}
-    assert set(explained) - set(OF_ALL) == texts | {"sources"}
+    assert set(judged) - set(OF_ALL) == {"scores@asked", "sources"}
+    assert set(explained) - set(OF_ALL) == {"explanations@asked", "scores@asked", "scores@detection", "sources"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,11 +19,15 @@ from builders.vocabulary import texts
 
 @dataclass(frozen=True)
 class ByEmbedding:
-    """What scorers that embed windows share. *pieces* are the bytes of each token id, none of special ones."""
+    """What scorers that embed windows share: they embed all, or at most *windows* activating ones and as many silent ones.
+
+    *pieces* are the bytes of each token id, none of special ones.
+    """
 
     embedder: Embedder
     pieces: Sequence[bytes]
     negatives: str
+    windows: int | None = field(default=None, kw_only=True)
     unit = "AUROC"
     chance = 0.5
     prompt_sha256 = None
@@ -36,13 +40,18 @@ class ByEmbedding:
         """Return nothing: no language model is asked."""
         return ()
 
+    def shown(self, task: Task) -> Examples:
+        """Return the windows to be embedded."""
+        examples = task.examples
+        return examples.against(self.negatives) if self.windows is None else examples.some(self.negatives, self.windows)
+
     def vectors(self, windows: Examples) -> Floats:
         """Return the vectors [n, width] of windows, which are read as plain text."""
         return self.embedder.embed(self._plain(windows)).astype(np.float64)
 
     def prepare(self, tasks: Sequence[Task]) -> None:
         """Embed the windows of all *tasks*: with an embedder that keeps its vectors this is faster than one task at a time."""
-        plain = (self._plain(task.examples.against(self.negatives)) for task in tasks)
+        plain = (self._plain(self.shown(task)) for task in tasks)
         self.embedder.embed(list(dict.fromkeys(text for some in plain for text in some)))
 
     def _plain(self, windows: Examples) -> list[str]:
@@ -61,7 +70,7 @@ class EmbeddingScorer(ByEmbedding):
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
         """Return the cosine of each window with the explanation, and how well they tell activating windows."""
-        windows = task.examples.against(self.negatives)
+        windows = self.shown(task)
         query = self.embedder.embed_queries([task.text]).astype(np.float64)
         # Row by row, not as a matrix product, whose last bits depend on the row: equal windows shall tie.
         cosine = (self.vectors(windows) * query).sum(axis=1)

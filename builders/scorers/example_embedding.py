@@ -33,7 +33,7 @@ class ExampleEmbeddingScorer(ByEmbedding):
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
         """Return two rows for each trial: number 2·trial is the activating window, the next the silent one; value is the margin."""
-        windows = task.examples.against(self.negatives)
+        windows = self.shown(task)
         n = 2 * self.trials
         number, nothing = np.arange(n), none(n)
         truth = number % 2 == 0

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples, evenly
+from builders.contexts import Examples
 from builders.engines.requests import Outcome, Request
 from builders.scorers.judging import Bools, Floats, Judged, Task, none
 from builders.scorers.lexical import NO_CUE, LexicalJudge
@@ -66,14 +66,14 @@ class LexicalSimulator:
 
 @dataclass(frozen=True)
 class SimulationScorer:
-    """Scores by the correlation of predicted and true activations on *examples* activating windows and as many silent ones.
+    """Scores by the correlation of predicted and true activations on *windows* activating windows and as many silent ones.
 
     *special* [vocabulary] says which token ids are special.
     """
 
     simulator: Simulator
     negatives: str
-    examples: int
+    windows: int
     special: Bools
     unit: str = "correlation"
     chance: float = 0.0
@@ -85,9 +85,7 @@ class SimulationScorer:
 
     def shown(self, task: Task) -> Examples:
         """Return the windows to be simulated: activating ones evenly over their order, silent ones the same."""
-        examples = task.examples.against(self.negatives)
-        halves = [evenly(np.flatnonzero(examples.activating == side), self.examples) for side in (True, False)]
-        return examples.take(np.concatenate(halves))
+        return task.examples.some(self.negatives, self.windows)
 
     def requests(self, task: Task) -> Sequence[Request]:
         """Return what the simulator asks."""

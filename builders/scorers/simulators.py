@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,13 @@ def _read_at_once(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
 
 
 def _chat(text: str, pieces: list[str], *, single: bool) -> Chat:
+    messages = (*_opening(single), _turn(text, pieces))
+    return Chat(messages, 1 if single else 40 + 24 * len(pieces), top_logprobs=ALTERNATIVES if single else 0)
+
+
+@cache
+def _opening(single: bool) -> tuple[Message, ...]:  # for the cache
+    """Return what every conversation opens with: what is to be done, and worked examples."""
     messages = [Message("system", PROMPTS.fill("simulate_chat.j2", {"single": single}))]
     for shot in PROMPTS.shots(SHOTS):
         tokens, levels = (list(some) for some in zip(*shot["tokens"], strict=True))
@@ -78,8 +86,7 @@ def _chat(text: str, pieces: list[str], *, single: bool) -> Chat:
             messages.append(_turn(shot["explanation"], tokens[:end]))
             told = str(levels[end - 1]) if single else json.dumps(shot["tokens"])
             messages.append(Message("assistant", told))
-    messages.append(_turn(text, pieces))
-    return Chat(tuple(messages), 1 if single else 40 + 24 * len(pieces), top_logprobs=ALTERNATIVES if single else 0)
+    return tuple(messages)
 
 
 def _turn(text: str, pieces: Sequence[str]) -> Message:

@@ -98,12 +98,12 @@ class FuzzingScorer(Drawn):
 
 
 class SimulationScorer(Drawn):
-    """Asks how strongly it fires on each token, on *examples* activating windows and as many silent ones."""
+    """Asks how strongly it fires on each token, on *windows* activating windows and as many silent ones."""
 
     kind: Literal["simulation"]
     judge: Id
     form: Literal["all-at-once", "token-by-token", "json"] = "all-at-once"
-    examples: Count = 50
+    windows: Count = 50
     negatives: Silent = "random"
 
 
@@ -117,10 +117,11 @@ class SurprisalScorer(Drawn):
 
 
 class EmbeddingScorer(Drawn):
-    """Measures how near a window is to the explanation."""
+    """Measures how near a window is to the explanation, on all windows, or on *windows* activating ones and as many silent ones."""
 
     kind: Literal["embedding"]
     embedder: Id
+    windows: Count | None = None
     negatives: Silent = "random"
 
 
@@ -156,10 +157,14 @@ class IntruderScorer(Drawn):
 
 
 class ExampleEmbeddingScorer(Drawn):
-    """Measures how much nearer activating windows are to others than silent ones are, on *trials* trials of *examples* a side."""
+    """Measures how much nearer activating windows are to others than silent ones are, on *trials* trials of *examples* a side.
+
+    They are drawn from all windows, or from *windows* activating ones and as many silent ones.
+    """
 
     kind: Literal["example-embedding"]
     embedder: Id
+    windows: Count | None = None
     trials: Count = 20
     examples: Count = 10
     negatives: Silent = "random"

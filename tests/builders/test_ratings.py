@@ -34,8 +34,8 @@ from builders.ratings import (
     text_record,
     text_rows,
 )
-from builders.steered import Push
 from builders.steering import Setting
+from builders.ways import Push
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

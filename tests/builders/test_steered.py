@@ -17,7 +17,8 @@ from builders.behaviours import Prompt
 from builders.contrasts import Directions, contrast, difference
 from builders.errors import UserError
 from builders.states import advance, family_of
-from builders.steered import BOTH, RESIDUAL, STATE, Push, Steerer
+from builders.steered import Steerer
+from builders.ways import BOTH, RESIDUAL, STATE, Push
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from builders.contrasts import Directions
-from builders.steered import Push
 from builders.steering import (
     DRAWS,
     STEERING,
@@ -34,6 +33,7 @@ from builders.steering import (
     skipped_rows,
     vector_rows,
 )
+from builders.ways import Push
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -19,7 +19,7 @@ from builders.corpus import DOCUMENTS, TOKENS
 from builders.explainers.explanations import EXPLANATIONS
 from builders.failures import FAILURES
 from builders.latents import LATENTS
-from builders.saes.fidelity import SAES
+from builders.saes.table import SAES
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.shards import write_parquet
 from builders.subjects import SUBJECTS

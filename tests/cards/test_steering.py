@@ -19,11 +19,11 @@ from recurrent import LAYERS, WIDTH, tiny
 from builders.contrasts import Directions
 from builders.hookpoints import blocks_of, capture, edited
 from builders.latents import LATENTS
-from builders.saes.fidelity import SAES
+from builders.saes.table import SAES
 from builders.shards import write_parquet
-from builders.steered import Push
 from builders.steering import STEERING, STEERING_VECTORS, Setting, answer_frame, effect_rows, skipped_rows, vector_rows
 from builders.subjects import SUBJECTS
+from builders.ways import Push
 from cards import card
 from cards.charts import layers_chart, steering_chart
 from cards.render import points

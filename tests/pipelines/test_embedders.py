@@ -192,16 +192,16 @@ class TestStages:
         known = latents_with_contexts(folder)
         (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},words numbered {latent}\n" for latent in known))
         with chdir(folder):
-            explanations.main(SAE, "imported")
+            explanations.main("imported", SAE)
             for scorer in ("tiny", "letters"):
-                scores.main(SAE, "imported", scorer)
-            direct.main(SAE, "alike")
+                scores.main(scorer, SAE, "imported")
+            direct.main("alike", SAE)
 
     @pytest.mark.parametrize(("name", "model_name"), [("tiny", "tiny"), ("letters", "lexical")])
     def test_every_explanation_has_a_score(self, name: str, model_name: str, built: Path) -> None:
         """Each latent has an AUROC over its test windows, whose rows name the embedder by its id and the model by its name."""
-        rows = pq.read_table(built / f"build/scores/{SAE}/imported/{name}/scores-00000.parquet").to_pylist()
-        judged = pq.read_table(built / f"build/scores/{SAE}/imported/{name}/judgements-00000.parquet").to_pylist()
+        rows = pq.read_table(built / f"build/scores/{name}/{SAE}/imported/scores-00000.parquet").to_pylist()
+        judged = pq.read_table(built / f"build/scores/{name}/{SAE}/imported/judgements-00000.parquet").to_pylist()
         assert [row["latent"] for row in rows] == latents_with_contexts(built)
         assert {(row["status"], row["unit"], row["judge"], row["model"], row["n"]) for row in rows} == {
             ("ok", "AUROC", name, model_name, 4)
@@ -213,7 +213,7 @@ class TestStages:
 
     def test_every_latent_has_a_score_without_an_explanation(self, built: Path) -> None:
         """Each latent has eight queries of four trials, and their AUROC."""
-        rows = pq.read_table(built / f"build/direct/{SAE}/alike/scores-00000.parquet").to_pylist()
+        rows = pq.read_table(built / f"build/direct/alike/{SAE}/scores-00000.parquet").to_pylist()
         assert [row["latent"] for row in rows] == latents_with_contexts(built)
         assert {(row["status"], row["explainer"], row["judge"], row["model"], row["n"]) for row in rows} == {
             ("ok", "none", "tiny", "tiny", 8)

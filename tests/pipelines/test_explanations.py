@@ -76,7 +76,7 @@ def test_every_latent_ends_as_ok_or_as_a_failure(here: Path, server: Server, cap
     """Each latent with contexts has one row; those without a text have a failure row with the reason; a line sums up."""
     server.script = faulty
     change(here, default={"max_failed_share": 1.0})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
 
     rows, failures = table(here, "default"), table(here, "default", "failures")
     expected = Counter(STATUSES[number_of(body)] for body in server.bodies)
@@ -97,7 +97,7 @@ def test_every_latent_ends_as_ok_or_as_a_failure(here: Path, server: Server, cap
 
 def test_what_was_answered_is_kept_beside_the_text(here: Path, server: Server) -> None:
     """A row tells the whole answer, who gave it, to which prompt and request, and what was read and written."""
-    explanations.main(SAE, "chain-of-thought")
+    explanations.main("chain-of-thought", SAE)
     rows = table(here, "chain-of-thought")
 
     assert {row["response"] for row in rows} == {f"Let me see.\n[EXPLANATION]: {text_of(body)}" for body in server.bodies}
@@ -113,7 +113,7 @@ def test_too_many_failures_end_the_stage(here: Path, server: Server) -> None:
     """More failed requests than allowed are one line with their kinds, the first reason, and what to do; nothing is built."""
     server.script = faulty
     with pytest.raises(UserError) as caught:
-        explanations.main(SAE, "default")
+        explanations.main("default", SAE)
 
     said = str(caught.value)
     assert said.startswith(f"explanations of {SAE} by default: ")
@@ -148,9 +148,9 @@ def test_the_share_is_a_limit_not_a_target(here: Path, server: Server, share: fl
     change(here, {"concurrency": 1})
     if raises:
         with pytest.raises(UserError, match="5 of 10 latents failed"):
-            explanations.main(SAE, "default")
+            explanations.main("default", SAE)
     else:
-        explanations.main(SAE, "default")
+        explanations.main("default", SAE)
 
     assert len(seen) == 10
 
@@ -161,17 +161,17 @@ def test_a_rerun_asks_only_what_failed(here: Path, server: Server, share: float)
     server.script = lambda body, attempt: explains(body, attempt) if number_of(body) < 4 else error(500, "out of memory")
     change(here, default={"max_failed_share": share})
     if share:
-        explanations.main(SAE, "default")
+        explanations.main("default", SAE)
     else:
         with pytest.raises(UserError):
-            explanations.main(SAE, "default")
+            explanations.main("default", SAE)
     failed = {content_of(body) for body in server.bodies if number_of(body) >= 4}
     server.forget()
     server.script = explains
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     again = dict(server.asked)
     server.forget()
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
 
     assert again == dict.fromkeys(failed, 1)
     assert failed
@@ -183,9 +183,9 @@ def test_an_answer_that_explains_nothing_is_paid_once(here: Path, server: Server
     """An answer in which no explanation can be found is an answer: it is kept, shown in the row, counted, and not asked for again."""
     server.script = lambda *_: chat("I cannot say.")
     change(here, default={"max_failed_share": 1.0})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     server.forget()
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     rows = table(here, "default")
 
     assert not server.asked
@@ -196,9 +196,9 @@ def test_an_answer_that_explains_nothing_is_paid_once(here: Path, server: Server
 def test_usage_is_told_and_paid(here: Path, server: Server) -> None:
     """usage.json adds up every answer, at the engine's prices, the same when all came from the cache."""
     change(here, {"price": {"prompt": 1.0, "cached": 0.5, "output": 2.0}})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     first = usage_of(here, "default")
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     count = len(latents_with_contexts(here))
 
     assert first == {
@@ -210,14 +210,14 @@ def test_usage_is_told_and_paid(here: Path, server: Server) -> None:
 
 def test_pruning_keeps_what_the_rows_use(here: Path, server: Server) -> None:
     """The addresses beside the rows are those of the answers: pruning drops every other answer, and a rerun asks nothing."""
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     cache = Cache(here / ".interplake/answers.sqlite")
     cache.put("0" * 64, "openai", MODEL, Answer("of a prompt that has changed since"))
     cache.close()
     dropped = prune_cache()
     server.forget()
-    explanations.main(SAE, "default")
-    used = (here / f"build/explanations/{SAE}/default/answers.txt").read_text().splitlines()
+    explanations.main("default", SAE)
+    used = (here / f"build/explanations/default/{SAE}/answers.txt").read_text().splitlines()
 
     assert dropped == 1
     assert not server.asked
@@ -227,7 +227,7 @@ def test_pruning_keeps_what_the_rows_use(here: Path, server: Server) -> None:
 def test_a_permuted_text_is_never_ones_own(here: Path, server: Server) -> None:
     """In the baseline every explained latent has the text of another, each text is given once, and its answer stays with it."""
     change(here, default={"baseline": "permuted"})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     rows = table(here, "default")
     own = {row["latent"]: row for row in rows if row["explainer"] == "default"}
     other = {row["latent"]: row for row in rows if row["explainer"] == "default-permuted"}
@@ -243,7 +243,7 @@ def test_a_sample_of_latents_is_the_same_each_time(here: Path, server: Server) -
     drawn: dict[tuple[str, int], list[int]] = {}
     for explainer, most in (("default", 12), ("logits", 12), ("default", 5), ("default", 1000)):
         change(here, **{explainer.replace("-", "_"): {"latents": most}})
-        explanations.main(SAE, explainer)
+        explanations.main(explainer, SAE)
         drawn[explainer, most] = [row["latent"] for row in table(here, explainer)]
 
     assert drawn["default", 12] == drawn["logits", 12] == sorted(drawn["default", 12])
@@ -267,7 +267,7 @@ SHOWN: dict[str, tuple[str, bool]] = {
 @pytest.mark.parametrize("kind", [*KINDS, "intervention"])
 def test_every_kind_runs(here: Path, server: Server, kind: str) -> None:
     """Each kind of explainer asks about every latent once, shows what it is there to show, and explains all."""
-    explanations.main(SAE, kind)
+    explanations.main(kind, SAE)
     rows = table(here, kind)
     piece, there = SHOWN[kind]
     last = [body["messages"][-1]["content"] for body in server.bodies]
@@ -286,7 +286,7 @@ def test_somebodys_explanations_are_imported(here: Path) -> None:
     """A file's texts become rows without any engine; latents that it passes over are failures."""
     latents = latents_with_contexts(here)
     Path("theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},about {latent}\n" for latent in latents[1:]))
-    explanations.main(SAE, "imported")
+    explanations.main("imported", SAE)
     rows = [row for row in table(here, "imported") if row["explainer"] == "imported"]
 
     assert [(row["latent"], row["text"]) for row in rows] == [(latents[0], None), *((latent, f"about {latent}") for latent in latents[1:])]
@@ -301,7 +301,7 @@ def test_an_import_of_another_sae(here: Path, beyond: list[int]) -> None:
     named = ", ".join(str(latent) for latent in sorted(beyond, key=str) if latent)
 
     with pytest.raises(UserError) as caught:
-        explanations.main(SAE, "imported")
+        explanations.main("imported", SAE)
 
     told = f"theirs.csv: explains latents that {SAE} does not have (its latents are 0 to {WIDTH - 1}): "
     assert str(caught.value) == told + named
@@ -317,7 +317,7 @@ def test_the_key_is_in_no_file(here: Path, server: Server, monkeypatch: pytest.M
 
     server.script = tells
     change(here, {"key_variable": "OUR_TEST_KEY"}, default={"max_failed_share": 1.0})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     files = [path for path in here.rglob("*") if path.is_file()]
     holding = [path.relative_to(here).as_posix() for path in files if key.encode() in path.read_bytes()]
 
@@ -331,11 +331,11 @@ def test_equal_runs_give_equal_bytes(here: Path, server: Server, script: Script)
     """Two runs from empty caches leave the same bytes, in whatever order answers came."""
     server.script = script
     change(here, default={"max_failed_share": 1.0, "baseline": "permuted"})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
     first = digests(here / "build/explanations")
     shutil.rmtree(here / ".interplake")
     change(here, {"concurrency": 4})
-    explanations.main(SAE, "default")
+    explanations.main("default", SAE)
 
     assert digests(here / "build/explanations") == first
 
@@ -346,5 +346,5 @@ def test_an_engine_that_is_gone_is_told_first(here: Path) -> None:
         change(here, {"base_url": gone.url})
 
     with pytest.raises(UserError, match="cannot be reached; start the server, or correct `base_url`"):
-        explanations.main(SAE, "default")
+        explanations.main("default", SAE)
     assert not list(Path("build/explanations").rglob("*.parquet"))

@@ -198,12 +198,12 @@ class TestDeclared:
         """The places of ids in dvc.yaml are filled in, and a field of what stands under an id."""
         monkeypatch.chdir(ROOT)
         activations = declared("activations", "lab-planted")
-        scores = declared("scores", "lab-planted", "lexical", "fuzzing")
+        scores = declared("scores", "fuzzing")
 
         assert (set(activations.saes), set(activations.subjects)) == ({"lab-planted"}, {"lab-transformer"})
         assert set(scores.scorers) == {"fuzzing"}
-        with pytest.raises(AttributeError, match=r"params\.saes is read but not declared"):
-            _ = scores.saes
+        with pytest.raises(AttributeError, match=r"params\.subjects is read but not declared"):
+            _ = scores.subjects
 
 
 def small(**changes: Any) -> Params:
@@ -233,7 +233,7 @@ class TestInputs:
         """Corpora, subjects, dictionaries and explainers have a file each; embedders and engines share one, and so do behaviours."""
         found = texts(small(), here)
 
-        assert set(found) == {"corpora/topics", "subjects/lab", "saes/topk", "explainers/lexical", "models", "behaviours"}
+        assert set(found) == {"corpora/topics", "subjects/lab", "saes/topk", "explainers/lexical", "models", "behaviours", "params"}
         assert found["corpora/topics"] == f"{Hashes(here / 'x').of(Path('text/one.txt'))} text/one.txt\n"
         assert [line.split("/")[-1] for line in found["subjects/lab"].splitlines()][:1] == ["config.json"]
         assert found["saes/topk"] == inputs.NOTHING

@@ -72,7 +72,7 @@ def fill(folder: Path, checkpoint: Path) -> None:
         for name in (SAE, RULES):
             for stage in (sae, activations, neighbours, contexts, interventions):
                 stage.main(name)
-            explanations.main(name, "lexical")
+            explanations.main("lexical", name)
 
 
 def change(folder: Path, section: str, **values: Any) -> None:
@@ -146,7 +146,7 @@ def test_rules_have_no_direction(here: Path) -> None:
         for name, most in (("pushed", 3), ("silenced", 2))
         for latent in drawn_latents(shelf("contexts", RULES), 0, RULES, most)
     }
-    scores.main(RULES, "lexical", "pushed")
+    scores.main("pushed", RULES, "lexical")
     rows = shelf("scores", RULES, "lexical", "pushed").read(SCORES).to_pylist()
     assert {(row["status"], row["score"]) for row in rows} == {("no direction", None)}
 
@@ -154,7 +154,7 @@ def test_rules_have_no_direction(here: Path) -> None:
 @pytest.mark.parametrize("scorer", ["pushed", "silenced"])
 def test_explanations_and_their_baseline_are_scored(scorer: str, here: Path) -> None:
     """Both the explanation and that of another latent are scored on the same passages, in nats against chance 0, with their error."""
-    scores.main(SAE, "lexical", scorer)
+    scores.main(scorer, SAE, "lexical")
     held = shelf("scores", SAE, "lexical", scorer)
     rows, judged = held.read(SCORES).to_pylist(), held.read(JUDGEMENTS).to_pylist()
     kl = {row["latent"]: row["kl"] for row in shelf("interventions", SAE).read(GENERATIONS).to_pylist() if row["scorer"] == scorer}
@@ -168,11 +168,11 @@ def test_explanations_and_their_baseline_are_scored(scorer: str, here: Path) -> 
 
 def test_new_passages_are_scored_anew(here: Path) -> None:
     """What the stage before wrote is among the inputs of this scorer."""
-    scores.main(SAE, "lexical", "pushed")
+    scores.main("pushed", SAE, "lexical")
     before = shelf("scores", SAE, "lexical", "pushed").manifest["inputs"]
     change(here, "scorers", silenced=PUSHED | {"ablate": True, "tokens": 2})
     interventions.main(SAE)
-    scores.main(SAE, "lexical", "pushed")
+    scores.main("pushed", SAE, "lexical")
     after = shelf("scores", SAE, "lexical", "pushed").manifest["inputs"]
     assert {name for name in before if before[name] != after[name]} == {"interventions"}
 

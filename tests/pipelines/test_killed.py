@@ -10,7 +10,7 @@ import sqlite3
 from threading import Event
 from typing import TYPE_CHECKING
 
-from explained import SAE, build, change, command, explains, latents_with_contexts, text_of
+from explained import build, change, command, explains, latents_with_contexts, text_of
 from llm_server import Body, Reply, content_of, serving
 from project import digests
 
@@ -71,5 +71,5 @@ def test_a_killed_stage_goes_on_where_it_was(tiny_checkpoint: Path, tmp_path: Pa
     assert len(answered - kept) <= CONCURRENCY
     assert set(again) == asked - kept
     assert set(again.values()) == {1}
-    assert digests(killed / "build/explanations" / SAE) == digests(whole / "build/explanations" / SAE)
+    assert digests(killed / "build/explanations") == digests(whole / "build/explanations")
     assert text_of({}) == f"words numbered {content_of({})}"  # how the cache's answers are told apart

@@ -26,6 +26,7 @@ from builders.scorers.judging import PROMPTS
 from builders.shards import Shelf
 from builders.vocabulary import VOCABULARY, text_pieces
 from pipelines import direct, explanations, scores
+from pipelines.stage import folder
 from pipelines.windows import windows
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def fill(folder: Path, checkpoint: Path) -> None:
     known = latents_with_contexts(folder)[1:]
     (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},meaning {latent}\n" for latent in known))
     with chdir(folder):
-        explanations.main(SAE, WHO)
+        explanations.main(WHO, SAE)
 
 
 @pytest.fixture
@@ -127,13 +128,13 @@ def faulty(body: Body, attempt: int) -> Reply:
 def rows_of(stage: str, scorer: str, name: str) -> list[dict[str, Any]]:
     """Return the rows that a scorer left."""
     ids = (WHO, scorer) if stage == "scores" else (scorer,)
-    rows: list[dict[str, Any]] = pq.read_table(Path("build", stage, SAE, *ids, f"{name}-00000.parquet")).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(folder(stage, SAE, *ids) / f"{name}-00000.parquet").to_pylist()
     return rows
 
 
 def usage_of(*ids: str) -> dict[str, Any]:
     """Return what a scorer's answers cost."""
-    told: dict[str, Any] = json.loads(Path("build", *ids, "usage.json").read_text())
+    told: dict[str, Any] = json.loads((folder(*ids) / "usage.json").read_text())
     return told
 
 
@@ -151,7 +152,7 @@ def windows_by_number(silent: str = "random") -> dict[tuple[int, int], tuple[str
 
 def test_every_window_gets_its_own_answer(here: Path, server: Server) -> None:
     """Each test window of each explained latent has one row with its truth and what was answered to its text, whatever its batch."""
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
     rows, known = rows_of("scores", "detection", "judgements"), windows_by_number()
     latents = {row["latent"] for row in rows}
 
@@ -166,7 +167,7 @@ def test_every_window_gets_its_own_answer(here: Path, server: Server) -> None:
 
 def test_a_score_tells_its_pedigree(here: Path, server: Server) -> None:
     """A score follows from its latent's rows, and says by which model, prompt and how many tokens."""
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
     judged, found = rows_of("scores", "detection", "judgements"), rows_of("scores", "detection", "scores")
     drawn = set(latents_with_contexts(here)[1:]) & {row["latent"] for row in found}
 
@@ -183,7 +184,7 @@ def test_a_score_tells_its_pedigree(here: Path, server: Server) -> None:
 
 def test_windows_come_five_at_a_time(here: Path, server: Server) -> None:
     """A latent's 13 windows are asked about in three prompts; all but the last turn of every prompt is the same."""
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
     sizes = Counter(len(examples_of(body)) for body in server.bodies)
     latents = len(rows_of("scores", "detection", "scores"))
 
@@ -199,7 +200,7 @@ def test_windows_come_five_at_a_time(here: Path, server: Server) -> None:
 )
 def test_fuzzing_marks_every_window(here: Path, server: Server, scorer: str, negatives: str, count: int) -> None:
     """Every example that is shown has marks; misplaced ones are the activating windows once more, neighbours' are windows of theirs."""
-    scores.main(SAE, WHO, scorer)
+    scores.main(scorer, SAE, WHO)
     rows, found = rows_of("scores", scorer, "judgements"), rows_of("scores", scorer, "scores")
 
     assert all("<<" in text for body in server.bodies for text in examples_of(body))
@@ -212,10 +213,10 @@ def test_fuzzing_marks_every_window(here: Path, server: Server, scorer: str, neg
 def test_what_answers_cost_is_told_once(here: Path, server: Server) -> None:
     """usage.json adds up each answer once, at the engine's prices, and answers.txt names them; a rerun tells the same."""
     change(here, {"price": {"prompt": 1.0, "cached": 0.5, "output": 2.0}})
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
     first, count = usage_of("scores", SAE, WHO, "detection"), len(server.bodies)
     server.forget()
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
 
     assert first == {
         "answers": count, "prompt_tokens": 7 * count, "cached_tokens": 2 * count, "output_tokens": 3 * count,
@@ -223,14 +224,14 @@ def test_what_answers_cost_is_told_once(here: Path, server: Server) -> None:
     }  # fmt: skip
     assert usage_of("scores", SAE, WHO, "detection") == first
     assert not server.bodies
-    assert len(Path(f"build/scores/{SAE}/{WHO}/detection/answers.txt").read_text().split()) == count
+    assert len(Path(f"build/scores/detection/{SAE}/{WHO}/answers.txt").read_text().split()) == count
 
 
 def test_a_failed_prompt_fails_its_own_windows(here: Path, server: Server) -> None:
     """Windows whose prompt failed have its status and no answer; they are counted, and the latent has a failure row with the reason."""
     server.script = faulty
     amend(here, "judges", "reader", max_failed_share=1.0)
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
     rows, found = rows_of("scores", "detection", "judgements"), rows_of("scores", "detection", "scores")
     known, answered = windows_by_number(), set()
     for body in server.bodies:
@@ -275,14 +276,14 @@ def test_a_rerun_asks_only_what_failed(here: Path, server: Server, share: float)
     server.script = lambda body, attempt: error(500, "no") if int(content_of(body), 16) % 3 == 0 else judges(body, attempt)
     amend(here, "judges", "reader", max_failed_share=share)
     if share:
-        scores.main(SAE, WHO, "detection")
+        scores.main("detection", SAE, WHO)
     else:
         with pytest.raises(UserError):
-            scores.main(SAE, WHO, "detection")
+            scores.main("detection", SAE, WHO)
     failed = {content_of(body) for body in server.bodies if int(content_of(body), 16) % 3 == 0}
     server.forget()
     server.script = judges
-    scores.main(SAE, WHO, "detection")
+    scores.main("detection", SAE, WHO)
 
     assert dict(server.asked) == dict.fromkeys(failed, 1)
     assert failed
@@ -294,12 +295,12 @@ def test_judging_twice_gives_equal_bytes(here: Path, server: Server, script: Any
     """Two runs from empty caches leave the same bytes, in whatever order answers came."""
     server.script = script
     amend(here, "judges", "reader", max_failed_share=1.0)
-    scores.main(SAE, WHO, "fuzzing")
-    direct.main(SAE, "intruder")
+    scores.main("fuzzing", SAE, WHO)
+    direct.main("intruder", SAE)
     first = digests(here / "build/scores") | digests(here / "build/direct")
     shutil.rmtree(here / ".interplake")
-    scores.main(SAE, WHO, "fuzzing")
-    direct.main(SAE, "intruder")
+    scores.main("fuzzing", SAE, WHO)
+    direct.main("intruder", SAE)
 
     assert digests(here / "build/scores") | digests(here / "build/direct") == first
 
@@ -307,8 +308,8 @@ def test_judging_twice_gives_equal_bytes(here: Path, server: Server, script: Any
 def test_all_explanations_are_judged_on_equal_trials(here: Path, server: Server) -> None:
     """The permuted baseline is asked about the same windows in the same batches, under another explanation."""
     change(here, imported={"baseline": "permuted"})
-    explanations.main(SAE, WHO)
-    scores.main(SAE, WHO, "fuzzing")
+    explanations.main(WHO, SAE)
+    scores.main("fuzzing", SAE, WHO)
     turns = [body["messages"][-1]["content"].split("\n", 1) for body in server.bodies]
     batches = Counter(examples for _, examples in turns)
     found = rows_of("scores", "fuzzing", "scores")
@@ -320,7 +321,7 @@ def test_all_explanations_are_judged_on_equal_trials(here: Path, server: Server)
 
 def test_probabilities_are_read(here: Path, server: Server) -> None:
     """With `logprobs` five alternatives are asked for, each row has the probability of its own answer, and the score an area."""
-    scores.main(SAE, WHO, "sure")
+    scores.main("sure", SAE, WHO)
     rows, known = rows_of("scores", "sure", "judgements"), windows_by_number()
 
     assert {(body["logprobs"], body["top_logprobs"]) for body in server.bodies} == {(True, 5)}
@@ -336,7 +337,7 @@ def test_a_server_without_probabilities_is_told(here: Path, server: Server) -> N
     """Where log-probabilities are asked for and none come, no answer counts, and the reason says so."""
     server.script = lambda body, attempt: judges(body | {"logprobs": False}, attempt)
     amend(here, "judges", "sure", max_failed_share=1.0)
-    scores.main(SAE, WHO, "sure")
+    scores.main("sure", SAE, WHO)
 
     assert {row["status"] for row in rows_of("scores", "sure", "judgements")} == {"no log-probabilities"}
     assert {(row["status"], row["score"]) for row in rows_of("scores", "sure", "scores")} == {("no answers", None)}
@@ -345,16 +346,16 @@ def test_a_server_without_probabilities_is_told(here: Path, server: Server) -> N
 
 def test_the_lexical_judge_needs_no_server(here: Path) -> None:
     """Without any engine the lexical judge scores what it can read: of these explanations nothing, which is a status."""
-    scores.main(SAE, WHO, "lexical")
+    scores.main("lexical", SAE, WHO)
 
     assert {(row["status"], row["model"]) for row in rows_of("scores", "lexical", "scores")} == {("no answers", None)}
-    assert not Path(f"build/scores/{SAE}/{WHO}/lexical/usage.json").exists()
+    assert not Path(f"build/scores/lexical/{SAE}/{WHO}/usage.json").exists()
 
 
 @pytest.mark.parametrize(("scorer", "shown"), [("intruder", 4), ("internal", 3)])
 def test_intruders_are_looked_for(here: Path, server: Server, scorer: str, shown: int) -> None:
     """Each trial is one prompt with as many marked windows; its row tells which slot was named, and whether rightly."""
-    direct.main(SAE, scorer)
+    direct.main(scorer, SAE)
     rows, found = rows_of("direct", scorer, "judgements"), rows_of("direct", scorer, "scores")
 
     assert len(found) == LATENTS
@@ -375,7 +376,7 @@ def test_failed_trials_are_no_wrong_answers(here: Path, server: Server) -> None:
     """A trial whose answer fails has its status, and neither answer nor value."""
     server.script = faulty
     amend(here, "judges", "reader", max_failed_share=1.0)
-    direct.main(SAE, "intruder")
+    direct.main("intruder", SAE)
     rows = rows_of("direct", "intruder", "judgements")
 
     assert {row["status"] for row in rows} == {"ok", "HTTP 500", "no response"}
@@ -385,7 +386,7 @@ def test_failed_trials_are_no_wrong_answers(here: Path, server: Server) -> None:
 
 def test_intruders_are_counted_without_a_server(here: Path) -> None:
     """The lexical finder needs no engine; every trial has an answer."""
-    direct.main(SAE, "counted")
+    direct.main("counted", SAE)
 
     assert {(row["n"], row["n_failed"], row["status"], row["judge"]) for row in rows_of("direct", "counted", "scores")} == {
         (5, 0, "ok", "lexical")
@@ -394,7 +395,7 @@ def test_intruders_are_counted_without_a_server(here: Path) -> None:
 
 def test_too_few_windows_are_no_trial(here: Path, server: Server) -> None:
     """Where a trial needs more windows than a latent has, nothing is asked and every trial has that status."""
-    direct.main(SAE, "crowded")
+    direct.main("crowded", SAE)
 
     assert {row["status"] for row in rows_of("direct", "crowded", "judgements")} == {"too few windows"}
     assert {(row["status"], row["n_failed"]) for row in rows_of("direct", "crowded", "scores")} == {("no answers", 2)}
@@ -407,5 +408,5 @@ def test_a_judge_that_is_gone_is_told_first(here: Path) -> None:
         change(here, {"base_url": gone.url})
 
     with pytest.raises(UserError, match="cannot be reached; start the server, or correct `base_url`"):
-        scores.main(SAE, WHO, "detection")
+        scores.main("detection", SAE, WHO)
     assert not list(Path("build/scores").rglob("*.parquet"))

@@ -20,8 +20,8 @@ from builders.behaviours import numbers_of
 from builders.errors import UserError
 from builders.ratings import STEERING_TEXTS
 from builders.shards import Shards
-from builders.steered import Push
 from builders.steering import STEERING, STEERING_ANSWERS, STEERING_VECTORS
+from builders.ways import Push
 from pipelines import steering, subject
 from pipelines.params import Steering
 from pipelines.stage import shelf

@@ -20,6 +20,7 @@ from builders.scorers.surprisal import NOTHING, prompt
 from pipelines import explanations, scores
 from pipelines.engines import CACHE, open_engine, sizes
 from pipelines.params import load
+from pipelines.stage import folder
 
 if TYPE_CHECKING:
     from llm_server import Server
@@ -46,18 +47,18 @@ def fill(folder: Path, checkpoint: Path, judge: Path) -> None:
     latents = latents_with_contexts(folder)
     (folder / "theirs.csv").write_text("latent,explanation\n" + "".join(f"{latent},meaning {latent}\n" for latent in latents))
     with chdir(folder):
-        explanations.main(SAE, WHO)
+        explanations.main(WHO, SAE)
 
 
 def rows_of(scorer: str, name: str) -> list[dict[str, Any]]:
     """Return the rows that a scorer left."""
-    rows: list[dict[str, Any]] = pq.read_table(Path("build/scores", SAE, WHO, scorer, f"{name}-00000.parquet")).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(folder("scores", SAE, WHO, scorer) / f"{name}-00000.parquet").to_pylist()
     return rows
 
 
 def test_a_judge_in_this_process_measures_every_window(here: Path) -> None:
     """Each window's value is the difference of what the engine says after both prompts, and each score an AUROC of them."""
-    scores.main(SAE, WHO, "local")
+    scores.main("local", SAE, WHO)
     judged, found = rows_of("local", "judgements"), rows_of("local", "scores")
     contexts = {
         (row["latent"], row["example"]): row["text"]
@@ -82,11 +83,11 @@ def test_a_judge_in_this_process_measures_every_window(here: Path) -> None:
 
 def test_running_again_asks_nothing(here: Path) -> None:
     """Every answer is kept, one for each distinct prompt and window, and scoring again takes the same bytes from them."""
-    scores.main(SAE, WHO, "local")
+    scores.main("local", SAE, WHO)
     before, kept = rows_of("local", "judgements"), sizes()
     shutil.rmtree(Path("build/scores"))
     cache = CACHE.read_bytes()
-    scores.main(SAE, WHO, "local")
+    scores.main("local", SAE, WHO)
 
     assert rows_of("local", "judgements") == before
     assert CACHE.read_bytes() == cache
@@ -143,7 +144,7 @@ def test_a_server_that_scores_text_is_a_judge(here: Path) -> None:
 
     with serving(script) as server:
         asked_at(here, server)
-        scores.main(SAE, WHO, "server")
+        scores.main("server", SAE, WHO)
 
     assert {row["status"] for row in rows_of("server", "judgements")} == {"ok"}
     # The script's log-probability falls with the place, and both prompts are of different lengths.
@@ -156,4 +157,4 @@ def test_a_server_that_is_gone_is_told(here: Path) -> None:
         asked_at(here, gone)
 
     with pytest.raises(UserError, match="cannot be reached; start the server, or correct `base_url`"):
-        scores.main(SAE, WHO, "server")
+        scores.main("server", SAE, WHO)

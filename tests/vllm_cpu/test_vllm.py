@@ -24,7 +24,7 @@ from project import TOPICS, small_params, write_params
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
 from builders.subjects import Source
-from pipelines import activations, contexts, corpus, explanations, interventions, sae, scorers, scores, subject, tokens
+from pipelines import activations, contexts, corpus, explanations, interventions, sae, scores, subject, tokens
 from pipelines.engines import open_engine
 from pipelines.params import OpenAiEngine, VllmEngineSpec
 
@@ -110,18 +110,18 @@ def explained(here: Path, engine: dict[str, Any], **settings: Any) -> list[dict[
     params["engines"] = {"talker": {**engine, "price": {"prompt": 1.0, "cached": 0.1, "output": 2.0}}}
     params["explainers"] = {"talker": {"kind": "default", "engine": "talker", "examples": 4, "max_tokens": 60, **settings}}
     write_params(here, params)
-    explanations.main("random", "talker")
-    return pq.read_table("build/explanations/random/talker/explanations-00000.parquet").to_pylist()
+    explanations.main("talker", "random")
+    return pq.read_table("build/explanations/talker/random/explanations-00000.parquet").to_pylist()
 
 
 def test_the_whole_stage_in_this_process(
     project: Path, in_process: Engine, talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every latent gets the text that the model wrote, and prompt, answer and cost are counted."""
-    monkeypatch.setattr(explanations, "open_engine", functools.cache(lambda _: in_process))  # loaded once for all tests
+    monkeypatch.setattr("pipelines.engines.open_engine", functools.cache(lambda _: in_process))  # loaded once for all tests
 
     rows = explained(project, {"kind": "vllm", "path": str(talker), "context": LIMIT, "dtype": "float32"})
-    spent = json.loads((project / "build/explanations/random/talker/usage.json").read_text())
+    spent = json.loads((project / "build/explanations/talker/random/usage.json").read_text())
     own = [row for row in rows if row["explainer"] == "talker"]
 
     assert len(own) >= 10
@@ -142,7 +142,7 @@ def test_the_whole_stage_over_http(project: Path, served: str) -> None:
 JUDGED = {
     "detection": {"kind": "detection"},
     "fuzzing": {"kind": "fuzzing"},
-    "simulation": {"kind": "simulation", "form": "all-at-once", "examples": 5},
+    "simulation": {"kind": "simulation", "form": "all-at-once", "windows": 5},
     "surprisal": {"kind": "surprisal"},
 }
 Rows = list[dict[str, Any]]
@@ -163,11 +163,11 @@ def judged(project: Path, in_process: Engine, talker: Path) -> Judged:
     @functools.cache
     def made(scorer: str, judge: str) -> tuple[Rows, Rows]:
         write_params(project, params)
-        explanations.main("random", "lexical")
+        explanations.main("lexical", "random")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scorers, "open_engine", lambda spec: in_process if spec.kind == "vllm" else open_engine(spec))
-            scores.main("random", "lexical", f"{scorer}-{judge}")
-        folder = Path("build/scores/random/lexical", f"{scorer}-{judge}")
+            patch.setattr("pipelines.engines.open_engine", lambda spec: in_process if spec.kind == "vllm" else open_engine(spec))
+            scores.main(f"{scorer}-{judge}", "random", "lexical")
+        folder = Path("build/scores", f"{scorer}-{judge}", "random/lexical")
         judgements, found = (pq.read_table(folder / f"{name}-00000.parquet").to_pylist() for name in ("judgements", "scores"))
         return judgements, found
 
