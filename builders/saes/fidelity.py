@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from builders.errors import UserError
-from builders.harvest import harvest, read_rows, row_batches
-from builders.hookpoints import spliced
+from builders.harvest import read_rows, row_batches
+from builders.hookpoints import spliced, watched
 from builders.progress import track
 from builders.saes.coder import Mounted
 
@@ -60,16 +60,19 @@ def fidelity(model: nn.Module, mounted: Mounted, rows: pa.Table, batch: int, dev
     total = torch.zeros(coder.d_out, dtype=torch.float64)
     power = torch.zeros((), dtype=torch.float64)
     for part in track(list(row_batches(rows, batch)), "measuring the SAE"):
-        found = harvest(model, [mounted.reads, mounted.writes], part, device)
-        x, y = found.vectors[mounted.reads], found.vectors[mounted.writes]
+        ids, text = read_rows(part, device)
+        with watched(model, [mounted.reads, mounted.writes]) as seen:
+            clean = _row_losses(model, ids, text)
+        x, y = (seen[hookpoint][text].float() for hookpoint in (mounted.reads, mounted.writes))
+        place = torch.nonzero(text)[:, 0]
         code = coder.encode(x)
         fired[code.latent] = True
         squares += (y - coder.decode(code, x)).square().sum().cpu().double()
         total += y.sum(0).cpu().double()
         power += y.square().sum().cpu().double()
-        l0.append(torch.bincount(found.place[code.vector], minlength=part.num_rows).cpu())
-        weights.append(torch.bincount(found.place, minlength=part.num_rows).cpu())
-        for store, value in zip(losses, _splice_losses(model, mounted, *read_rows(part, device)), strict=True):
+        l0.append(torch.bincount(place[code.vector], minlength=part.num_rows).cpu())
+        weights.append(torch.bincount(place, minlength=part.num_rows).cpu())
+        for store, value in zip(losses, (clean, *_splice_losses(model, mounted, ids, text)), strict=True):
             store.append(value.cpu().double())
     n = torch.cat(weights).double()
     variance = power - total.square().sum() / n.sum()
@@ -95,7 +98,7 @@ def sparsity(firings: Tensor, tokens: Tensor, alive: float) -> dict[str, Any]:
 
 
 def _splice_losses(model: nn.Module, mounted: Mounted, ids: Tensor, text: Tensor) -> tuple[Tensor, ...]:
-    """Return per-row summed losses of text tokens, clean, spliced and zeroed, and how many tokens were predicted."""
+    """Return per-row summed losses of text tokens, spliced and zeroed, and how many tokens were predicted."""
 
     def rebuilt(read: Tensor, written: Tensor) -> Tensor:
         changed, x = written.clone(), read[text].float()  # special tokens and padding keep their own activations
@@ -105,7 +108,7 @@ def _splice_losses(model: nn.Module, mounted: Mounted, ids: Tensor, text: Tensor
     def zero(_: Tensor, written: Tensor) -> Tensor:
         return written.masked_fill(text[..., None], 0)
 
-    losses = [_row_losses(model, ids, text)]
+    losses = []
     for edit in (rebuilt, zero):
         with spliced(model, mounted.reads, mounted.writes, edit):
             losses.append(_row_losses(model, ids, text))
