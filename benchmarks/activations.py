@@ -13,14 +13,14 @@ from pathlib import Path
 
 import click
 
-from builders import activations
-from builders.corpus import TOKENS
-from builders.encode import Encoder
-from builders.harvest import harvest, row_batches
-from builders.shards import write_parquet
-from pipelines.dictionaries import reopened
+from builders.lake.shards import write_parquet
+from builders.saes import activations
+from builders.saes.encoder import Encoder
+from builders.subjects.harvest import harvest, row_batches
+from builders.text.tokens import TOKENS
+from pipelines.graph.stage import shelf
+from pipelines.opened.dictionaries import reopened
 from pipelines.params import load
-from pipelines.stage import shelf
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:

@@ -24,7 +24,7 @@ from builders.engines.asking import ask
 from builders.engines.cache import Cache
 from builders.engines.http import HttpEngine, HttpSettings
 from builders.engines.requests import Answer, Chat, Message
-from tests.llm_server import MODEL, chat, serving
+from tests.support.llm_server import MODEL, chat, serving
 
 WARM = 64  # requests before the clock starts
 PROMPT = "word " * 1500  # about what 40 windows take

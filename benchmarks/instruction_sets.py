@@ -51,8 +51,8 @@ def works(size: int) -> dict[str, Callable[[], Tensor]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from builders.contrasts import Contrast, discriminant
     from builders.saes.train import Recipe, Trainer
+    from builders.steering.vectors import Contrast, discriminant
 
     draw = np.random.default_rng(0)
     ids = torch.from_numpy(draw.integers(2, 500, (2 * size, 64)))

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from builders.behaviours import Prompt
-from builders.contrasts import Directions, contrast, difference
-from builders.hookpoints import blocks_of, module_at
-from builders.steered import Floats, Steerer
-from builders.ways import RESIDUAL, Push
+from builders.steering.behaviours import Prompt
+from builders.steering.steerer import Floats, Steerer
+from builders.steering.vectors import Directions, contrast, difference
+from builders.steering.ways import RESIDUAL, Push
+from builders.subjects.hookpoints import blocks_of, module_at
 from checkpoints.architectures import Shape, build
 
 VOCABULARY, LENGTH = 2048, 256

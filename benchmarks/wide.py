@@ -18,9 +18,9 @@ import pyarrow as pa
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from builders.encode import Encoder
 from builders.saes import formats
 from builders.saes.coder import Mounted
+from builders.saes.encoder import Encoder
 
 WIDTH, D, ROWS, LENGTH, BATCH = 131_072, 2_304, 16, 256, 8
 GB = 2**30

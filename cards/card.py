@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from builders.steering import STEERING
-from builders.table import Table, TableError
-from builders.ways import RESIDUAL
+from builders.lake.table import Table, TableError
+from builders.steering.effects import STEERING
+from builders.steering.ways import RESIDUAL
 from cards import charts, steering, summary
 from cards.paper import COSTS
 from cards.render import render

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from builders.steering import NONE
-from builders.ways import BOTH, DIFFERENCE, LDA, RESIDUAL, STATE
+from builders.steering.effects import NONE
+from builders.steering.ways import BOTH, DIFFERENCE, LDA, RESIDUAL, STATE
 from cards.paper import STEERED
 from cards.render import points, render
 from cards.summary import none_if_nan

@@ -36,8 +36,8 @@ def main() -> None:
 @click.option("--offline", is_flag=True, help="Skip whatever lies on the Hub.")
 def check(file: Path | None, offline: bool) -> None:
     """Find mistakes in params.yaml and in what it names, before a long run."""
-    from pipelines.check import check_all
     from pipelines.params import load
+    from pipelines.stages.check import check_all
 
     for line in check_all(load(file), offline=offline):
         click.echo(line)
@@ -80,7 +80,7 @@ def why(stage: str, since: str | None) -> None:
 @click.option("--prune", is_flag=True, help="Drop every answer that no row of the build uses.")
 def cache(prune: bool) -> None:
     """Show what the answers of language models take on disk, by engine and model."""
-    from pipelines.engines import prune_cache, sizes
+    from pipelines.opened.engines import prune_cache, sizes
 
     if prune:
         click.echo(f"dropped {prune_cache():,} answers that nothing uses")

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 from builders.errors import UserError
-from builders.shards import write_atomic
+from builders.lake.shards import write_atomic
 from cards.card import results_block
 from cards.render import render
 from cards.steering import steering_block
-from pipelines.release import CONFIGS
+from pipelines.registry import CONFIGS
 
 README, DATASETS, RESULTS = Path("README.md"), Path("docs/datasets.md"), Path("docs/results.json")
 FIGURES = {"scores.png": Path("docs/scores.png"), "steering.png": Path("docs/steering.png")}

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from builders.errors import UserError, one_of
-from pipelines import inputs, sources
-from pipelines.stage import INPUTS, SOURCES
+from pipelines.graph.stage import INPUTS, SOURCES
+from pipelines.stages import inputs, sources
 
 LOCK, CACHE = Path("dvc.lock"), Path(".dvc/cache/files/md5")
 Entry = Mapping[str, Any]

@@ -16,8 +16,8 @@ from llm_server import MODEL, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
-from pipelines.closure import ROOT
-from pipelines.release import CONFIGS
+from pipelines.graph.closure import ROOT
+from pipelines.registry import CONFIGS
 
 STAGES = sorted(
     [
@@ -125,7 +125,7 @@ def test_the_lines_for_readers_work_as_pasted(finished: Path, page: str) -> None
 
 def test_code_that_changes_makes_its_rows_anew(project: Path) -> None:
     """An edit of the code reaches the outputs that are kept between runs."""
-    latents = project / "builders/latents.py"
+    latents = project / "builders/saes/latents.py"
     latents.write_text(latents.read_text().replace("TOP = 10", "TOP = 3"))
 
     assert f"activations@{SAE}" in repro(project)
@@ -199,7 +199,7 @@ def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
     whole = digests(project / "build")
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
 
-    ended = run(project, "pipelines.contexts", SAE)
+    ended = run(project, "pipelines.stages.contexts", SAE)
 
     assert ended.returncode == 2
     said = f"build/activations/{SAE}/{shard.name}: damaged or missing (its checksum is not the manifest's); heal it with `make repro`"

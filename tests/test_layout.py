@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from cards.render import render
-from pipelines.closure import ROOT, module
 from pipelines.docs import datasets_page, with_results
+from pipelines.graph.closure import PACKAGES, ROOT, module
 from pipelines.params import load, load_lab
 
 LAB = load_lab().checkpoints
-LAYERS = {"builders": 0, "checkpoints": 1, "cards": 1, "pipelines": 2}
 
 
-def test_imports_run_down_only() -> None:
-    """No room imports one above it."""
-    for room, layer in LAYERS.items():
-        for path in (ROOT / room).rglob("*.py"):
-            for other in module(path).imports:
-                target = other.relative_to(ROOT).parts[0]
-                assert LAYERS[target] < layer or target == room, f"{path} imports {other}"
+def rooms() -> list[str]:
+    """Return the rooms in the order in which docs/architecture.md lists them: each may import those before it."""
+    return re.findall(r"^\d+\. `([\w/.]+)`", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE)
+
+
+def room_of(path: Path) -> str:
+    """Return the room of a module: the longest of the listed paths that it lies at or below."""
+    name = path.relative_to(ROOT).as_posix()
+    return max((room for room in rooms() if name == room or name.startswith(f"{room}/")), key=len)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_run_down_only(package: str) -> None:
+    """No module imports a room that docs/architecture.md lists after its own; that page lists every room."""
+    order = {room: place for place, room in enumerate(rooms())}
+    for path in (ROOT / package).rglob("*.py"):
+        for other in module(path).imports:
+            assert order[room_of(other)] <= order[room_of(path)], f"{path} imports {other}"
+
+
+def test_no_room_imports_in_circles() -> None:
+    """Modules of one room import one another without a cycle."""
+    paths = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    imports = {path: {other for other in module(path).imports if other.name != "__init__.py"} & paths for path in paths}
+
+    assert list(TopologicalSorter(imports).static_order())
 
 
 def test_the_datasets_page_is_fresh() -> None:

@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_after_an_edit_elsewhere(project: Path) -> None:
     shutil.rmtree(project / "build/activations" / SAE)
     shutil.rmtree(project / ".dvc/cache")
     left = kill_at_third_chunk(project)
-    changed(project / "builders/lookalikes.py", "import numpy as np\n", "import numpy as np\n\nUNUSED = 1\n")
+    changed(project / "builders/contexts/lookalikes.py", "import numpy as np\n", "import numpy as np\n\nUNUSED = 1\n")
 
     ended = run(project, "dvc", "repro")
 
@@ -136,7 +136,7 @@ def kill_at_third_chunk(project: Path) -> list[Path]:
 
 def test_why_tells_what_changed(project: Path) -> None:
     """`interplake why` names modules, defaults, params, files and what was made anew; and a stage that never ran."""
-    changed(project / "builders/latents.py", "TOP = 10", "TOP = 9")
+    changed(project / "builders/saes/latents.py", "TOP = 10", "TOP = 9")
     (project / "more/new.txt").write_text("New.")
     params = two_of_each()
     params["activations"]["rare_windows"] = 21
@@ -144,7 +144,7 @@ def test_why_tells_what_changed(project: Path) -> None:
 
     said = [run(project, "pipelines", "why", stage) for stage in (f"activations@{SAE}", "corpus@more", "corpus@topics", "sae@nobody")]
 
-    assert said[0].stdout == "builders/latents.py has changed\nparams activations.rare_windows: 20 → 21\n"
+    assert said[0].stdout == "builders/saes/latents.py has changed\nparams activations.rare_windows: 20 → 21\n"
     assert said[1].stdout == "more/new.txt is new\n"
     assert said[2].stdout.startswith("corpus@topics: nothing has changed since it ran; ")
     assert (said[3].returncode, said[3].stderr.startswith("error: sae@nobody: dvc.lock does not know it")) == (2, True)
@@ -160,7 +160,7 @@ def test_why_tells_what_changed(project: Path) -> None:
 def test_what_is_not_there_ends_the_run_in_one_line(tmp_path: Path, section: str, spec: dict[str, Any], said: str) -> None:
     """A path or glob of params that leads nowhere is one line and exit code 2, before any other stage runs."""
     folder = make_project(tmp_path / "project", {**small_params(), section: spec})
-    ended, under_dvc = run(folder, "pipelines.inputs"), run(folder, "dvc", "repro")
+    ended, under_dvc = run(folder, "pipelines.stages.inputs"), run(folder, "dvc", "repro")
 
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert ended.stderr.startswith(f"error: {said}")

@@ -1,1 +1,4 @@
-"""Models that turn texts into vectors, one kind per file, and vectors kept on disk."""
+"""Who turns text into vectors: sentence models, letter counts, vectors kept on disk.
+
+It imports `lake` and `subjects`.
+"""

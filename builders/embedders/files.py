@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from builders import subjects
 from builders.errors import MissingError, UserError, one_of
-from builders.shards import file_sha256
+from builders.lake.shards import file_sha256
+from builders.subjects import checkpoints
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ PACKAGES = {
 }
 
 
-def of_source(source: subjects.Source) -> Files:
+def of_source(source: checkpoints.Source) -> Files:
     """Return the files of a folder or a Hub repository.
 
     Raises MissingError where there is no such folder or the Hub is out of reach, and UserError as :func:`subjects.fetch` does.
     """
-    folder = subjects.fetch(source)
-    return Files(folder, source.label, source.revision or subjects.fingerprint(folder))
+    folder = checkpoints.fetch(source)
+    return Files(folder, source.label, source.revision or checkpoints.fingerprint(folder))
 
 
 def known(package: str) -> Packaged:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builders import subjects
 from builders.embedders.embedder import Model, Vectors, normed
 from builders.embedders.files import Files
 from builders.errors import UserError, one_of
+from builders.subjects import checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -111,10 +111,10 @@ class SentenceEmbedder(Model):
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str]:
-        source, device = subjects.Source(path=str(self.files.folder)), subjects.resolve_device(self.device)
-        subjects.config_of(source, self.files.folder)  # tells what is wrong with it in one line
-        tokenizer = subjects.tokenizer_of(source, self.files.folder)
-        return tokenizer, subjects.load(source, self.files.folder, "float32", device, "AutoModel"), device
+        source, device = checkpoints.Source(path=str(self.files.folder)), checkpoints.resolve_device(self.device)
+        checkpoints.config_of(source, self.files.folder)  # tells what is wrong with it in one line
+        tokenizer = checkpoints.tokenizer_of(source, self.files.folder)
+        return tokenizer, checkpoints.load(source, self.files.folder, "float32", device, "AutoModel"), device
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of *texts*, bit for bit the same in any company and order."""

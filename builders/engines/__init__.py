@@ -1,1 +1,4 @@
-"""Language models that answer: over HTTP, in this process, from a script; a cache of what they said; what it cost."""
+"""Who answers: language models in this process or behind a server, their answers kept, prompts filled.
+
+It imports `subjects`, whose checkpoints it may run.
+"""

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from builders import subjects
 from builders.engines.continuations import Continuations
 from builders.engines.reading import Read, Reader, token_of
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError
+from builders.subjects import checkpoints
 
 TOGETHER = 4096  # requests read at a time; what those have in common is read once
 
@@ -22,7 +22,7 @@ TOGETHER = 4096  # requests read at a time; what those have in common is read on
 class LocalSettings:
     """Where the checkpoint lies (as for a subject), what it runs on, and how many tokens to score are in memory at a time."""
 
-    source: subjects.Source
+    source: checkpoints.Source
     dtype: str = "auto"
     device: str = "auto"
     batch_tokens: int = 8192
@@ -34,15 +34,15 @@ class LocalEngine:
     kind = "transformers"
 
     def __init__(self, settings: LocalSettings) -> None:
-        folder = subjects.fetch(settings.source)
-        config = subjects.config_of(settings.source, folder)
+        folder = checkpoints.fetch(settings.source)
+        config = checkpoints.config_of(settings.source, folder)
         self.settings = settings
-        self._revision = settings.source.revision or subjects.fingerprint(folder)
-        self.device = subjects.resolve_device(settings.device)
-        self.dtype = subjects.resolve_dtype(settings.dtype, self.device, config)
-        self._model: Any = subjects.load(settings.source, folder, self.dtype, self.device)
+        self._revision = settings.source.revision or checkpoints.fingerprint(folder)
+        self.device = checkpoints.resolve_device(settings.device)
+        self.dtype = checkpoints.resolve_dtype(settings.dtype, self.device, config)
+        self._model: Any = checkpoints.load(settings.source, folder, self.dtype, self.device)
         self._continuations = Continuations(self._model, settings.batch_tokens)
-        self._reader = Reader(subjects.tokenizer_of(settings.source, folder), self.model, subjects.context_of(config))
+        self._reader = Reader(checkpoints.tokenizer_of(settings.source, folder), self.model, checkpoints.context_of(config))
 
     @property
     def model(self) -> str:

@@ -1,1 +1,4 @@
-"""What a latent does, in words: one explainer a file, all giving rows of the `explanations` config."""
+"""Training windows → explanations: token statistics, language models, files of others.
+
+It imports the rooms up to `engines`.
+"""

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples, evenly
+from builders.contexts.contexts import Examples, evenly
+from builders.engines.prompts import Prompts, highlighted, listed, marked_text
 from builders.engines.requests import Answer, Chat, Failure, Message
-from builders.prompts import Prompts, highlighted, listed, marked_text
 
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
 FILES = ("guidelines.j2", "examples.j2", "answer.j2", "shots.yaml")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from builders.prompts import quote
+from builders.engines.prompts import quote
 
 
 @dataclass(frozen=True)

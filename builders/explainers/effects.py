@@ -8,7 +8,7 @@ from typing import Any
 
 from builders.engines.requests import Chat, Message
 from builders.explainers.chat import PROMPTS
-from builders.vocabulary import text_of
+from builders.text.vocabulary import text_of
 
 
 @dataclass(frozen=True)

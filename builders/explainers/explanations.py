@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builders.lake.table import Column, Table
 from builders.seeds import uniforms
-from builders.table import Column, Table
 
 PERMUTED = "-permuted"  # ends the name of the baseline that gives each latent another's text
 EXPLANATIONS = Table(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
+from builders.engines.prompts import quote
 from builders.explainers.cues import Cue, write
-from builders.prompts import quote
 
 Ints = npt.NDArray[np.int64]
 

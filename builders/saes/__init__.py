@@ -1,1 +1,4 @@
-"""Sparse dictionaries of a model's activations: one SparseCoder, one reader per file format, a trainer."""
+"""Sparse dictionaries: their coders and file formats, training, fidelity, and what fires where.
+
+It imports `lake`, `text` and `subjects`.
+"""

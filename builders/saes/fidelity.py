@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from builders.errors import UserError
-from builders.harvest import read_rows, row_batches
-from builders.hookpoints import spliced, watched
 from builders.progress import track
 from builders.saes.coder import Mounted
+from builders.subjects.harvest import read_rows, row_batches
+from builders.subjects.hookpoints import spliced, watched
 
 
 @dataclass(frozen=True)

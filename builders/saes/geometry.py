@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from builders.neighbours import CELLS, Near, joined, nearest
 from builders.saes.coder import Coder, SparseCoder, largest
+from builders.saes.neighbours import CELLS, Near, joined, nearest
 
 ROUNDING = 1e-5  # a cosine below it is what rounding leaves of none
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builders.table import Column, Table
+from builders.lake.table import Column, Table
 
 SAES = Table(
     name="saes",

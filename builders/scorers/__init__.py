@@ -1,1 +1,4 @@
-"""How well an explanation predicts its latent: one scorer a file, all giving `judgements` and `scores`."""
+"""Explanations × test windows → judgements and scores, with calibration on planted rules.
+
+It imports the rooms up to `explainers`.
+"""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from builders.lake.table import Column, Table
 from builders.scorers.judging import Floats, Ints
 from builders.seeds import seed_of
-from builders.table import Column, Table
 
 NONE = "none"  # the explainer of a scorer that needs no explanation
 ALL = "all"  # dictionaries of a kind, taken together

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from builders.engines.prompts import CLOSE, OPEN, marked_text
 from builders.engines.requests import Chat, Failure, Message, Outcome
-from builders.prompts import CLOSE, OPEN, marked_text
 from builders.scorers.answers import answered, probabilities
 from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Ints, none
 from builders.scorers.trials import Trials, Verdicts

@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
 from builders.embedders.embedder import Embedder
 from builders.engines.requests import Outcome
 from builders.scorers.judging import Floats, Judged, Task, none
 from builders.scorers.statistics import area
-from builders.vocabulary import texts
+from builders.text.vocabulary import texts
 
 
 @dataclass(frozen=True)

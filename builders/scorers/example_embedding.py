@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
 from builders.engines.requests import Outcome
 from builders.scorers.embedding import ByEmbedding
 from builders.scorers.judging import Bools, Floats, Ints, Judged, Task, none

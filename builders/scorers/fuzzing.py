@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
 from builders.scorers.judging import Bools, Floats
 from builders.scorers.trials import Trials
 from builders.seeds import uniforms

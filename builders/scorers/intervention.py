@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from builders.engines.requests import Failure, Outcome, Score
-from builders.generations import Passages
+from builders.interventions.generations import Passages
 from builders.scorers.judging import PROMPTS, Judged, Task, none
 from builders.scorers.statistics import mean
 from builders.scorers.surprisal import gain

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from builders.engines.prompts import marked_text
 from builders.engines.requests import Chat, Failure, Message, Outcome, Request
-from builders.prompts import marked_text
 from builders.scorers import fuzzing
 from builders.scorers.answers import responded
 from builders.scorers.chat import turn

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from builders.engines.requests import Answer, Outcome
+from builders.lake.table import Column, Table
 from builders.scorers.judging import Floats, Judged, Scorer
-from builders.table import Column, Table
 
 IDENTITY = (
     Column("sae", "string", "the dictionary", categorical=True),

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
+from builders.engines.prompts import Prompts
 from builders.engines.requests import Failure, Outcome, Request
-from builders.prompts import Prompts
 
 NO_LOGPROBS = "no log-probabilities"  # the status of an answer without those that were asked for
 PROMPTS = Prompts(Path(__file__).parent / "prompts")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
 from builders.scorers.judging import Bools, Ints
 from builders.seeds import seed_of, uniforms
 

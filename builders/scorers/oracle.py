@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from builders.engines.prompts import CLOSE, OPEN
 from builders.engines.requests import Answer, Failure, Outcome, Request, Score, Token
-from builders.planted import Meaning
-from builders.prompts import CLOSE, OPEN
+from builders.saes.planted import Meaning
 from builders.scorers.simulation import TOP
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from builders.contexts import Examples
+from builders.contexts.contexts import Examples
 from builders.engines.requests import Outcome, Request
 from builders.scorers.judging import Bools, Floats, Judged, Task, none
 from builders.scorers.lexical import NO_CUE, LexicalJudge

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builders.engines.prompts import marked_text
 from builders.engines.requests import Failure, Outcome, Score
-from builders.prompts import marked_text
 from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Judged, Task, none
 from builders.scorers.statistics import area
 

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recurrent import LAYERS, WIDTH, tiny
 
-from builders.contrasts import Directions
-from builders.hookpoints import blocks_of, capture, edited
-from builders.latents import LATENTS
+from builders.lake.shards import write_parquet
+from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
-from builders.shards import write_parquet
-from builders.steering import STEERING, STEERING_VECTORS, Setting, answer_frame, effect_rows, skipped_rows, vector_rows
-from builders.subjects import SUBJECTS
-from builders.ways import Push
+from builders.steering.effects import STEERING, STEERING_VECTORS, Setting, answer_frame, effect_rows, skipped_rows, vector_rows
+from builders.steering.vectors import Directions
+from builders.steering.ways import Push
+from builders.subjects.checkpoints import SUBJECTS
+from builders.subjects.hookpoints import blocks_of, capture, edited
 from cards import card
 from cards.charts import layers_chart, steering_chart
 from cards.render import points
@@ -39,15 +39,16 @@ from cards.steering import (
     steering_summary,
 )
 from pipelines import docs
-from pipelines.closure import ROOT
+from pipelines.graph.closure import ROOT
 from pipelines.params import load
-from pipelines.release import CONFIGS, facts
+from pipelines.registry import CONFIGS
+from pipelines.stages.release import facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from builders.table import Table
+    from builders.lake.table import Table
 
 PLAIN = ("none", "none", -1, 0.0)
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import quantile_test
 
-from builders.table import Column, Table
+from builders.lake.table import Column, Table
 from cards.card import Part, header
 from cards.render import decimal, figure
 from cards.summary import by_scorer, calibration_summary, median_interval, score_summary, spread

@@ -17,7 +17,7 @@ from pipelines.kernels import COMPATIBLE, NATIVE, PINS, PORTABLE, SWITCH, pin
 ROOT = Path(__file__).parents[2]
 x86 = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="other processors have other kernels")
 LOADED = """
-import json, os, pipelines.stage, numpy, torch
+import json, os, pipelines.graph.stage, numpy, torch
 numpy.ones((2, 2)) @ numpy.ones((2, 2))
 from threadpoolctl import threadpool_info
 blas = [library for library in threadpool_info() if library["internal_api"] == "openblas"]

@@ -23,10 +23,10 @@ from project import TOPICS, small_params, write_params
 
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
-from builders.subjects import Source
-from pipelines import activations, contexts, corpus, explanations, interventions, sae, scores, subject, tokens
-from pipelines.engines import open_engine
+from builders.subjects.checkpoints import Source
+from pipelines.opened.engines import open_engine
 from pipelines.params import OpenAiEngine, VllmEngineSpec
+from pipelines.stages import activations, contexts, corpus, explanations, interventions, sae, scores, subject, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,7 @@ def test_the_whole_stage_in_this_process(
     project: Path, in_process: Engine, talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every latent gets the text that the model wrote, and prompt, answer and cost are counted."""
-    monkeypatch.setattr("pipelines.engines.open_engine", functools.cache(lambda _: in_process))  # loaded once for all tests
+    monkeypatch.setattr("pipelines.opened.engines.open_engine", functools.cache(lambda _: in_process))  # loaded once for all tests
 
     rows = explained(project, {"kind": "vllm", "path": str(talker), "context": LIMIT, "dtype": "float32"})
     spent = json.loads((project / "build/explanations/talker/random/usage.json").read_text())
@@ -165,7 +165,7 @@ def judged(project: Path, in_process: Engine, talker: Path) -> Judged:
         write_params(project, params)
         explanations.main("lexical", "random")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipelines.engines.open_engine", lambda spec: in_process if spec.kind == "vllm" else open_engine(spec))
+            patch.setattr("pipelines.opened.engines.open_engine", lambda spec: in_process if spec.kind == "vllm" else open_engine(spec))
             scores.main(f"{scorer}-{judge}", "random", "lexical")
         folder = Path("build/scores", f"{scorer}-{judge}", "random/lexical")
         judgements, found = (pq.read_table(folder / f"{name}-00000.parquet").to_pylist() for name in ("judgements", "scores"))

@@ -1,0 +1,161 @@
+"""Silent windows that are hard to tell from activating ones: a neighbour fires there, or the text is alike. SCIENCE A4, A16, D1.
+
+A first pass over all firings keeps a few windows of every latent (`strongest`); a second one, latent by latent, takes those
+in which the latent is silent. Each kind is drawn by itself, so that asking for another changes nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.arrays import Ints, among
+from builders.contexts.selection import KINDS, Selected
+from builders.contexts.windows import Plan, activating_windows, window_activations
+from builders.lake.failures import failure
+from builders.saes.activations import Firings
+from builders.text.rows import Corpus
+
+Found = tuple[Ints, Ints, Ints]  # latent, window number, neighbour (-1 for none), by latent
+DEPTH = 16  # so many times as many windows are kept of a neighbour as may be taken from it, for latents that fire in some of them
+
+
+class Finder(Protocol):
+    """Finds up to *n* windows for each of *latents*, none twice and none *taken* (sorted keys latent · total + number)."""
+
+    def windows(self, latents: Ints, taken: Ints, total: int, n: int) -> Found: ...  # noqa: D102  # said above
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The strongest whole windows of every latent, strongest first: their numbers [latents, most] (-1 where there are fewer).
+
+    *firings* are the activations in them, in key order.
+    """
+
+    number: npt.NDArray[np.int32]
+    firings: Firings
+
+    def activations(self, latent: Ints, number: Ints, corpus: Corpus, window: int) -> npt.NDArray[np.float32]:
+        """Return the activations [n, window] of latents in windows of theirs, which may come more than once."""
+        grid = corpus.grid(window)
+        keys, inverse = np.unique(latent * grid.total + number, return_inverse=True)
+        latent, number = np.divmod(keys, max(grid.total, 1))
+        edges = np.searchsorted(self.firings.latent, np.unique(latent)[:, None] + np.arange(2))
+        sizes = np.diff(edges)[:, 0]
+        index = np.arange(sizes.sum()) + np.repeat(edges[:, 0] - np.cumsum(sizes) + sizes, sizes)
+        return window_activations(latent, *grid.place(number), self.firings.take(index), corpus, window)[inverse]
+
+
+def strongest(latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, most: int) -> Strongest:
+    """Return the *most* strongest whole windows of each of *latents*, in order, whose *firings* are all there."""
+    grid = corpus.grid(plan.window)
+    windows = activating_windows(firings, corpus, replace(plan, centered=False))
+    windows = windows.take(np.flatnonzero(windows.rank < most))
+    number = np.full((len(latents), most), -1, dtype=np.int32)
+    number[np.searchsorted(latents, windows.latent), windows.rank] = grid.number(windows.row, windows.start)
+    keys = np.sort((latents[:, None] * grid.total + number)[number >= 0])
+    where = grid.number(firings.row.astype(np.int64), firings.position.astype(np.int64))
+    inside = np.flatnonzero((where >= 0) & among(keys, firings.latent * np.int64(grid.total) + where))
+    return Strongest(number, firings.take(inside))
+
+
+def together(parts: Sequence[Strongest]) -> Strongest:
+    """Return the strongest windows of all latents, from those of one file of latents after another."""
+    firings = Firings(*(np.concatenate([getattr(part.firings, field.name) for part in parts]) for field in fields(Firings)))
+    return Strongest(np.concatenate([part.number for part in parts]), firings)
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """Windows of the *neighbours* of every latent [latents, most], nearest first, -1 where there are fewer."""
+
+    neighbours: Ints
+    strongest: Strongest
+    per_neighbour: int
+
+    def windows(self, latents: Ints, taken: Ints, total: int, n: int) -> Found:
+        """Return up to *n* windows for each of *latents* that are not *taken*, none twice, from its neighbours in turn.
+
+        Each neighbour gives at most *per_neighbour*, its strongest first.
+        """
+        have = np.zeros(len(latents), dtype=np.int64)
+        given = np.zeros(0, dtype=np.int64)
+        parts: list[Found] = [(given, given, given)]
+        for neighbour in self.neighbours[latents].T:
+            numbers = np.where(neighbour[:, None] >= 0, self.strongest.number[neighbour], -1).astype(np.int64)
+            keys = latents[:, None] * total + numbers
+            free = (numbers >= 0) & ~among(taken, keys) & ~among(given, keys)
+            free &= np.cumsum(free, axis=1) <= np.minimum(self.per_neighbour, n - have)[:, None]
+            place, column = np.nonzero(free)
+            parts.append((latents[place], numbers[place, column], neighbour[place]))
+            have += free.sum(axis=1)
+            given = np.sort(np.concatenate([given, keys[free]]))
+        latent, number, near = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(latent, kind="stable")
+        return latent[order], number[order], near[order]
+
+
+@dataclass(frozen=True)
+class Hard:
+    """Hard windows by latent, then kind: *latent*, *kind* (its place in KINDS), *row*, *start*, *neighbour* (-1 for none), all [n].
+
+    *neighbour_activations* [of neighbours, window] are those of the neighbour, where there is one.
+    """
+
+    latent: Ints
+    kind: Ints
+    row: Ints
+    start: Ints
+    neighbour: Ints
+    neighbour_activations: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where hard windows come from: by kind, how many each of *latents* (in order) gets, and who finds them."""
+
+    latents: Ints
+    kinds: Mapping[str, tuple[int, Finder]]
+    strongest: Strongest | None = None
+
+    def of(self, latents: Ints) -> Ints:
+        """Return those of *latents* that get any."""
+        return latents[among(self.latents, latents)]
+
+
+NOTHING = Sources(np.zeros(0, dtype=np.int64), {})
+
+
+def hard_windows(sources: Sources, selected: Selected, corpus: Corpus, window: int) -> Hard:
+    """Return the hard windows of the latents *selected*: whole ones that are not taken, none twice in a kind."""
+    grid = corpus.grid(window)
+    nothing = np.zeros(0, dtype=np.int64)
+    parts = [(nothing, nothing, nothing, nothing)]
+    for kind, (n, find) in sources.kinds.items():
+        found = find.windows(sources.of(selected.latents), selected.taken, grid.total, n)
+        parts.append((*found, np.full(len(found[0]), KINDS.index(kind))))
+    latent, number, neighbour, kinds = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((kinds, latent))
+    latent, number, neighbour, kinds = latent[order], number[order], neighbour[order], kinds[order]
+    shown = np.zeros((0, window), dtype=np.float32)
+    if sources.strongest is not None:
+        near = neighbour >= 0
+        shown = sources.strongest.activations(neighbour[near], number[near], corpus, window)
+    return Hard(latent, kinds, *grid.place(number), neighbour, shown)
+
+
+def shortfalls(sae: str, sources: Sources, selected: Selected, hard: Hard) -> list[dict[str, Any]]:
+    """Return a failure for every latent and kind of which there are fewer windows than asked for."""
+    latents = sources.of(selected.latents)
+    found = []
+    for kind, (n, _) in sources.kinds.items():
+        own = hard.latent[hard.kind == KINDS.index(kind)]
+        have = np.searchsorted(own, latents, side="right") - np.searchsorted(own, latents)
+        short = zip(latents[have < n].tolist(), have[have < n].tolist(), strict=True)
+        found += [failure(sae, latent, "contexts", kind, f"{count} of {n} windows of this kind") for latent, count in short]
+    return found

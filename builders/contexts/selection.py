@@ -1,0 +1,153 @@
+"""Which windows are drawn for each latent: some that it fires in and some that it is silent in, for training and test. SCIENCE A4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.arrays import Floats, Ints, ranks, sort_order
+from builders.contexts.silence import silent_windows, touched_windows
+from builders.contexts.windows import Plan, Windows, activating_windows
+from builders.lake.failures import failure
+from builders.saes.activations import Firings
+from builders.seeds import uniforms
+from builders.text.rows import Corpus
+
+KINDS = ("activating", "random", "cofiring", "decoder", "encoder", "similar")  # in the order of a latent's test windows
+
+
+def quantile_of(windows: Windows, quantiles: int) -> Ints:
+    """Return the rank quantile of each window: equal numbers in each, 0 the strongest, none left over."""
+    quantile: Ints = windows.rank * quantiles // np.maximum(windows.count, 1)
+    return quantile
+
+
+def _turn(windows: Windows, quantiles: int, draw: Floats) -> Floats:
+    """Return the priority by which windows are taken in turn from each quantile, at random within it."""
+    cell = windows.latent * quantiles + quantile_of(windows, quantiles)
+    order = sort_order(cell, draw)
+    turn = np.empty(len(order))
+    turn[order] = ranks(cell[order])[0]
+    return turn + 0.999 * draw  # below the next turn, also once rounded to float32
+
+
+def _top(windows: Windows, plan: Plan, draw: Floats) -> Floats:
+    return windows.rank.astype(np.float64)
+
+
+def _random(windows: Windows, plan: Plan, draw: Floats) -> Floats:
+    return draw
+
+
+def _quantiles(windows: Windows, plan: Plan, draw: Floats) -> Floats:
+    return _turn(windows, plan.quantiles, draw)
+
+
+def _mix(windows: Windows, plan: Plan, draw: Floats) -> Floats:
+    strongest = ranks(windows.latent)[0] < round(plan.train * plan.top_share)
+    return np.where(strongest, 0.0, 1.0 + _turn(windows, plan.quantiles, draw))
+
+
+# A sampler gives every window a priority, not negative; a latent takes its n windows of lowest priority.
+SAMPLERS: dict[str, Callable[[Windows, Plan, Floats], Floats]] = {
+    "top": _top,
+    "random": _random,
+    "quantiles": _quantiles,
+    "mix": _mix,
+}
+
+
+def _first(windows: Windows, priority: Floats, n: int) -> npt.NDArray[np.bool_]:
+    """Return which windows are the *n* of lowest priority of their latent."""
+    order = sort_order(windows.latent, priority)
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[order[ranks(windows.latent[order])[0] < n]] = True
+    return chosen
+
+
+def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, npt.NDArray[np.bool_], Ints]:
+    """Return the chosen windows, which of them are for training, and their quantiles.
+
+    The test windows are drawn first, evenly from all quantiles, so they are the same whatever the sampler. Latents
+    with fewer than train + test windows are left out.
+    """
+    draw = uniforms(seed, windows.latent, windows.row, windows.start)
+    quantile = quantile_of(windows, plan.quantiles)
+    test = _first(windows, _turn(windows, plan.quantiles, draw), plan.test)
+    again = uniforms(seed + 1, windows.latent, windows.row, windows.start)
+    left = np.flatnonzero(~test)
+    rest = np.full(len(test), np.inf)
+    rest[left] = SAMPLERS[plan.sampler](windows.take(left), plan, again[left])
+    train = _first(windows, rest, plan.train) & ~test
+    enough = windows.count >= plan.train + plan.test
+    index = np.flatnonzero((test | train) & enough)
+    return windows.take(index), train[index], quantile[index]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The windows of all latents that fill their quota: by latent, test before train, activating before silent, strongest first.
+
+    Of each [n]: *train* or test, *kind* (its place in KINDS), *quantile* (-1 where silent), *row*, *start*, *peak* (0 where silent).
+    *taken* are the sorted keys latent · windows + number of whole windows that are drawn, overlap one drawn, or hold a firing;
+    *failed* says which latents fall short, and why.
+    """
+
+    latent: Ints
+    train: npt.NDArray[np.bool_]
+    kind: Ints
+    quantile: Ints
+    row: Ints
+    start: Ints
+    peak: Floats
+    taken: Ints
+    failed: list[dict[str, Any]]
+
+    @property
+    def latents(self) -> Ints:
+        """The latents that have windows, in order."""
+        return np.unique(self.latent)
+
+
+def select(sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, seed: int) -> Selected:
+    """Return the windows of *latents*, whose *firings* are all there; each has its full quota of every kind, or none."""
+    candidates = activating_windows(firings, corpus, plan)
+    chosen, train, quantile = choose(candidates, plan, seed)
+    grid = corpus.grid(plan.window)
+    touched = touched_windows(firings, chosen, grid)
+    asked = plan.test_random + plan.train_random
+    silent, number = silent_windows(np.unique(chosen.latent), touched, grid, asked, seed + 2)
+    row, start = grid.place(number)
+    zeros = np.zeros(len(silent), dtype=np.int64)
+    parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {
+        "latent": (chosen.latent, silent),
+        "train": (train, np.arange(len(silent)) - np.searchsorted(silent, silent) >= plan.test_random),
+        "kind": (np.zeros(len(train), dtype=np.int64), zeros + KINDS.index("random")),
+        "quantile": (quantile, zeros - 1),
+        "row": (chosen.row, row),
+        "start": (chosen.start, start),
+        "peak": (chosen.peak, zeros),
+    }
+    columns = {name: np.concatenate(both) for name, both in parts.items()}
+    have = np.bincount(candidates.latent, minlength=int(latents.max(initial=0)) + 1)
+    quiet = np.bincount(silent, minlength=len(have))
+    failed = [record for latent in latents.tolist() if (record := _shortfall(sae, latent, have, quiet, plan))]
+    whole = np.isin(columns["latent"], [record["latent"] for record in failed], invert=True)
+    order = np.lexsort((columns["kind"], columns["train"], columns["latent"]))
+    taken = np.sort(np.concatenate([touched, silent * grid.total + number]), kind="stable")
+    return Selected(**{name: values[order[whole[order]]] for name, values in columns.items()}, taken=taken, failed=failed)
+
+
+def _shortfall(sae: str, latent: int, have: Ints, quiet: Ints, plan: Plan) -> dict[str, Any] | None:
+    """Return the failure of a latent that cannot fill its quota, or None."""
+    if have[latent] < max(plan.train + plan.test, plan.at_least):
+        needed = plan.at_least if plan.at_least > plan.train + plan.test else f"{plan.train} + {plan.test}"
+        return failure(sae, latent, "contexts", "latent", f"fires in {have[latent]} windows; {needed} are needed")
+    needs = plan.train_random + plan.test_random
+    if quiet[latent] < needs:
+        return failure(sae, latent, "contexts", "latent", f"is silent in {quiet[latent]} windows; {needs} are needed")
+    return None

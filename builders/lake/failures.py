@@ -1,0 +1,25 @@
+"""Every item that was dropped anywhere, with its reason: the `failures` config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builders.lake.table import Column, Table
+
+FAILURES = Table(
+    name="failures",
+    row="an item that a stage could not do, and why",
+    key=("sae", "latent", "stage", "item"),
+    columns=(
+        Column("sae", "string", "the dictionary", categorical=True),
+        Column("latent", "int32", "the latent", low=0),
+        Column("stage", "string", "the stage that dropped it", categorical=True),
+        Column("item", "string", "what of the latent was dropped: all of it, a kind of windows, an explainer, a scorer", categorical=True),
+        Column("reason", "string", "why"),
+    ),
+)
+
+
+def failure(sae: str, latent: int, stage: str, item: str, reason: str) -> dict[str, Any]:
+    """Return one FAILURES record."""
+    return {"sae": sae, "latent": latent, "stage": stage, "item": item, "reason": reason}

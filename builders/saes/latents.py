@@ -1,0 +1,121 @@
+"""What each latent does over the whole corpus: the `latents` config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from builders.lake.table import Column, Table
+from builders.saes.activations import Firings
+from builders.text.rows import Corpus
+
+LATENTS = Table(
+    name="latents",
+    row="a latent of a dictionary, fired or not",
+    key=("sae", "latent"),
+    columns=(
+        Column("sae", "string", "the dictionary", categorical=True),
+        Column("latent", "int32", "the latent", low=0),
+        Column("status", "string", "alive, rare (fires in fewer windows than params call rare) or dead (never fires)", categorical=True),
+        Column("count", "int64", "tokens on which it fires", unit="tokens", low=0),
+        Column("density", "float64", "share of the corpus' tokens on which it fires", low=0, high=1),
+        Column("windows", "int64", "whole windows in which it fires", unit="windows", low=0),
+        Column("max", "float32", "largest activation", nullable=True, low=0),
+        Column("mean", "float32", "mean activation where it fires", nullable=True, low=0),
+        Column("top_tokens", "list<string>", "the tokens that carry most of its activation"),
+        Column("top_shares", "list<float32>", "the share of its activation on each of top_tokens", low=0, high=1),
+        Column(
+            "promotes",
+            "list<string>",
+            "tokens whose logit its direction raises most, by the unembedding without the final norm; none where it writes elsewhere",
+        ),
+        Column("suppresses", "list<string>", "tokens whose logit it lowers most"),
+        Column("truth", "string", "its true explanation, where the latent was planted as a rule", nullable=True),
+    ),
+)
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What was read: the token rows, the length of their windows, and how many tokens are text."""
+
+    corpus: Corpus
+    window: int
+    tokens: int
+
+
+def latent_rows(
+    sae: str,
+    low: int,
+    high: int,
+    firings: Firings,
+    scope: Scope,
+    rare_windows: int,
+    pieces: npt.NDArray[np.object_],
+    effects: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None,
+    truths: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return the LATENTS rows of the latents from *low* up to *high*, whose *firings* are all there.
+
+    *effects* are the ids each latent promotes and suppresses [width, TOP]. Nothing here loops over firings.
+    """
+    nothing: list[list[str]] = [[]] * (high - low)
+    raised, lowered = (nothing, nothing) if effects is None else (pieces[ids[low:high]].tolist() for ids in effects)
+    latent = firings.latent - low
+    n = high - low
+    count = np.bincount(latent, minlength=n)
+    total = np.bincount(latent, weights=firings.value, minlength=n).astype(np.float64)
+    most = np.zeros(n, dtype=np.float32)
+    np.maximum.at(most, latent, firings.value)
+    windows = _windows(latent, firings, scope, n)
+    tokens, shares = _top_tokens(latent, firings, scope.corpus, total, pieces)
+    with np.errstate(invalid="ignore"):
+        mean = (total / count).astype(np.float32)
+    return LATENTS.build(
+        {
+            "sae": sae,
+            "latent": np.arange(low, high, dtype=np.int32),
+            "status": np.where(count == 0, "dead", np.where(windows < rare_windows, "rare", "alive")).tolist(),
+            "count": count,
+            "density": count / scope.tokens,
+            "windows": windows,
+            "max": pa.array(most, mask=count == 0),
+            "mean": pa.array(mean, mask=count == 0),
+            "top_tokens": tokens,
+            "top_shares": shares,
+            "promotes": raised,
+            "suppresses": lowered,
+            "truth": None if truths is None else truths[low:high],
+        }
+    )
+
+
+def _windows(latent: npt.NDArray[np.int32], firings: Firings, scope: Scope, n: int) -> npt.NDArray[np.int64]:
+    """Return in how many whole windows each latent fires, which is how `contexts` counts."""
+    grid = scope.corpus.grid(scope.window)
+    number = grid.number(firings.row.astype(np.int64), firings.position.astype(np.int64))
+    place = latent.astype(np.int64) * grid.total + number
+    new = np.concatenate([[True], place[1:] != place[:-1]]) if len(place) else np.zeros(0, dtype=bool)
+    return np.bincount(latent[new & (number >= 0)], minlength=n)
+
+
+def _top_tokens(
+    latent: npt.NDArray[np.int32], firings: Firings, corpus: Corpus, total: npt.NDArray[np.float64], pieces: npt.NDArray[np.object_]
+) -> tuple[list[list[str]], list[list[float]]]:
+    pair = latent.astype(np.int64) * len(pieces) + corpus.ids[firings.row, firings.position]
+    pairs, inverse = np.unique(pair, return_inverse=True)
+    mass = np.bincount(inverse, weights=firings.value, minlength=len(pairs))
+    owner, token = np.divmod(pairs, len(pieces))
+    order = np.lexsort((token, -mass, owner))
+    owner, token, mass = owner[order], token[order], mass[order]
+    starts = np.searchsorted(owner, np.arange(len(total) + 1))
+    tokens, shares = [], []
+    for low, high, whole in zip(starts[:-1], np.minimum(starts[1:], starts[:-1] + TOP), total, strict=True):
+        tokens.append(pieces[token[low:high]].tolist())
+        shares.append(np.minimum(mass[low:high] / max(whole, 1e-30), 1.0).tolist())
+    return tokens, shares

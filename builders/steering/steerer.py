@@ -1,0 +1,154 @@
+"""A model that is steered: vectors added to the residual stream, to the recurrent state, or to both, at one layer and the last tokens.
+
+Everything up to those tokens is read once for a prompt; what is asked of it then (methods × sites × layers × multipliers) are rows of a
+batch that go on from copies of that memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from builders.errors import UserError
+from builders.steering.behaviours import Prompt
+from builders.steering.vectors import Directions, alike
+from builders.steering.ways import BOTH, RESIDUAL, STATE, Push
+from builders.subjects.hookpoints import blocks_of, edited
+from builders.subjects.sampling import sampled, stops_of
+from builders.subjects.states import Memory, advance, family_of
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Addition:
+    """What is added at one layer to some rows of a batch: to the stream [n, 1, width], and to parts of the state [n, ...]."""
+
+    layer: int
+    stream_rows: Tensor
+    stream: Tensor
+    state_rows: Tensor
+    state: dict[str, Tensor]
+
+
+class Steerer:
+    """A model with steering vectors by method; it reads at most *batch* rows at a time and adds at the *last* tokens of a prompt."""
+
+    def __init__(self, model: nn.Module, directions: Mapping[str, Directions], batch: int, last: int = 1) -> None:
+        self.model, self.directions, self.batch, self.last = model, directions, batch, last
+        self.family, self.blocks = family_of(model), blocks_of(model)
+        self.device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def answers(self, prompts: Sequence[Prompt], pushes: Sequence[Push | None]) -> Floats:
+        """Return log-probabilities of the matching and the other letter [prompts, pushes, 2] under each push, None being none.
+
+        Where a layer or a method has no state, none is added. Raise UserError for a prompt without a token before its last ones.
+        """
+        found = np.empty((len(prompts), len(pushes), 2))
+        for places in alike([prompt.ids for prompt in prompts], self.batch):
+            some = [prompts[place] for place in places]
+            letters = torch.tensor([[prompt.matching, prompt.other] for prompt in some], device=self.device)
+            for rows, wanted, logits in self._pushed([list(prompt.ids) for prompt in some], pushes):
+                chosen = logits.float().log_softmax(-1).gather(1, letters[rows]).cpu().double().numpy()
+                found[np.array(places)[rows.cpu()], wanted] = chosen
+        return found
+
+    def _pushed(self, texts: list[list[int]], pushes: Sequence[Push | None]) -> Iterator[tuple[Tensor, list[int], Tensor]]:
+        """Yield rows (places of *texts*, of equal length), places of *pushes*, and the logits [rows, vocabulary] that follow."""
+        ids = torch.tensor(texts, device=self.device)
+        memory = self._prefix(ids)
+        rows = [(text, push) for push in range(len(pushes)) for text in range(len(texts))]
+        for low in range(0, len(rows), self.batch):
+            some, wanted = zip(*rows[low : low + self.batch], strict=True)
+            index = torch.tensor(some, device=self.device)
+            copy = self.family.rows(memory, index)
+            logits = self._steps(ids[index, -self.last :], copy, self._additions([pushes[place] for place in wanted]))
+            yield index, list(wanted), logits
+
+    def _prefix(self, ids: Tensor) -> Memory:
+        """Return the memory of *ids* [rows, length] but for the last tokens."""
+        if ids.shape[1] <= self.last:
+            problem = f"a prompt of {ids.shape[1]} tokens has none before its last {self.last}, where vectors are added"
+            raise UserError(f"{problem}; add them at fewer tokens, or take a longer template")
+        return advance(self.model, ids[:, : -self.last])[1]
+
+    def _steps(self, ids: Tensor, memory: Memory, additions: Sequence[_Addition]) -> Tensor:
+        """Read *ids* [rows, n] on from *memory*, adding before and at each token; return the logits that follow."""
+        for token in ids.split(1, dim=1):
+            for addition in additions:
+                self.family.add(memory, addition.layer, addition.state_rows, addition.state)
+            with self._added(additions):
+                logits, _ = advance(self.model, token, memory)
+        return logits
+
+    @contextmanager
+    def _added(self, additions: Sequence[_Addition]) -> Iterator[None]:
+        """While inside, the outputs of blocks have what *additions* say added."""
+        with ExitStack() as hooks:
+            for some in additions:
+                if len(some.stream_rows):
+                    hooks.enter_context(edited(self.model, self.blocks[some.layer], partial(_plus, some)))
+            yield
+
+    def _additions(self, pushes: Sequence[Push | None]) -> list[_Addition]:
+        """Return what the rows of a batch, of which each has its push, have added, by layer."""
+        rows = [(row, push) for row, push in enumerate(pushes) if push is not None and push.multiplier]
+        layers = sorted({push.layer for _, push in rows})
+        return [self._addition(layer, [pair for pair in rows if pair[1].layer == layer]) for layer in layers]
+
+    def _addition(self, layer: int, rows: Sequence[tuple[int, Push]]) -> _Addition:
+        stream = [(row, push) for row, push in rows if push.site in (RESIDUAL, BOTH)]
+        state = [(row, push) for row, push in rows if push.site in (STATE, BOTH) and self.directions[push.method].state[layer]]
+        vectors = [push.multiplier * self.directions[push.method].residual[layer][None] for _, push in stream]
+        parts = self.directions[state[0][1].method].state[layer] if state else {}
+        every = [(push.multiplier, self.directions[push.method].state[layer]) for _, push in state]
+        states = {name: torch.stack([multiplier * one[name] for multiplier, one in every]) for name in parts}
+        return _Addition(
+            layer,
+            self._index(stream),
+            torch.stack(vectors).to(self.device) if vectors else torch.empty(0),
+            self._index(state),
+            {name: some.to(self.device) for name, some in states.items()},
+        )
+
+    def _index(self, rows: Sequence[tuple[int, Push]]) -> Tensor:
+        return torch.tensor([row for row, _ in rows], dtype=torch.long, device=self.device)
+
+    @torch.no_grad()
+    def writes(self, texts: Sequence[list[int]], pushes: Sequence[Push | None], draws: Floats, following: bool) -> list[list[int] | None]:
+        """Return what is written after each of *texts* (of equal length) under its push, by *draws* [texts, tokens] from [0, 1).
+
+        Vectors are added at the last tokens of the prompt and, with *following*, at all that is written. A text ends where the
+        checkpoint says that texts end; it is None where probabilities are no numbers.
+        """
+        ids = torch.tensor(texts, device=self.device)
+        memory = self._prefix(ids)
+        additions = self._additions(pushes)
+        logits = self._steps(ids[:, -self.last :], memory, additions)
+        written: list[list[int]] = [[] for _ in texts]
+        ends, going, known = stops_of(self.model), np.ones(len(texts), dtype=bool), np.ones(len(texts), dtype=bool)
+        for draw in draws.T:
+            logprobs = logits.float().log_softmax(-1).cpu().numpy()
+            known &= ~going | np.isfinite(logprobs).all(axis=1)
+            tokens = sampled(np.nan_to_num(logprobs), draw)
+            going &= known
+            for row in np.flatnonzero(going):
+                written[row].append(int(tokens[row]))
+            going &= ~np.isin(tokens, list(ends))
+            if not going.any():
+                break
+            logits = self._steps(torch.from_numpy(tokens).to(self.device)[:, None], memory, additions if following else ())
+        return [text if fine else None for text, fine in zip(written, known, strict=True)]
+
+
+def _plus(addition: _Addition, flow: Tensor) -> Tensor:
+    """Return the output of a block [rows, 1, width] with what is added to some of its rows."""
+    return flow.index_add(0, addition.stream_rows, addition.stream.to(flow))

@@ -1,0 +1,242 @@
+"""Language models under study, pinned: the `subjects` config, and how a checkpoint is found and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builders.errors import MissingError, UserError, first_line, one_of
+from builders.lake.shards import file_sha256
+from builders.lake.table import Column, Table
+from builders.library import transformers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SUBJECTS = Table(
+    name="subjects",
+    row="a language model under study",
+    key=("subject",),
+    columns=(
+        Column("subject", "string", "its id in this release"),
+        Column("source", "string", "the Hub repository or local folder it came from"),
+        Column("revision", "string", "the pinned commit of the Hub repository", nullable=True),
+        Column("files", "list<string>", "name and SHA-256 of every weight, config and tokenizer file"),
+        Column("architecture", "string", "the class that runs it", categorical=True),
+        Column("recurrent", "bool", "whether it carries a recurrent state instead of attending to all it has read"),
+        Column("layers", "int32", "number of blocks", low=1),
+        Column("width", "int32", "size of the residual stream", unit="dimensions", low=1),
+        Column("vocabulary", "int32", "number of token ids", unit="tokens", low=1),
+        Column("context", "int32", "longest input, where the architecture has a limit", unit="tokens", nullable=True),
+        Column("tokenizer", "string", "the class of its tokenizer", categorical=True),
+        Column("dtype", "string", "number format it ran in", categorical=True),
+        Column("device", "string", "kind of device it ran on", categorical=True),
+    ),
+)
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+KEPT = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+CODE = ("*.py",)
+MEGABYTE = 2**20
+RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies: a local folder, or a Hub repository at a pinned commit; remote code only if allowed."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def label(self) -> str:
+        """What a reader is told: the repository, or the folder's name without the way to it on this machine."""
+        return self.repo or (Path(str(self.path)).name if Path(str(self.path)).is_absolute() else str(self.path))
+
+
+def fetch(source: Source) -> Path:
+    """Return the local folder of *source*'s files, downloading a Hub snapshot if need be.
+
+    Raises MissingError where there is no such folder or the Hub is out of reach, and UserError where it holds no safetensors weights.
+    """
+    kept = [*KEPT, *(CODE if source.trust_remote_code else ())]
+    folder = Path(source.path) if source.path else snapshot(str(source.repo), source.revision, kept)
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(f.name for pattern in PICKLED for f in folder.glob(pattern))
+        if pickled:
+            raise UserError(f"{folder}: only pickled weights ({one_of(pickled)}), which can run code; convert them to safetensors")
+        raise UserError(f"{folder}: no weights (*.safetensors) beside config.json")
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash that tells a local checkpoint's weights from others in its place, without reading all of them.
+
+    It covers the configuration, and of every file of weights its name, its size, and its first and last megabyte.
+    """
+    whole = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            whole.update(f"{path.name} {size}\n".encode() + file.read(MEGABYTE))
+            file.seek(max(0, size - MEGABYTE))
+            whole.update(file.read())
+    return whole.hexdigest()
+
+
+def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return the local copy of the files of a Hub repository that match *patterns*, downloading what is missing.
+
+    Raises MissingError where the Hub is out of reach, and UserError where it has no such repository or commit.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _told(f"{repo}@{revision}"):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+
+
+def repository_files(repo: str, revision: str) -> list[str]:
+    """Return the names of all files of a Hub repository; raise UserError as :func:`snapshot` does."""
+    from huggingface_hub import HfApi
+
+    with _told(f"{repo}@{revision}"):
+        return list(HfApi().list_repo_files(repo, revision=revision))
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Keep the Hub's client quiet, and tell whatever it raises in one line."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise UserError(f"{what}: is gated; accept its licence on its page on the Hub, then run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"{what}: no such repository on the Hub, or a private one; correct `repo`, or run `hf auth login`") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{what}: the repository has no such commit; correct `revision`") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise MissingError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
+
+
+def config_of(source: Source, folder: Path) -> PretrainedConfig:
+    """Return the checkpoint's configuration; raise UserError where the transformers library does not know it."""
+    try:
+        config: PretrainedConfig = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: {first_line(error)}; code from a repository runs only with `trust_remote_code: true`") from error
+    return config
+
+
+def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
+    """Return the checkpoint's tokenizer; raise UserError where it has none."""
+    try:
+        tokenizer: PreTrainedTokenizerBase
+        tokenizer = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}") from error
+    tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing
+    return tokenizer
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """Return the longest input in tokens, or None where the architecture sets no limit."""
+    limit = None if is_recurrent(config) else getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def is_recurrent(config: PretrainedConfig) -> bool:
+    """Return whether the architecture carries a recurrent state."""
+    return any(word in str(config.model_type).lower() for word in RECURRENT)
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that *device* stands for: `auto` is CUDA where there is one, else the CPU.
+
+    Raises UserError where this machine has no such device.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.split(":")[0], True):
+        raise UserError(f"device {device!r} is not there on this machine; set it to `auto` or `cpu`")
+    return device
+
+
+def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
+    """Return the number format that *dtype* stands for: `auto` is float32 on a CPU, the checkpoint's own elsewhere."""
+    if dtype != "auto":
+        return dtype
+    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return "float32" if device == "cpu" else own
+
+
+def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM") -> PreTrainedModel:
+    """Load the model for reading (no gradients), in the resolved *dtype* on *device*; *head* is its class, `AutoModel` for none."""
+    import torch
+    from safetensors import SafetensorError
+
+    transformers().utils.logging.disable_progress_bar()
+    settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
+    try:
+        loaded: Any = getattr(transformers(), head).from_pretrained(folder, **settings, output_loading_info=True)
+    except SafetensorError as error:
+        raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
+    model: PreTrainedModel
+    model, found = loaded
+    lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # which some leave out, and no one reads here
+    if lacking:  # random numbers would be studied in their place
+        raise UserError(f"{folder}: weights are missing: {one_of(lacking)}; fetch the whole checkpoint")
+    model.eval().requires_grad_(requires_grad=False)
+    return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
+
+
+def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
+    """Return the model without weights, to learn its module names in no time."""
+    import torch
+
+    with torch.device("meta"):
+        model: torch.nn.Module = transformers().AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+    return model
+
+
+def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: str) -> dict[str, Any]:
+    """Return the SUBJECTS row of a checkpoint."""
+    config = config_of(source, folder)
+    text = config.get_text_config()  # of a model that also sees or hears, the part that reads
+    names = sorted(f for pattern in (*KEPT, *(CODE if source.trust_remote_code else ())) for f in folder.glob(pattern))
+    return {
+        "subject": subject,
+        "source": source.label,
+        "revision": source.revision,
+        "files": [f"{file.name} {file_sha256(file)}" for file in names],
+        "architecture": (config.architectures or [type(config).__name__])[0],
+        "recurrent": is_recurrent(config),
+        "layers": int(text.num_hidden_layers),
+        "width": int(text.hidden_size),
+        "vocabulary": int(text.vocab_size),
+        "context": context_of(text),
+        "tokenizer": type(tokenizer_of(source, folder)).__name__,
+        "dtype": resolve_dtype(dtype, device, config),
+        "device": device,
+    }

@@ -1,0 +1,80 @@
+"""Vectors at a hookpoint, streamed from token rows: nothing is kept but the batch in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from builders.subjects.hookpoints import capture
+from builders.text.rows import padded
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """The vectors [n, d] of text tokens by hookpoint, with the place in its batch, row and position of each (all [n])."""
+
+    place: Tensor
+    row: Tensor
+    position: Tensor
+    vectors: dict[str, Tensor]
+
+
+def row_batches(rows: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Yield *rows* of TOKENS, *size* at a time."""
+    for start in range(0, rows.num_rows, size):
+        yield rows.slice(start, size)
+
+
+def read_rows(rows: pa.Table, device: str) -> tuple[Tensor, Tensor]:
+    """Return ids [rows, longest], padded on the right, and which of them are text (not padding, not special).
+
+    A causal model never sees what stands to the right, so the padding needs no attention mask.
+    """
+    ids = torch.from_numpy(padded(rows, "ids", 0).astype(np.int64))
+    special = torch.from_numpy(padded(rows, "special", True))
+    return ids.to(device), ~special.to(device)
+
+
+def harvest(model: nn.Module, hookpoints: Sequence[str], rows: pa.Table, device: str) -> Harvest:
+    """Return what flows at each of *hookpoints* for one batch of TOKENS *rows*, special tokens left out."""
+    ids, text = read_rows(rows, device)
+    flows = capture(model, hookpoints, ids)
+    place, position = torch.nonzero(text, as_tuple=True)
+    numbers = torch.tensor(rows["row"].to_numpy(), device=device)
+    return Harvest(place, numbers[place], position, {name: flow[text].float() for name, flow in flows.items()})
+
+
+def shuffled(
+    vectors: Iterable[dict[str, Tensor]], size: int, passes: int, batch: int, generator: torch.Generator
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches drawn at random from a buffer of at least *size* vectors of each hookpoint, *passes* times over, then refill it.
+
+    The vectors of one token stay together across hookpoints. Every vector is used *passes* times, except the
+    remainder of a buffer that fills no batch. Memory is the buffer.
+    """
+    held: list[dict[str, Tensor]] = []
+    count = 0
+    for part in vectors:
+        held.append(part)
+        count += len(next(iter(part.values())))
+        if count >= size:
+            yield from _draw(_together(held), count, passes, batch, generator)
+            held, count = [], 0
+    if count >= batch:
+        yield from _draw(_together(held), count, passes, batch, generator)
+
+
+def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _draw(buffer: dict[str, Tensor], count: int, passes: int, batch: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    for _ in range(passes):
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - batch + 1, batch):
+            yield {name: held[order[start : start + batch].to(held.device)] for name, held in buffer.items()}

@@ -1,0 +1,141 @@
+"""Engines of params.yaml, opened; where their answers are kept; what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builders.engines.asking import Price, ask, usage
+from builders.engines.cache import Cache
+from builders.engines.requests import Answer, Engine, Failure, Outcome, Request, Score
+from builders.errors import UserError
+from builders.lake.shards import Shards, write_atomic
+from builders.progress import track
+from builders.subjects import checkpoints
+from pipelines.graph.stage import BUILD, USAGE, USED
+from pipelines.params import EngineSpec, OpenAiEngine, TransformersEngine, VllmEngineSpec
+
+if TYPE_CHECKING:
+    from builders.engines.http import HttpEngine
+
+CACHE = Path(".interplake/answers.sqlite")
+
+
+def http_engine(spec: OpenAiEngine) -> HttpEngine:
+    """Return the client of a server."""
+    from builders.engines.http import HttpEngine, HttpSettings  # a second of import that most stages never need
+
+    return HttpEngine(HttpSettings(**spec.model_dump(exclude={"kind", "price"})))
+
+
+def _http(spec: Any) -> Engine:
+    engine = http_engine(spec)
+    engine.reach()
+    return engine
+
+
+def _vllm(spec: VllmEngineSpec) -> Engine:
+    from builders.engines.vllm import VllmEngine, VllmSettings
+
+    kept = spec.model_dump(exclude={"kind", "price", "path", "repo"})
+    return VllmEngine(VllmSettings(model=str(spec.path or spec.repo), **kept))
+
+
+def _transformers(spec: TransformersEngine) -> Engine:
+    from builders.engines.local import LocalEngine, LocalSettings
+
+    source = checkpoints.Source(spec.path, spec.repo, spec.revision)
+    return LocalEngine(LocalSettings(source, spec.dtype, spec.device, spec.batch_tokens))
+
+
+OPEN: dict[str, Callable[[Any], Engine]] = {"openai": _http, "vllm": _vllm, "transformers": _transformers}
+
+
+def open_engine(spec: EngineSpec) -> Engine:
+    """Return an engine of params, ready to answer."""
+    return OPEN[spec.kind](spec)
+
+
+class Engines:
+    """The engines of a stage, each opened when it is first asked for: a model is loaded once for all dictionaries."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, Engine] = {}
+
+    def open(self, spec: EngineSpec) -> Engine:
+        """Return an engine of params, ready to answer."""
+        key = spec.model_dump_json()
+        if key not in self._opened:
+            self._opened[key] = open_engine(spec)
+        return self._opened[key]
+
+
+def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[str, Outcome]]:
+    """Return address and outcome of every request, in order; what is in the cache is not asked again."""
+    cache = Cache(CACHE)
+    found: dict[int, tuple[str, Outcome]] = {}
+    for place, key, outcome in track(ask(engine, requests, cache), what, total=len(requests)):
+        found[place] = (key, outcome)
+    cache.close()
+    return [found[place] for place in range(len(requests))]
+
+
+def require_logprobs(engine: Engine, judge: str) -> None:
+    """Raise UserError where *engine* cannot score given text; it is asked once, before hundreds of requests are."""
+    ((_, outcome),) = asked(engine, [Score("The river", " flows to the sea.")], f"log-probabilities of {judge}")
+    if isinstance(outcome, Answer) and outcome.tokens:
+        return
+    why = outcome.reason if isinstance(outcome, Failure) else "its answer holds none"
+    mend = "where that stays so, choose an engine of kind vllm or transformers, or a server that scores given text, such as vLLM's"
+    raise UserError(f"judges.{judge}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
+
+
+def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineSpec) -> None:
+    """Write beside a stage's tables what its answers (by address: equal requests were asked once) cost, and their addresses."""
+    answers = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Answer)}
+    spent = usage(answers.values(), Price(**spec.price.model_dump()))
+    used = "".join(f"{key}\n" for key in sorted(answers))
+    for name, text in ((USAGE, json.dumps(asdict(spent), indent=1, sort_keys=True) + "\n"), (USED, used)):
+        write_atomic(shards.folder / name, text.encode())
+        shards.enter(shards.folder / name)
+
+
+def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float, what: str = "latents") -> None:
+    """Say how many latents (or *what*) failed and of what; raise UserError where their share is more than *most*."""
+    failed = [record for record in records if record["status"] != "ok"]
+    counts = Counter(record["status"] for record in failed).most_common()
+    kinds = ", ".join(f"{status} {number}" for status, number in counts)
+    said = f"{stage}: {len(failed)} of {len(records)} {what} failed" + (f" ({kinds})" if kinds else "")
+    if len(failed) > most * len(records):
+        mend = f"the first: {failed[0]['reason']}; mend the cause and run it again: answers are kept, only what failed is asked"
+        raise UserError(f"{said}, more than max_failed_share {most:g}; {mend}")
+    print(said)
+
+
+def sizes() -> list[tuple[str, str, int, int]]:
+    """Return engine, model, number of answers and their bytes; raise UserError where there is no cache."""
+    cache = _existing()
+    found = cache.sizes()
+    cache.close()
+    return found
+
+
+def prune_cache() -> int:
+    """Drop every answer that no row of the build uses; return how many."""
+    used: set[str] = set()
+    for path in sorted(BUILD.glob(f"*/**/{USED}")):
+        used.update(path.read_text().split())
+    cache = _existing()
+    dropped = cache.prune(used)
+    cache.close()
+    return dropped
+
+
+def _existing() -> Cache:
+    if not CACHE.exists():
+        raise UserError(f"{CACHE}: no answers are kept yet; they come with the first explainer that asks an engine")
+    return Cache(CACHE)

@@ -1,0 +1,35 @@
+"""A subject of params.yaml, opened: where its checkpoint lies, its model, its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builders.subjects import checkpoints
+from pipelines.params import Params, Subject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def source_of(subject: Subject) -> checkpoints.Source:
+    """Return where a subject's checkpoint lies, as the builders know it."""
+    return checkpoints.Source(subject.path, subject.repo, subject.revision, subject.trust_remote_code)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A subject's model, loaded, and the device it is on."""
+
+    model: PreTrainedModel
+    device: str
+
+
+def open_subject(params: Params, name: str) -> Opened:
+    """Load a subject with the dtype and device that params ask for."""
+    subject = params.subjects[name]
+    source = source_of(subject)
+    checkpoint = checkpoints.fetch(source)
+    device = checkpoints.resolve_device(subject.device)
+    dtype = checkpoints.resolve_dtype(subject.dtype, device, checkpoints.config_of(source, checkpoint))
+    return Opened(checkpoints.load(source, checkpoint, dtype, device), device)

@@ -1,0 +1,97 @@
+"""The body of the stages `scores` and `direct`: tasks → judgements and scores, so many latents at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from builders.engines.requests import Answer, Failure, Outcome, Request
+from builders.lake.failures import FAILURES, failure
+from builders.lake.shards import Shards
+from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_rows, score_record
+from builders.scorers.judging import Judged, Scorer, Task
+from pipelines.opened.engines import account, asked, require_share
+from pipelines.opened.scorers import Panel
+
+TOGETHER, REQUESTS = 256, 4096  # tasks in memory at a time, and the requests that end a group
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task, what was answered to its requests, and what follows."""
+
+    task: Task
+    judged: Judged
+    outcomes: list[Outcome]
+
+
+def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> bool:
+    """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, in order of latent and explainer; return whether every request has an answer."""
+    told: list[tuple[Identity, Judged]] = []
+    scores: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    answered: dict[str, Outcome] = {}
+    for scored in scored_tasks(sae, tasks, panel, answered):
+        identity = panel.identity(sae, scored.task)
+        told.append((identity, scored.judged))
+        scores.append(score_record(identity, panel.scorer, scored.judged, panel.model, scored.outcomes))
+        reason = why(scored)
+        if reason:
+            failed.append(failure(sae, scored.task.latent, "scores", f"{scored.task.explainer}/{panel.name}", reason))
+    if panel.spec is not None:  # before anything is written: what failed shall be asked again
+        require_share(f"{panel.name} of {sae}", [status_of(outcome) for outcome in answered.values()], panel.max_failed_share, "requests")
+        account(shards, answered, panel.spec)
+    shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(judgement_rows(told)))
+    shards.write(SCORES, [SCORES.rows(scores)])
+    shards.write(FAILURES, [FAILURES.rows(failed)])
+    return not any(isinstance(outcome, Failure) for outcome in answered.values())
+
+
+def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
+    """Yield every task with what follows from its answers, which are noted in *answered* by address."""
+    for group in groups(tasks, panel.scorer):
+        panel.prepare([task for task, _ in group])
+        flat = [request for _, some in group for request in some]
+        found = asked(panel.engine, flat, f"{panel.name} of {sae}") if panel.engine is not None and flat else []
+        answered.update((key, bare(outcome)) for key, outcome in found)
+        answers = iter(outcome for _, outcome in found)
+        for task, some in group:
+            outcomes = list(islice(answers, len(some)))
+            yield Scored(task, panel.scorer.judged(task, outcomes), outcomes)
+
+
+def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[list[tuple[Task, Sequence[Request]]]]:
+    """Yield tasks with their requests, at most TOGETHER at a time and no more once they have REQUESTS."""
+    group: list[tuple[Task, Sequence[Request]]] = []
+    count = 0
+    for task in tasks:
+        group.append((task, scorer.requests(task)))
+        count += len(group[-1][1])
+        if len(group) == TOGETHER or count >= REQUESTS:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Return an outcome without its words, which are many: its counts are what the stage needs of it in the end."""
+    return replace(outcome, text="", tokens=()) if isinstance(outcome, Answer) else outcome
+
+
+def why(scored: Scored) -> str | None:
+    """Return why some examples of a task have no answer, or why it has no score; None where all is well."""
+    bad = scored.judged.status[scored.judged.status != "ok"]
+    if not len(bad):
+        status = scored.judged.measures["status"]
+        return None if status == "ok" else f"no score: {status}"
+    told = (outcome.reason for outcome in scored.outcomes if isinstance(outcome, Failure))
+    reason = scored.judged.reason or next(told, str(bad[0]))
+    return f"{len(bad)} of {len(scored.judged.status)} examples without an answer: {reason}"
+
+
+def status_of(outcome: Outcome) -> dict[str, str]:
+    """Return an outcome as records of stages are counted."""
+    return {"status": outcome.status, "reason": outcome.reason} if isinstance(outcome, Failure) else {"status": "ok", "reason": ""}

@@ -1,0 +1,64 @@
+"""The datasets of a release: for each its table, the stages that write its rows, and how their files come together.
+
+The release, its card, the page docs/datasets.md and the graph's tests read this; one more dataset is one entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builders.contexts.contexts import CONTEXTS
+from builders.explainers.explanations import EXPLANATIONS
+from builders.interventions.generations import GENERATIONS
+from builders.interventions.interventions import INTERVENTIONS
+from builders.lake.failures import FAILURES
+from builders.lake.table import Table
+from builders.saes.activations import ACTIVATIONS
+from builders.saes.latents import LATENTS
+from builders.saes.neighbours import NEIGHBOURS
+from builders.saes.table import SAES
+from builders.scorers.agreement import AGREEMENT
+from builders.scorers.calibration import CALIBRATION
+from builders.scorers.judgements import JUDGEMENTS, SCORES
+from builders.steering.effects import STEERING, STEERING_ANSWERS, STEERING_VECTORS
+from builders.steering.ratings import STEERING_TEXTS
+from builders.subjects.checkpoints import SUBJECTS
+from builders.text.tokens import TOKENS
+from builders.text.vocabulary import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config of the release: its table, the stages whose folders hold its rows, and whether their files are kept.
+
+    Files of large tables are copied as they are, so that a later release repeats their bytes; small tables are
+    merged into one file in key order.
+    """
+
+    table: Table
+    stages: tuple[str, ...]
+    copied: bool = False
+
+
+CONFIGS = (
+    Config(SCORES, ("scores", "direct")),
+    Config(EXPLANATIONS, ("explanations",)),
+    Config(LATENTS, ("activations",)),
+    Config(CONTEXTS, ("contexts",), copied=True),
+    Config(JUDGEMENTS, ("scores", "direct"), copied=True),
+    Config(ACTIVATIONS, ("activations",), copied=True),
+    Config(TOKENS, ("tokens",), copied=True),
+    Config(VOCABULARY, ("tokens",)),
+    Config(AGREEMENT, ("agreement",)),
+    Config(CALIBRATION, ("calibration",)),
+    Config(NEIGHBOURS, ("neighbours",)),
+    Config(INTERVENTIONS, ("interventions",)),
+    Config(GENERATIONS, ("interventions",)),
+    Config(STEERING, ("steering",)),
+    Config(STEERING_VECTORS, ("steering",)),
+    Config(STEERING_ANSWERS, ("steering",)),
+    Config(STEERING_TEXTS, ("steering",)),
+    Config(SAES, ("saes",)),
+    Config(SUBJECTS, ("subjects",)),
+    Config(FAILURES, ("contexts", "interventions", "explanations", "scores", "direct")),
+)

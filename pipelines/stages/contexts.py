@@ -1,0 +1,110 @@
+"""Stage `contexts`: activations → windows for explainers and scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from builders.contexts.contexts import CONTEXTS, context_rows
+from builders.contexts.negatives import NOTHING, hard_windows, shortfalls
+from builders.contexts.selection import select
+from builders.contexts.windows import Plan
+from builders.lake.failures import FAILURES
+from builders.lake.shards import Shards, Shelf
+from builders.progress import track
+from builders.saes.activations import ACTIVATIONS, Firings
+from builders.saes.latents import LATENTS
+from builders.saes.neighbours import NEIGHBOURS
+from builders.seeds import seed_of
+from builders.text.rows import Corpus, padded
+from builders.text.tokens import TOKENS
+from builders.text.vocabulary import VOCABULARY, text_pieces
+from pipelines.graph.declared import declared
+from pipelines.graph.stage import code, folder, run, shelf
+from pipelines.params import Params
+from pipelines.parts.negatives import Part, sources_of
+
+
+def plan_of(params: Params) -> Plan:
+    """Return the window plan that params ask for."""
+    spec = params.contexts.model_dump(exclude={"negatives"})
+    centered = spec.pop("windows") == "centered"
+    return Plan(**spec, centered=centered, window=params.tokens.window)
+
+
+def main(name: str) -> None:
+    """Write the contexts of SAE *name*, with the vocabulary and the latents that make them readable by themselves."""
+    params = declared("contexts", name)
+    asked, settings = params.contexts.negatives, {"seed": params.seed, **params.contexts.model_dump()}
+    tokens, activations = shelf("tokens", params.saes[name].subject), shelf("activations", name)
+    inputs = {"tokens": tokens.digest, "activations": activations.digest}
+    neighbours, embed = NEIGHBOURS.empty(), None
+    if set(asked.counts) - {"similar"}:
+        found = shelf("neighbours", name)
+        neighbours, inputs["neighbours"] = found.read(NEIGHBOURS), found.digest
+    if asked.embedder is not None and asked.similar:
+        from pipelines.opened.embedders import open_embedder  # a model, which most runs do without
+
+        embedder = open_embedder(params, asked.embedder)
+        embed, settings["embedded by"] = embedder.embed, {**embedder.identity, "name": embedder.name}
+    shards = Shards(folder("contexts", name), inputs, settings, code("contexts"))
+    rows = tokens.read(TOKENS, columns=["ids"])
+    lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
+    corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
+    vocabulary = tokens.read(VOCABULARY)
+    parts, sources = Parts(name, activations, corpus, plan, seed_of(params.seed, "contexts", name)), NOTHING
+    if asked.counts:
+        text = pa.array(text_pieces(vocabulary), pa.binary())
+        sources = sources_of(params, name, parts, corpus, plan, neighbours, text, embed)
+    failed = []
+    for number, part in enumerate(parts):
+        hard = hard_windows(sources, part.selected, corpus, plan.window)
+        found = context_rows(name, part.selected, hard, part.firings, corpus, plan.window, vocabulary["bytes"].combine_chunks())
+        shards.write(CONTEXTS, CONTEXTS.row_groups(found), number)
+        failed += part.selected.failed + shortfalls(name, sources, part.selected, hard)
+    shards.write(FAILURES, [FAILURES.rows(failed)])
+    shards.write(VOCABULARY, [vocabulary])
+    shards.write(LATENTS, [activations.read(LATENTS)])
+    shards.finish()
+
+
+@dataclass
+class Parts:
+    """The latents of SAE *name* file by file, with their firings and the windows selected for them.
+
+    They are gone through twice; the part read last is kept, so that where all latents are in one file they are selected once.
+    """
+
+    name: str
+    activations: Shelf
+    corpus: Corpus
+    plan: Plan
+    seed: int
+    _last: tuple[Path, Part] | None = None
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield one part after another."""
+        pairs = zip(self.activations.paths(ACTIVATIONS), self.activations.paths(LATENTS), strict=True)
+        for path, latents in track(list(pairs), f"contexts of {self.name}"):
+            if self._last is None or self._last[0] != path:
+                self._last = None  # one part in memory at a time
+                known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
+                firings = read_firings(path)
+                self._last = path, Part(known, firings, select(self.name, known, firings, self.corpus, self.plan, self.seed))
+            yield self._last[1]
+
+
+def read_firings(path: object) -> Firings:
+    """Read one file of ACTIVATIONS as arrays."""
+    table = pq.read_table(path, columns=["latent", "row", "position", "value"])
+    return Firings(*(table[name].to_numpy() for name in table.column_names))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,122 @@
+"""Stage `release`: the finished tables of all that params name → one dataset folder that `load_dataset` opens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.explainers.explanations import EXPLANATIONS, PERMUTED
+from builders.lake.shards import Shelf, write_parquet
+from builders.lake.table import Table
+from builders.progress import track
+from builders.scorers.judgements import SCORES
+from builders.steering.ratings import STEERING_TEXTS
+from cards import card
+from pipelines.graph.declared import declared
+from pipelines.graph.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
+from pipelines.params import InModel, Params, PretrainedSae
+from pipelines.registry import CONFIGS, Config
+
+
+def main() -> None:
+    """Assemble the release, write its card, open every config with `datasets`, and only then put it in place."""
+    params = declared("release")
+    staging, final = BUILD / ".release", BUILD / "release"
+    shutil.rmtree(staging, ignore_errors=True)
+    configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
+    copy_weights(params, staging)
+    absent = [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}]
+    card.write(staging, configs, absent, {**facts(params), "versions": versions(params)}, costs(params))
+    with tempfile.TemporaryDirectory() as cache:
+        for config in track(configs, "opening every config"):
+            card.open_once(staging, config, Path(cache))
+    shutil.rmtree(final, ignore_errors=True)
+    staging.rename(final)
+    print(f"release {params.release.version}: {len(configs)} configs in {final}")
+
+
+def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
+    """Write the files of one config; return what they hold, or None where there is no row."""
+    shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
+    target = release / config.table.name
+    sources = [path for shelf in shelves for path in shelf.paths(config.table) if shelf.entries(config.table)[path]["rows"]]
+    if not sources:
+        return None
+    target.mkdir(parents=True)
+    if config.copied:
+        for number, path in enumerate(sources):
+            shutil.copyfile(path, target / f"train-{number:05d}-of-{len(sources):05d}.parquet")
+    else:
+        rows = config.table.sort(pa.concat_tables(pq.read_table(path) for path in sources))
+        write_parquet(target / "train-00000-of-00001.parquet", config.table, config.table.row_groups(rows))
+    return card.Part.of(config.table, sorted(target.iterdir()))
+
+
+def copy_weights(params: Params, release: Path) -> None:
+    """Put the dictionaries that were made here into the release, in the format their `saes` row names."""
+    for name, spec in sorted(params.saes.items()):
+        made = folder("saes", name) / WEIGHTS
+        if isinstance(spec, InModel) and not isinstance(spec, PretrainedSae) and made.is_dir():
+            target = release / "weights" / name / spec.hookpoint
+            target.mkdir(parents=True)
+            for path in sorted(made.iterdir()):
+                shutil.copyfile(path, target / path.name)
+
+
+def costs(params: Params) -> list[dict[str, object]]:
+    """Return what the answers of language models cost, by explainer and scorer, over all dictionaries.
+
+    What was explained or scored is counted by rows: a latent with several explanations counts for each.
+    """
+    found: list[dict[str, object]] = []
+    for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES), ("steering", STEERING_TEXTS)):
+        spent: dict[str, Counter[str]] = {}
+        for path in folders(params, stage):
+            if (path / USAGE).exists():
+                whole = spent.setdefault(path.relative_to(BUILD / stage).parts[0], Counter())
+                whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
+        found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
+    return found
+
+
+def rows_paid(path: Path, table: Table) -> int:
+    """Return how many rows of a stage language models answered for: permuted explanations were not asked for again."""
+    shelf = Shelf(path)
+    if table is not EXPLANATIONS:
+        return shelf.rows(table)
+    return sum(not name.endswith(PERMUTED) for name in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())
+
+
+def facts(params: Params) -> dict[str, object]:
+    """Return what the card says of the params."""
+    spec = params.model_dump()
+    kept = ("seed", "corpora", "tokens", "contexts")
+    engines = sorted({explainer.kind for explainer in params.explainers.values()} | {j.kind for j in params.judges.values()})
+    return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
+
+
+def versions(params: Params) -> dict[str, str]:
+    """Return the versions of the libraries that made what is released, all of them where stages ran at different times."""
+    found: dict[str, set[str]] = {}
+    for stage in sorted({stage for config in CONFIGS for stage in config.stages}):
+        for path in folders(params, stage):
+            for name, number in Shelf(path).manifest["made_by"].items():
+                found.setdefault(name, set()).add(number)
+    return {name: " and ".join(sorted(numbers)) for name, numbers in sorted(found.items())}
+
+
+def pipeline_hash(params: Params) -> str:
+    """Return a short hash of the whole of params."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(params.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    run(main)

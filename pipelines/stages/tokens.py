@@ -1,0 +1,60 @@
+"""Stage `tokens`: documents × a subject's tokenizer → rows of token ids, and the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from builders.errors import UserError
+from builders.lake.shards import Shards, Shelf
+from builders.library import spare_torch
+from builders.subjects import checkpoints
+from builders.text import sources, tokens
+from builders.text.vocabulary import VOCABULARY, token_bytes, vocabulary_rows
+from pipelines.graph.declared import declared
+from pipelines.graph.stage import code, folder, run, shelf
+from pipelines.opened.subjects import source_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def main(name: str) -> None:
+    """Write the token rows and the vocabulary of subject *name*."""
+    params = declared("tokens", name)
+    subject = params.subjects[name]
+    documents, pinned = shelf("corpora", subject.corpus), shelf("subjects", name)
+    row = pinned.read(checkpoints.SUBJECTS).to_pylist()[0]
+    if row["context"] is not None and params.tokens.length > row["context"]:
+        raise UserError(f"tokens.length is {params.tokens.length}, but {name} reads {row['context']} tokens at most; lower it")
+    source = source_of(subject)
+    tokenizer = checkpoints.tokenizer_of(source, checkpoints.fetch(source))
+    pieces = token_bytes(tokenizer, row["vocabulary"])
+    spec = params.tokens
+    packing = tokens.Packing(spec.length, spec.bos, spec.packing == "joined", spec.partial == "keep")
+    inputs = {"documents": documents.digest, "subject": pinned.digest}
+    shards = Shards(folder("tokens", name), inputs, spec.model_dump(), code("tokens"))
+    packed = tokens.pack(encoded(documents, tokenizer), tokenizer, packing)
+    shards.write(tokens.TOKENS, tokens.token_rows(packed, name, tokenizer, pieces))
+    ids = pq.read_table(shards.path(tokens.TOKENS), columns=["ids"])["ids"].combine_chunks().flatten().to_numpy()
+    if not len(ids):
+        raise UserError(f"{name}: the corpus fills no row of {spec.length} tokens; set tokens.partial to `keep`")
+    counts = np.bincount(ids, minlength=len(pieces))
+    shards.write(VOCABULARY, [vocabulary_rows(name, pieces, set(tokenizer.all_special_ids), counts)])
+    shards.finish()
+
+
+def encoded(documents: Shelf, tokenizer: PreTrainedTokenizerBase) -> Iterator[tokens.Encoded]:
+    """Yield the token ids of every document, a row group at a time."""
+    for path in documents.paths(sources.DOCUMENTS):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            yield from tokens.encode(file.read_row_group(group), tokenizer)
+
+
+if __name__ == "__main__":
+    spare_torch()
+    run(main)

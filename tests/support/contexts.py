@@ -1,0 +1,34 @@
+"""A latent's windows, made from arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from builders.contexts.contexts import Examples
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def windows_of(
+    latent: int,
+    tokens: npt.NDArray[np.int32],
+    activations: npt.NDArray[np.float32],
+    activating: npt.ArrayLike | None = None,
+    *,
+    silent: str = "random",
+    first: int = 0,
+    quantile: npt.ArrayLike | None = None,
+    neighbour: npt.NDArray[np.float32] | None = None,
+) -> Examples:
+    """Return windows that are *activating* (where None: in which the latent fires), the others of kind *silent*.
+
+    They are numbered from *first* on; activating ones are in quantile 0 unless *quantile* says otherwise.
+    """
+    fires = activations.any(axis=1) if activating is None else np.asarray(activating, dtype=bool)
+    kind = np.where(fires, "activating", silent)
+    rank = np.zeros(len(fires), dtype=np.int64) if quantile is None else np.asarray(quantile, dtype=np.int64)
+    other = np.zeros(tokens.shape, dtype=np.float32) if neighbour is None else neighbour
+    return Examples(latent, first + np.arange(len(fires)), tokens, activations, kind, np.where(fires, rank, -1), other)

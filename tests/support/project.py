@@ -1,0 +1,91 @@
+"""A copy of this project in a temporary folder, with a small corpus, run by the real commands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pydoc_data.topics
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.graph.closure import PACKAGES, ROOT
+
+SAE = "topk"
+# Enough prose for a few latents to fill small quotas in seconds.
+TOPICS = ("specialnames", "typesmapping", "compound", "formatstrings", "assignment", "import", "string-methods", "numeric-types")
+
+
+def small_params() -> dict[str, Any]:
+    """Return params.yaml with a small text corpus, one small SAE and small quotas."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["corpora"] = {"topics": {"source": "files", "paths": ["text/*.txt"], "held_out": 0.2}}
+    params["subjects"] = {"lab": {"path": "checkpoints/lab-transformer", "corpus": "topics"}}
+    params["tokens"] |= {"length": 128, "window": 16}
+    params["saes"] = {SAE: sae(64)}
+    params["training"] |= {"batch": 512, "buffer": 8192, "passes": 4, "batch_rows": 8}
+    params["activations"] |= {"batch_rows": 4, "chunk_rows": 8, "file_rows": 60_000, "rare_windows": 20}
+    params["contexts"] |= {"train": 10, "test": 10, "train_random": 10, "test_random": 10, "quantiles": 5, "negatives": {}}
+    params["embedders"] = {"letters": {"kind": "lexical"}}
+    params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
+    params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}
+    params["steering"] |= {"multipliers": [-1, 1], "pairs": 8, "questions": 6, "open": {"questions": 1, "tokens": 4}}
+    params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
+    return params
+
+
+def sae(width: int, activation: str = "topk") -> dict[str, Any]:
+    """Return the params of a small SAE to train."""
+    return {"source": "train", "subject": "lab", "hookpoint": "layers.1", "activation": activation, "width": width, "k": 6}
+
+
+def make_project(folder: Path, params: dict[str, Any]) -> Path:
+    """Copy the sources into *folder*, write *params* and the corpus, and start git and DVC there."""
+    for name in (*PACKAGES, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    (folder / "text").mkdir()
+    for topic in TOPICS:
+        (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic], encoding="utf-8")
+    write_params(folder, params)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # noqa: S607
+    return folder
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    """Write *params* as the project's params.yaml."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which this interpreter is the `python` that stages find."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith("INTERPLAKE_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return keep | {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of Python in *folder* and return how it ended."""
+    return subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def repro(folder: Path) -> list[str]:
+    """Run `dvc repro` in *folder* and return the stages that really ran, but for the one that always does."""
+    ended = run(folder, "dvc", "repro")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ran = {line.split("'")[1] for line in ended.stdout.splitlines() if line.startswith("Running stage")}
+    return sorted(ran - {"inputs"})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below *folder*."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
