@@ -1,4 +1,4 @@
-# Two commands: `make repro` builds the release, `make test` proves it. Both install what they need first.
+# `make demo` shows what a release is, `make repro` builds this repository's, `make test` proves it. Each installs what it needs first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,12 @@ READY  := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-kernels test-reference test-vllm environments lint types lab docs
+.PHONY: demo repro test test-kernels test-reference test-vllm environments lint types lab docs
+
+# A small project of its own in demo/, which may be looked into and changed.
+demo: $(READY)
+	test -d demo || interplake start demo --params examples/demo.yaml
+	cd demo && dvc repro && python -m pipelines show topk 7
 
 repro: $(READY)
 	dvc repro

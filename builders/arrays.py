@@ -1,4 +1,4 @@
-"""Arrays that fall into groups: order within a group, place within it, membership in a sorted set."""
+"""Helpers for numpy arrays: sort by group, rank within a group, look values up in a sorted array; and the arrays' types."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 def ranks(groups: Ints) -> tuple[Ints, Ints]:
-    """Return each element's place within its run of equal *groups* (sorted), and the length of that run."""
+    """Return each element's rank within its group, from 0, and the size of its group (both [n]); *groups* [n] must be sorted."""
     new = np.concatenate([[True], groups[1:] != groups[:-1]]) if len(groups) else np.zeros(0, dtype=bool)
     starts = np.flatnonzero(new)
     lengths = np.diff(np.append(starts, len(groups)))
@@ -20,18 +21,19 @@ def ranks(groups: Ints) -> tuple[Ints, Ints]:
 
 
 def sort_order(groups: Ints, value: npt.NDArray[Any], *, descending: bool = False) -> Ints:
-    """Return the stable order by *groups* (below 2³²), then by *value* (not negative, as float32).
+    """Return the indices [n] that sort by *groups*, then by *value*; equal elements keep their order.
 
-    Both are packed into one integer, whose sort is several times as fast as one by two keys.
+    *groups* must be below 2³²; *value* must not be negative and is compared as float32. Both are packed into one integer,
+    because sorting by one key is several times as fast as sorting by two.
     """
     bits = value.astype(np.float32).view(np.uint32)
     key = (groups.astype(np.uint64) << np.uint64(32)) | (~bits if descending else bits)
     return np.argsort(key, kind="stable")
 
 
-def among(keys: Ints, asked: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Return which of *asked* (any shape) are in the sorted *keys*."""
+def among(keys: Ints, asked: npt.NDArray[np.integer]) -> Bools:
+    """Return which of *asked* (any shape) occur in *keys*, which must be sorted; the result has the shape of *asked*."""
     if not len(keys):
         return np.zeros(asked.shape, dtype=bool)
-    found: npt.NDArray[np.bool_] = keys[np.minimum(np.searchsorted(keys, asked), len(keys) - 1)] == asked
+    found: Bools = keys[np.minimum(np.searchsorted(keys, asked), len(keys) - 1)] == asked
     return found

@@ -1,4 +1,4 @@
-"""Libraries imported without the packages that they only look for."""
+"""Import large libraries faster: optional packages that they would load, and that nothing here needs, are hidden from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from types import ModuleType
 
 import pyarrow as pa
 
-SPARED = ("pandas", "scipy", "sklearn")  # for metrics, losses and pipelines that nothing here uses: a quarter of the whole import
+SPARED = ("pandas", "scipy", "sklearn")  # only for metrics and pipelines that nothing here uses; a quarter of the import
 
 
 @cache
 def transformers() -> ModuleType:
-    """Return the transformers library with the parts that every model needs loaded; it holds SPARED for absent in this process."""
+    """Return the transformers library, with the parts loaded that every model needs. In this process it does not see SPARED."""
     with hidden(SPARED):
         library = import_module("transformers")
         if library.is_torch_available():
@@ -27,17 +27,17 @@ def transformers() -> ModuleType:
 
 
 def spare_torch() -> None:
-    """Let the transformers library do without torch in this process, so that it reads configurations and tokenizers, but no models.
+    """Hide torch from the transformers library in this process: it then reads configurations and tokenizers, but no models.
 
-    For processes of one stage: two seconds each.
+    This saves two seconds in every process that runs one stage.
     """
     with hidden(("torch",)), silenced("transformers"):
-        import_module("transformers").is_torch_available()  # which keeps its answer
+        import_module("transformers").is_torch_available()  # the library remembers the answer
 
 
 @contextmanager
 def silenced(name: str) -> Iterator[None]:
-    """Keep what a library logs to itself, while inside."""
+    """Drop all messages of the logger *name* inside this context."""
     logger = logging.getLogger(name)
     logger.addFilter(_nothing)
     try:
@@ -46,15 +46,15 @@ def silenced(name: str) -> Iterator[None]:
         logger.removeFilter(_nothing)
 
 
-def _nothing(record: logging.LogRecord) -> bool:  # noqa: ARG001  # as filters are called
+def _nothing(record: logging.LogRecord) -> bool:  # noqa: ARG001  # the signature of a logging filter
     return False
 
 
 @contextmanager
 def hidden(names: Iterable[str]) -> Iterator[None]:
-    """Say of packages that nobody has imported yet that they are absent, while inside."""
+    """Make those of the packages *names* that are not imported yet look absent inside this context."""
     absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python is told that there is no such module
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # a None tells Python that there is no such module
     try:
         yield
     finally:
@@ -63,17 +63,18 @@ def hidden(names: Iterable[str]) -> Iterator[None]:
 
 
 class _NoPandas(MetaPathFinder):
-    """Finds no pandas. A None among modules would not do here: compiled code takes it for the module."""
+    """An import finder that says that pandas is absent. A None in sys.modules would not do: compiled code takes it for the module."""
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002  # as finders are called
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002  # the signature of a finder
         if fullname == "pandas":
             raise ModuleNotFoundError(fullname)
 
 
 def spare_pandas() -> None:
-    """Let pyarrow do without pandas in this process, unless somebody has imported it: it looks for it at its first array.
+    """Hide pandas from pyarrow in this process, unless pandas is imported already.
 
-    For processes of one stage: half a second each. Where pandas comes later, pyarrow turns nothing into its frames.
+    Pyarrow would load it with its first array; this saves half a second in every process that runs one stage. If pandas is
+    imported later, pyarrow cannot convert tables to its data frames.
     """
     if "pandas" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""Progress bars for long loops: on a terminal only, gone when the loop ends."""
+"""Progress bars for long loops. They are drawn only on a terminal and disappear when the loop ends."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """Yield *items* while a bar labelled *what* moves on standard error; silent where that is no terminal."""
+    """Yield *items* while a bar labelled *what* moves on standard error; draw nothing if standard error is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from items

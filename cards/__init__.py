@@ -1,1 +1,1 @@
-"""What the reader sees: card, tables and charts, and the code that fills them from the data."""
+"""The dataset card, its tables and charts, and the code that fills them from the data."""

@@ -1,4 +1,4 @@
-"""The card of a release: YAML that `datasets` believes, and words and figures filled from the tables."""
+"""The card of a release: its YAML header, which `datasets` reads, and its text, filled with numbers from the tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "ag
 
 @dataclass(frozen=True)
 class Part:
-    """What one config of a release holds: rows, bytes on disk and bytes in memory."""
+    """The size of one config of a release: rows, parquet files, *bytes* on disk and *arrow_bytes* in memory."""
 
     table: Table
     rows: int
@@ -36,7 +36,7 @@ class Part:
 
     @staticmethod
     def of(table: Table, paths: Sequence[Path]) -> Part:
-        """Measure the parquet files of a config, one row group in memory at a time."""
+        """Return the size of a config's parquet files, read one row group at a time."""
         rows = arrow = 0
         for path in paths:
             file = pq.ParquetFile(path)
@@ -47,7 +47,7 @@ class Part:
 
 
 def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the YAML of the card: exact sizes, and a version in each config so that no stale cache is served."""
+    """Return the YAML header of the card: exact sizes, and a version in each config, so that `datasets` uses no stale cache."""
     most = max(part.rows for part in parts)
     return {
         "license": facts["license"],
@@ -86,13 +86,16 @@ def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
 def write(
     release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write README.md, figures/ and metrics.json of *release* from its own tables, and from what its language models cost."""
-    names = [*(part.table for part in parts), *absent]
-    read = {table.name: _read(release, table) for table in names if table.name in READ}
+    """Write README.md, figures/ and metrics.json of *release* from its own tables and from *costs*, what its language models cost.
+
+    *parts* are the configs that the release holds, *absent* the tables without rows.
+    """
+    tables = [*(part.table for part in parts), *absent]
+    read = {table.name: _read(release, table) for table in tables if table.name in READ}
     found = {**results(read), "costs": list(costs)}
     draw(release / "figures", found, read)
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
-    words = {
+    filling = {
         **facts,
         "configs": parts,
         "absent": absent,
@@ -102,7 +105,7 @@ def write(
         "studied": len(set(read["saes"]["subject"].to_pylist())),
         "results": results_block(found),
         "scores": render("scores.md.j2", found),
-        **steering_words(found["steering"]),
+        **steering_part(found["steering"]),
         "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
         if read["agreement"].num_rows
         else "",
@@ -112,11 +115,11 @@ def write(
         "python": platform.python_version(),
     }
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
-    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', words)}")
+    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', filling)}")
 
 
 def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) -> None:
-    """Draw the charts of what was *found* in the tables *read*, as far as there is something to draw."""
+    """Draw the charts from the figures *found* and the tables *read*; a chart without data is left out."""
     figures.mkdir()
     if found["scores"]:
         charts.score_chart(found["scores"], figures / "scores.png")
@@ -126,8 +129,8 @@ def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) 
         charts.layers_chart(steering.layer_effects(read["steering"]), figures / "steering-layers.png")
 
 
-def steering_words(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the card says of steering; *example* is the way to steer that it shows how to load."""
+def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the card's section on steering is filled with; its *example* is the vector that the card shows how to load."""
     done = [record for record in records if record["status"] == "ok"]
     return {
         "steering": steering.steering_block(records),
@@ -142,8 +145,27 @@ def results_block(found: Mapping[str, Any]) -> str:
     return render("results.md.j2", {**found, "by_scorer": summary.by_scorer(found["scores"])})
 
 
+def results_page(found: Mapping[str, Any]) -> str:
+    """Return the page with all tables of a release's results."""
+    records = found["steering"]
+    parts = {"results": results_block(found), "scores": render("scores.md.j2", found), "steering": steering.steering_block(records)}
+    return render("results_page.md.j2", {**parts, "steered": any(record["status"] == "ok" for record in records)})
+
+
+def numbers_block(found: Mapping[str, Any]) -> str:
+    """Return the few numbers of a release that the README tells; nothing where the release does not have them."""
+    detection: dict[str, Any] = next((row["kinds"] for row in summary.by_scorer(found["scores"]) if row["scorer"] == "detection"), {})
+    calibrated = {row["scorer"]: row for row in found["calibration"]}
+    if not {"trained", "random"} <= detection.keys() or not {"fuzzing", "detection"} <= calibrated.keys():
+        return ""
+    margins = [detection[kind]["score"]["median"] - detection[kind]["chance"] for kind in ("random", "trained")]
+    share = margins[0] / margins[1]
+    facts = {"detection": detection, "fuzzing": calibrated["fuzzing"], "calibrated": calibrated["detection"], "share": share}
+    return render("numbers.md.j2", facts)
+
+
 def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
-    """Return the figures of a release: scores by scorer and explainer, and what each dictionary is like."""
+    """Return the figures of a release, for metrics.json: scores, dictionaries, calibration and steering."""
     status = {row["sae"]: row for row in summary.status_summary(read["latents"], read["explanations"])}
     shown = (
         "kind",
@@ -171,14 +193,15 @@ def _read(release: Path, table: Table) -> pa.Table:
 
 
 def open_once(release: Path, part: Part, cache: Path) -> None:
-    """Open a config with real `load_dataset`, map-style and streaming; raise TableError unless it is what was written."""
+    """Open a config with `load_dataset`, map-style and streaming; raise TableError where it differs from what was written."""
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
     name = part.table.name
     data = load_dataset(str(release), name, split="train", cache_dir=str(cache))
     if len(data) != part.rows or data.features != part.table.features():
-        raise TableError(f"{name}: load_dataset gives {len(data)} rows of {data.features}, not {part.rows} of {part.table.features()}")
+        written = f"{part.rows} rows of {part.table.features()}"
+        raise TableError(f"{name}: load_dataset gives {len(data)} rows of {data.features}, not {written}; rebuild the release")
     first = next(iter(load_dataset(str(release), name, split="train", streaming=True, cache_dir=str(cache))))
     if first.keys() != data[0].keys():
-        raise TableError(f"{name}: streaming gives other columns than map style")
+        raise TableError(f"{name}: streaming gives other columns than map style; rebuild the release")

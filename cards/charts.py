@@ -1,4 +1,4 @@
-"""Charts of a release, drawn from its tables to PNG files that need no script to look at."""
+"""Charts of a release, drawn from its tables to PNG files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 WIDTH, HEIGHT, PANEL, SCALE = 320, 190, 230, 2
 POWERS = alt.Axis(format="~e", tickCount=7)
 REAL, PERMUTED = "#2b6cb0", "#c2410c"
-SITES = {"residual": "#2b6cb0", "state": "#c2410c", "both": "#6b21a8"}  # of steering
+SITES = {"residual": "#2b6cb0", "state": "#c2410c", "both": "#6b21a8"}  # where steering vectors are added
 NAMES = ("subject", "behaviour", "method", "site")
 
 
@@ -22,7 +22,7 @@ def _save(chart: Any, path: Path) -> None:
 
 
 def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw quartiles and median of the scores of each kind of dictionary, beside the median of permuted explanations."""
+    """Draw the quartiles and median of scores by kind of dictionary, with the median of permuted explanations and chance."""
     values = [
         {
             **{name: row[name] for name in ("scorer", "kind", "explainer", "permuted", "chance")},
@@ -46,7 +46,7 @@ def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def density_chart(latents: pa.Table, path: Path) -> None:
-    """Draw how often the latents of each dictionary fire, on a logarithmic scale; dead latents are left out."""
+    """Draw a histogram of how often the latents of each dictionary fire (log scale); dead latents are left out."""
     frame = latents.to_pandas()
     frame = frame[frame["count"] > 0]
     edges = np.linspace(-7, 0, 36)
@@ -73,7 +73,7 @@ def density_chart(latents: pa.Table, path: Path) -> None:
 
 
 def steering_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the effects of :func:`cards.steering.steering_summary` against the multiplier, with no effect where there is no steering."""
+    """Draw the effects of :func:`cards.steering.steering_summary` against the multiplier; at multiplier 0 the effect is 0."""
     without = {"multiplier": 0.0, "effect": 0.0, "effect_se": 0.0}
     values = [
         {**{name: row[name] for name in NAMES}, "multiplier": some["multiplier"], "line": row["method"], "shape": "circle", **_points(some)}
@@ -88,7 +88,7 @@ def steering_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def layers_chart(effects: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the effects of :func:`cards.steering.layer_effects` against the layer, with rings around those of the chosen one."""
+    """Draw the effects of :func:`cards.steering.layer_effects` against the layer, with rings at the chosen layer."""
     values = [
         {
             **{name: row[name] for name in (*NAMES, "layer", "chosen")},
@@ -106,14 +106,17 @@ def layers_chart(effects: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _points(some: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return an effect in percentage points, and two standard errors below and above it, as far as there is one."""
+    """Return an effect in percentage points, and the ends two standard errors below and above it; None without an error."""
     effect, error = 100 * some["effect"], some["effect_se"]
     low, high = (None, None) if error is None else (effect - 200 * error, effect + 200 * error)
     return {"effect": effect, "low": low, "high": high}
 
 
 def _curves(values: Sequence[Mapping[str, Any]], axis: Any, title: str, marked: Sequence[Any]) -> Any:
-    """Return effects against *axis*, a panel for each behaviour and subject, coloured by site and dashed by method."""
+    """Return a chart of effects against *axis*: a panel for each behaviour and subject, a colour per site, a dash per method.
+
+    *marked* are further marks to draw over the curves.
+    """
     sites = [site for site in SITES if any(row["site"] == site for row in values)]
     methods = list(dict.fromkeys(row["method"] for row in values))
     legend = alt.Legend(orient="top", titleOrient="left", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2.5)

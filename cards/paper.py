@@ -1,10 +1,10 @@
-"""Figures of two papers that a release is set beside."""
+"""Figures from two papers, which the card shows beside those of a release."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Paulo et al. (ICML 2025), table 1: tokens per latent at 100 examples, and $ per 100,000 latents.
+# Paulo et al. 2024 (arXiv 2410.13928, version of ICML 2025), table 1: tokens per latent at 100 examples, and $ per 100,000 latents.
 COSTS = (
     {"name": "fuzzing", "prompt": 19_600, "cached": 14_200, "output": 249, "llama": 676, "claude": 6_200},
     {"name": "detection", "prompt": 17_000, "cached": 11_900, "output": 240, "llama": 588, "claude": 5_500},
@@ -13,8 +13,8 @@ COSTS = (
     {"name": "embedding", "prompt": 4_000, "cached": 0, "output": 0, "llama": 50, "claude": None},
 )
 
-# Paulo, Marshall & Belrose (arXiv 2404.05971; SCIENCE B6), read off two figures: percentage points at the best layer of the residual
-# stream, the state, and both.
+# Paulo, Marshall & Belrose 2024 (arXiv 2404.05971), read off two figures: percentage points at the best layer, when vectors are
+# added to the residual stream, to the state, and to both. See docs/science.md#steering.
 MAMBA_HALF_RANGES = {
     "coordinate-other-ais": (8.5, 2.2, 8.3),
     "corrigible-neutral-HHH": (13.1, 2.9, 14.0),
@@ -24,7 +24,7 @@ MAMBA_HALF_RANGES = {
     "survival-instinct": (28.6, 8.5, 26.4),
     "sycophancy": (2.4, 2.4, 3.1),
 }
-RWKV_FULL_RANGES = {  # its figure adds up what the other one averages
+RWKV_FULL_RANGES = {  # RWKV's figure shows the sum of both directions, Mamba's shows their mean
     "coordinate-other-ais": (12.8, 8.7, 22.9),
     "corrigible-neutral-HHH": (26.9, 22.1, 34.1),
     "hallucination": (44.1, 31.7, 47.7),
@@ -33,7 +33,7 @@ RWKV_FULL_RANGES = {  # its figure adds up what the other one averages
     "survival-instinct": (17.3, 7.3, 24.4),
     "sycophancy": (1.6, 0.9, 2.2),
 }
-# Half-ranges as shares, like those of a release.
+# Half-ranges as shares (0 to 1), the unit of a release's own.
 STEERED: tuple[dict[str, Any], ...] = tuple(
     {"model": model, "behaviour": behaviour, "residual": residual / whole, "state": state / whole, "both": both / whole}
     for model, figures, whole in (("Mamba 2.8b", MAMBA_HALF_RANGES, 100), ("RWKV-v5 7b", RWKV_FULL_RANGES, 200))

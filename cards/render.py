@@ -1,4 +1,4 @@
-"""Fill a template of cards/templates; a name that is not given is an error, never a gap in the text."""
+"""Filling templates of cards/templates. A template variable without a value is an error, never a gap in the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
-    """Return *template* filled with *facts*."""
+    """Return *template* filled with *facts*; raise UndefinedError where a variable is missing."""
     environment = Environment(
         loader=PackageLoader("cards", "templates"),
         undefined=StrictUndefined,
@@ -22,17 +22,17 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
 
 def figure(number: float | None, digits: int = 3) -> str:
-    """Return a number to *digits* significant figures, a dash where there is none."""
+    """Return a number with *digits* significant figures, or a dash for None and NaN."""
     if number is None or number != number:
         return "–"
     return f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def decimal(number: float | None) -> str:
-    """Return a number with two decimals, a dash where there is none."""
+    """Return a number with two decimals, or a dash for None and NaN."""
     return "–" if number is None or number != number else f"{number:.2f}"
 
 
 def points(share: float | None, digits: int = 1) -> str:
-    """Return a share, or a difference of shares, in percent with so many decimals, a dash where there is none."""
+    """Return a share, or a difference of shares, in percent with *digits* decimals, or a dash for None and NaN."""
     return "–" if share is None or share != share else f"{100 * share:z.{digits}f}"

@@ -1,4 +1,4 @@
-"""A latent in the terminal: what it is, what was said of it, how that scored, and where it fires."""
+"""Showing a latent in the terminal: its statistics, explanations, scores, and windows in which it fires."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.text import Text
 from builders.errors import UserError, one_of
 
 
-def show_latent(release: Path, sae: str, latent: int, most: int) -> None:
-    """Print a latent of a release; raise UserError where the release, the SAE or the latent does not exist."""
+def show_latent(release: Path, sae: str, latent: int, most: int, console: Console | None = None) -> None:
+    """Print a latent of a release, with at most *most* activating windows; raise UserError where release, SAE or latent is missing."""
     if not (release / "README.md").exists():
         raise UserError(f"{release}: no release here; build it with `make repro` or name another with --release")
     dictionaries = {row["sae"]: row for row in _read(release, "saes").to_pylist()}
@@ -23,15 +23,15 @@ def show_latent(release: Path, sae: str, latent: int, most: int) -> None:
         raise UserError(f"no SAE {sae!r} in this release; it has {one_of(dictionaries)}")
     if not 0 <= latent < dictionaries[sae]["width"]:
         raise UserError(f"{sae} has latents 0 to {dictionaries[sae]['width'] - 1}, not {latent}")
-    mine = [("sae", "==", sae), ("latent", "==", latent)]
-    console = Console()
-    console.print(_heading(_read(release, "latents", mine).to_pylist()[0]))
-    for row in _read(release, "explanations", mine).to_pylist():
+    own = [("sae", "==", sae), ("latent", "==", latent)]
+    console = console or Console()
+    console.print(_heading(_read(release, "latents", own).to_pylist()[0]))
+    for row in _read(release, "explanations", own).to_pylist():
         console.print(Text.assemble((f"\n{row['explainer']}: ", "bold"), row["text"] or row["status"]))
-    console.print(_scores(_read(release, "scores", mine).to_pylist()))
-    contexts = _read(release, "contexts", mine).to_pylist()
+    console.print(_scores(_read(release, "scores", own).to_pylist()))
+    contexts = _read(release, "contexts", own).to_pylist()
     if not contexts:
-        reasons = _read(release, "failures", mine).to_pylist()
+        reasons = _read(release, "failures", own).to_pylist()
         console.print("no contexts: " + "; ".join(row["reason"] for row in reasons))
         return
     pieces = _pieces(release, dictionaries[sae]["subject"])
@@ -60,9 +60,14 @@ def _heading(row: dict[str, Any]) -> Text:
 def _scores(rows: list[dict[str, Any]]) -> Grid:
     grid = Grid("explainer", "scorer", "judge", "score ± SE", "AUROC ± SE", "n", "failed", title=None)
     for row in rows:
-        pairs = [f"{row[name]:.2f} ± {row[name + '_se']:.2f}" if row[name] is not None else row["status"] for name in ("score", "auroc")]
+        score = row["status"] if row["score"] is None else _with_error(row["score"], row["score_se"])
+        pairs = [score, "–" if row["auroc"] is None else _with_error(row["auroc"], row["auroc_se"])]
         grid.add_row(row["explainer"], row["scorer"], row["judge"], *pairs, str(row["n"]), str(row["n_failed"]))
     return grid
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
 
 
 def _pieces(release: Path, subject: str) -> list[bytes]:
@@ -72,7 +77,7 @@ def _pieces(release: Path, subject: str) -> list[bytes]:
 
 
 def coloured(tokens: list[int], activations: list[float], pieces: list[bytes], most: float) -> Text:
-    """Return a window's text, each token on a background as strong as its activation, line breaks shown as ⏎."""
+    """Return a window's text. Each token has a background as strong as its activation / *most*; line breaks are shown as ⏎."""
     text = Text("  ")
     for token, value in zip(tokens, activations, strict=True):
         piece = pieces[token].decode("utf-8", "replace").replace("\n", "⏎").replace("\t", "⇥")

@@ -1,4 +1,4 @@
-"""What steering does, from STEERING rows: effects on the test half at the layer that the other half chose, and one scale for all sites."""
+"""Figures of steering from STEERING rows: effects on the test half, at the layer that the validation half chose."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WAY = ["method", "site"]
 SITES = (RESIDUAL, STATE, BOTH)
 ORDER = {"method": (DIFFERENCE, LDA), "site": SITES}
 WITHOUT = {"without": "matching", "without_se": "matching_se", "nonsense_without": "nonsense"}
-CLEAR = 2  # standard errors
-MOST_NONSENSE = 0.5  # with more, a subject does not answer but says something else
+CLEAR = 2  # standard errors by which an effect must differ from 0
+MOST_NONSENSE = 0.5  # probability of neither answer; with more, the subject does not answer the question
 
 
 def steering_summary(steering: pa.Table) -> list[dict[str, Any]]:
-    """Return one record per subject, behaviour, method and site, from the test half at the chosen layer; effects are shares, 0 to 1.
+    """Return one record per subject, behaviour, method and site, from the test half at the chosen layer. Effects are shares, −1 to 1.
 
-    A way to steer that was skipped has the reason as its *status*, and no numbers.
+    A way to steer (method and site) that was skipped has the reason as its *status*, and no numbers.
     """
     test = _test_half(steering)
     without = {key: rows.iloc[0] for key, rows in test[test["method"] == NONE].groupby(PLACE)}
@@ -54,7 +54,10 @@ def _rank(name: str, value: str) -> tuple[int, str]:
 
 
 def _figures(rows: pd.DataFrame, without: pd.Series | None) -> dict[str, Any]:
-    """Return the figures of one way to steer, whose rows are those of all layers and multipliers."""
+    """Return the figures of one way to steer from its *rows*, those of all layers and multipliers.
+
+    *without* is the row without steering, if there is one.
+    """
     there = rows[rows["chosen"] & (rows["status"] == "ok")]
     at = rows[rows["chosen"]] if len(there) else there
     names = ("effect", "effect_se", "nonsense", "nonsense_se")
@@ -78,8 +81,8 @@ def _figures(rows: pd.DataFrame, without: pd.Series | None) -> dict[str, Any]:
 def half_range(effects: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Return (effect(+m) - effect(-m)) / 2 at the largest multiplier m, and its standard error.
 
-    Both effects are of the same questions, so the error is the largest that any correlation of theirs allows: the mean of both errors.
-    None where the multipliers do not end at -m and +m.
+    Both effects are of the same questions, so their errors are correlated, by an unknown amount. The standard error given is the
+    largest possible one, the mean of both errors. Both numbers are None unless the multipliers end at -m and +m.
     """
     found: dict[str, float | None] = {"half_range": None, "half_range_se": None}
     ends = _ends(effects)
@@ -94,7 +97,7 @@ def half_range(effects: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
-    """Return whether each effect, and the 0 of no steering, is above that of the next lower multiplier; None where one is missing."""
+    """Return whether effects rise with every multiplier, where multiplier 0 has effect 0; None where an effect is missing."""
     known = {some["multiplier"]: some["effect"] for some in effects} | {0.0: 0.0}
     if len(known) == 1 or None in known.values():
         return None
@@ -102,7 +105,7 @@ def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
 
 
 def clear_of_zero(effects: Sequence[dict[str, Any]]) -> bool | None:
-    """Return whether the effect at each end goes its multiplier's way by more than two standard errors; None where one is missing."""
+    """Return whether both end effects have their multiplier's sign and exceed two standard errors; None where one is missing."""
     ends = _ends(effects)
     if not ends or not _there(ends, "effect") or not _there(ends, "effect_se"):
         return None
@@ -110,7 +113,7 @@ def clear_of_zero(effects: Sequence[dict[str, Any]]) -> bool | None:
 
 
 def _ends(effects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the effects at the most negative and the most positive multiplier, as far as there are such."""
+    """Return the effects at the most negative and the most positive multiplier, those that exist."""
     ordered = sorted(effects, key=lambda some: float(some["multiplier"]))
     low, high = [some for some in ordered if some["multiplier"] < 0], [some for some in ordered if some["multiplier"] > 0]
     return [*low[:1], *high[-1:]]
@@ -121,7 +124,7 @@ def _there(some: Sequence[dict[str, Any]], name: str) -> bool:
 
 
 def layer_effects(steering: pa.Table) -> list[dict[str, Any]]:
-    """Return the test half's effects at the ends of the multipliers, layer by layer, of each way to steer that was not skipped."""
+    """Return the test half's effects at the smallest and largest multiplier for every layer; skipped ways are left out."""
     test = _steered(_test_half(steering))
     ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(lambda some: (some == some.min()) | (some == some.max())).astype(bool)
     kept = test[ends & (test["status"] == "ok")]
@@ -131,7 +134,7 @@ def layer_effects(steering: pa.Table) -> list[dict[str, Any]]:
 
 
 def steering_block(records: Sequence[dict[str, Any]]) -> str:
-    """Return half-ranges of all sites on one scale, beside the paper's, as the card and the README show them; nothing without records."""
+    """Return the table of half-ranges by site, with those of the paper, for card and README; empty without records."""
     if not records:
         return ""
     done = [record for record in records if record["status"] == "ok"]
@@ -139,7 +142,7 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
     places: dict[tuple[str, str], dict[tuple[str, str], dict[str, Any]]] = {}
     for record in done:
         places.setdefault((record["subject"], record["behaviour"]), {})[record["method"], record["site"]] = record
-    words = {
+    filling = {
         "ways": sorted({way for row in places.values() for way in row}, key=lambda way: list(map(_rank, WAY, way))),
         "places": places,
         "paper": paper_rows({record["behaviour"] for record in records}),
@@ -151,16 +154,16 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
         "skipped": skipped(records),
         "lab": any(subject.startswith("lab-") for subject, _ in places),
     }
-    return render("steering.md.j2", words)
+    return render("steering.md.j2", filling)
 
 
 def answers(record: dict[str, Any]) -> bool:
-    """Return whether a subject answers at all, without steering."""
+    """Return whether the subject answers the questions without steering: at most MOST_NONSENSE is neither answer."""
     return (record["nonsense_without"] or 0) <= MOST_NONSENSE
 
 
 def silent_subjects(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Return which subjects do not answer, each with the behaviours of which that is so."""
+    """Return the subjects that do not answer, each with the behaviours whose questions it does not answer."""
     found: dict[str, list[str]] = {}
     for subject, behaviour in dict.fromkeys((record["subject"], record["behaviour"]) for record in records if not answers(record)):
         found.setdefault(subject, []).append(behaviour)
@@ -168,7 +171,7 @@ def silent_subjects(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def paper_rows(behaviours: Collection[str]) -> list[dict[str, Any]]:
-    """Return the paper's half-ranges of each of its models: of those of its behaviours that are in *behaviours*, and the median of all."""
+    """Return the paper's half-ranges of each of its models: for its behaviours in *behaviours*, and the median over all its behaviours."""
     wanted = {name.lower() for name in behaviours}  # ids have no capitals
     rows: list[dict[str, Any]] = []
     for model in dict.fromkeys(row["model"] for row in STEERED):
@@ -185,13 +188,16 @@ def _spread(values: Iterable[float]) -> str:
 
 
 def effects_table(records: Sequence[dict[str, Any]]) -> str:
-    """Return the effect at every multiplier of each way to steer, as the card shows it."""
+    """Return the card's table of the effects at every multiplier, a row for each subject, behaviour and way to steer."""
     done = [{**record, "at": {some["multiplier"]: some for some in record["effects"]}} for record in records if record["status"] == "ok"]
     return render("steering_effects.md.j2", {"done": done, "multipliers": sorted({some for record in done for some in record["at"]})})
 
 
 def skipped(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return why ways to steer have no numbers: one record per reason and ways, with subjects, and behaviours where not all are meant."""
+    """Return why ways to steer were skipped: one record per reason and ways, with its subjects.
+
+    *behaviours* is empty where the reason holds for every behaviour.
+    """
     behaviours: dict[tuple[str, str], dict[str, list[str]]] = {}
     for record in records:
         if record["status"] != "ok":
@@ -202,6 +208,6 @@ def skipped(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for (subject, reason), ways in behaviours.items():
         for where in dict.fromkeys(tuple(some) for some in ways.values()):
             names = [way for way, some in ways.items() if tuple(some) == where]
-            told = {"reason": reason, "ways": names, "behaviours": [] if set(where) == every else list(where), "subjects": []}
-            found.setdefault((reason, *names, where), told)["subjects"].append(subject)
+            record = {"reason": reason, "ways": names, "behaviours": [] if set(where) == every else list(where), "subjects": []}
+            found.setdefault((reason, *names, where), record)["subjects"].append(subject)
     return list(found.values())

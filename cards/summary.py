@@ -1,4 +1,4 @@
-"""Figures of a release, from its tables: what the card, the README and `dvc metrics` show."""
+"""Figures of a release, computed from its tables, for the card, the README and `dvc metrics`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from builders.scorers.statistics import area
 
 
 def median_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the exact distribution-free 95 % interval of the median (order statistics; Conover 1999, 3.2)."""
+    """Return the exact 95 % interval of the median, from order statistics (Conover 1999, section 3.2)."""
     ordered, n = np.sort(values), len(values)
     low = int(binom.ppf(0.025, n, 0.5))
     return float(ordered[max(low - 1, 0)]), float(ordered[min(n - low, n - 1)])
 
 
 def spread(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return n, median, its interval and the quartiles of the values that are there."""
+    """Return n, the median, its 95 % interval (*low*, *high*) and the quartiles of the values that are not None."""
     known = np.array([value for value in values if value is not None], dtype=np.float64)
     if not len(known):
         return {"n": 0, **dict.fromkeys(("median", "low", "high", "q1", "q3"))}
@@ -33,14 +33,15 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
     return {"n": len(known), "median": median, "low": low, "high": high, "q1": q1, "q3": q3}
 
 
-KINDS = ("trained", "pretrained", "neurons", "random", "planted")  # of dictionaries, in the order they are told
+KINDS = ("trained", "pretrained", "neurons", "random", "planted")  # of dictionaries, in the order in which tables show them
 
 
 def score_summary(scores: pa.Table, latents: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return one record per scorer, judge, explainer and kind of dictionary, then per dictionary (*kinds* by id).
 
-    A record also has the median of the baseline (the same explainer's texts, permuted over latents), and the mean weighted by
-    how often each latent fires, *count* of LATENTS (SCIENCE A11).
+    A record also has *permuted*, the median score of the same explainer's explanations permuted over latents, and *weighted*, the
+    mean score weighted by how often each latent fires (`count` of LATENTS). The code of Paulo et al. (github.com/EleutherAI/delphi)
+    weights its scores likewise.
     """
     firings = latents.select(["sae", "latent", "count"]).to_pandas()
     frame = scores.to_pandas().merge(firings, on=["sae", "latent"], how="left")
@@ -58,7 +59,7 @@ def score_summary(scores: pa.Table, latents: pa.Table, kinds: Mapping[str, str])
 
 
 def _figures(group: pd.DataFrame) -> dict[str, Any]:
-    """Return the figures of one group of scores."""
+    """Return the figures of one group of SCORES rows, joined with the latents' *count*."""
     known = group.dropna(subset="score")
     weighted = float(np.average(known["score"], weights=known["count"])) if len(known) else math.nan
     return {
@@ -73,12 +74,12 @@ def _figures(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def none_if_nan(value: float) -> float | None:
-    """Return a number, or None where there is none."""
+    """Return *value*, or None where it is NaN."""
     return None if math.isnan(value) else float(value)
 
 
 def by_scorer(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one record per scorer and explainer, with the figures of each kind of dictionary by kind."""
+    """Return one record per scorer and explainer; its *kinds* holds the record of each kind of dictionary."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in summary:
         if row["sae"] == "all":
@@ -88,14 +89,14 @@ def by_scorer(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-CHARACTERS = 4  # to a token, roughly
+CHARACTERS = 4  # per token, roughly
 LENGTHS = {"prompt": "prompt_characters", "cached": "prefix_characters", "output": "answer_characters"}
 
 
 def calibration_summary(calibration: pa.Table) -> list[dict[str, Any]]:
-    """Return one record per scorer: mean and standard error over rules of each meaning's scores, and AUROC of true against other.
+    """Return one record per scorer: mean score and standard error over rules for each meaning, and AUROC of true against other.
 
-    *prompt*, *cached* (what prompts share) and *output* are tokens per explanation, estimated at CHARACTERS to a token.
+    *prompt*, *cached* (the beginning that prompts share) and *output* are tokens per explanation, estimated from characters.
     """
     records = []
     for (scorer, unit), group in calibration.to_pandas().groupby(["scorer", "unit"], observed=True, sort=True):
@@ -113,7 +114,7 @@ def calibration_summary(calibration: pa.Table) -> list[dict[str, Any]]:
 
 
 def status_summary(latents: pa.Table, explanations: pa.Table) -> list[dict[str, Any]]:
-    """Return how many latents of each dictionary are alive, rare, dead and explained."""
+    """Return one record per dictionary: how many latents are alive, rare, dead, and explained."""
     frame, explained = latents.to_pandas(), explanations.to_pandas()
     explained = explained[(explained["status"] == "ok") & ~explained["explainer"].str.endswith(PERMUTED)]
     counts = explained.groupby("sae")["latent"].nunique()
@@ -124,7 +125,7 @@ def status_summary(latents: pa.Table, explanations: pa.Table) -> list[dict[str, 
 
 
 def failure_summary(failures: pa.Table) -> list[dict[str, Any]]:
-    """Return how many items each stage dropped, with one of the reasons."""
+    """Return one record per stage: how many items it dropped, and the first reason as an example."""
     if not failures.num_rows:
         return []
     frame = failures.to_pandas()

@@ -1,4 +1,4 @@
-"""The architectures of the lab checkpoints: how each is built small, where dropout goes, and what training needs besides."""
+"""The architectures of the lab checkpoints: how a small model of each is built, where dropout goes, and how RWKV is trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model; *hidden* is that of an MLP, *state* that of a head's recurrent state, where an architecture has these."""
+    """Sizes of a model. If the architecture has them, *hidden* is the width of an MLP and *state* the size of a head's state."""
 
     architecture: str
     width: int
@@ -35,7 +35,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a model of a shape, and what its projections into the residual stream are called."""
+    """How to build a model of a shape, and the names of its projections into the residual stream."""
 
     build: Callable[[Shape, dict[str, Any], int], PreTrainedModel]
     projections: tuple[str, ...]
@@ -53,7 +53,7 @@ def _mamba2(shape: Shape, common: dict[str, Any], length: int) -> PreTrainedMode
 
 def _rwkv(shape: Shape, common: dict[str, Any], length: int) -> PreTrainedModel:
     sizes: dict[str, Any] = {"attention_hidden_size": shape.width, "intermediate_size": shape.hidden, "context_length": length}
-    return RwkvForCausalLM(RwkvConfig(**common, **sizes, rescale_every=0))  # rescaling is for half precision, and changes stored weights
+    return RwkvForCausalLM(RwkvConfig(**common, **sizes, rescale_every=0))  # rescaling is for half precision and changes stored weights
 
 
 ARCHITECTURES = {
@@ -79,7 +79,7 @@ def build(shape: Shape, vocabulary: int, length: int, seed: int) -> PreTrainedMo
 
 
 class Dropout:
-    """Dropout on the embedding and on all that is written to the residual stream, which the library's code does not offer."""
+    """Dropout on the embedding and on everything written to the residual stream; the library's models do not offer it."""
 
     def __init__(self, model: PreTrainedModel, architecture: str, share: float, generator: torch.Generator) -> None:
         self.on, self.share, self.generator = True, share, generator
@@ -88,7 +88,7 @@ class Dropout:
         self._hooks = [module.register_forward_hook(self._drop) for module in (model.get_input_embeddings(), *dropped)]
 
     def remove(self) -> None:
-        """Take it away."""
+        """Remove the hooks, and the dropout with them."""
         for hook in self._hooks:
             hook.remove()
 
@@ -101,7 +101,7 @@ class Dropout:
 
 @contextmanager
 def trainable() -> Iterator[None]:
-    """While inside, RWKV reads on the CPU by :class:`WeightedMeans`; to train the library's own loop costs the square of the length."""
+    """Inside this context, RWKV uses :class:`WeightedMeans` on the CPU; the library's own loop trains in quadratic time."""
     with patch("transformers.models.rwkv.modeling_rwkv.rwkv_linear_attention_cpu", _without_state):
         yield
 
@@ -113,12 +113,13 @@ def _without_state(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, sta
 class WeightedMeans(torch.autograd.Function):
     """RWKV-4's means of the values read so far, weighted by key and age (Peng et al. 2023, equation 16), with a gradient in linear time.
 
-    Takes log decay and bonus [width], keys and values [rows, length, width]; weights are relative to the largest key of a text.
+    The inputs are the log decay and the bonus (both [width]), keys and values (both [rows, length, width]). Weights are divided
+    by the exponential of the row's largest key, so that they do not overflow.
     """
 
     @staticmethod
     def forward(ctx, fade, first, key, value):  # type: ignore[no-untyped-def]
-        """Return the means."""
+        """Return the means [rows, length, width]."""
         weight = (key - key.amax(1, keepdim=True)).exp()
         sums = _recurrence(torch.stack([weight * value, weight]), fade.exp())
         before = nn.functional.pad(sums, (0, 0, 1, -1))  # what was read before each token
@@ -130,10 +131,11 @@ class WeightedMeans(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        """Return what each input is worth."""
+        """Return the gradient of each input."""
         fade, value, weight, here, total, mean, before = ctx.saved_tensors
         pull = grad / total
-        later = nn.functional.pad(torch.stack([pull, -pull * mean]), (0, 0, -1, 1)).flip(2)  # what later tokens make of each sum
+        # The gradient that each token sends to the sums before it.
+        later = nn.functional.pad(torch.stack([pull, -pull * mean]), (0, 0, -1, 1)).flip(2)
         on_sums = _recurrence(later, fade.exp()).flip(2)
         on_first = here * pull * (value - mean)
         on_fade = fade.exp() * on_sums.mul(before).sum(0)

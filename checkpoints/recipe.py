@@ -8,22 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from builders.arrays import Ints
 from builders.progress import track
 from checkpoints.architectures import Dropout, trainable
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained on rows; *batch* in rows, *seed* for their order and for dropout."""
+    """Everything that decides how a model is trained; *batch* is in rows, and *seed* decides their order and the dropout."""
 
     seed: int
     batch: int
@@ -34,7 +32,7 @@ class Recipe:
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer of so many tokens with BOS and EOS."""
+    """Return a byte-level BPE tokenizer with a *vocabulary* of so many tokens, BOS and EOS included."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -45,13 +43,13 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])
 
 
-def train(model: PreTrainedModel, rows: Ids, targets: Ids, held_out: Ids, recipe: Recipe) -> None:
-    """Train *model* on *rows* [n, length] (-1 where there is no token), as far as the last weights.
+def train(model: PreTrainedModel, rows: Ints, targets: Ints, held_out: Ints, recipe: Recipe) -> None:
+    """Train *model* in place on *rows* [n, length], in which -1 marks positions without a token; the last weights are kept.
 
-    *targets* are the same tokens, but -1 also where a token is not to be learned, such as what others say to the model.
+    *targets* are the same tokens, but -1 also marks tokens that are not to be learned, such as what others say to the model.
 
-    AdamW, linear warm-up, cosine decay to zero, dropout on what is written to the residual stream.
-    *held_out* is only watched: nothing is chosen by it, so that its loss can be reported.
+    AdamW, linear warm-up, cosine decay to zero, dropout on what is written to the residual stream. The loss on *held_out* is
+    only printed: it decides nothing, so it can be reported.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     dropout = Dropout(model.train().requires_grad_(), model.config.model_type, recipe.dropout, generator)
@@ -86,10 +84,11 @@ def _warm_cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _batches(rows: Ids, targets: Ids, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all rows once an epoch, in random batches, cut to the longest, of rows with about as many targets.
+def _batches(rows: Ints, targets: Ints, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield random batches of rows and targets; an epoch uses every row once, except a remainder that fills no batch.
 
-    So rows of which little is to be learned are not outweighed by others.
+    The rows of a batch have about equally many targets, so that rows with few targets are not outweighed by others. A batch
+    is cut to its longest row.
     """
     lengths, learned = (torch.from_numpy((some >= 0).sum(1)) for some in (rows, targets))
     for _ in range(recipe.epochs):
@@ -101,7 +100,10 @@ def _batches(rows: Ids, targets: Ids, recipe: Recipe, generator: torch.Generator
 
 
 def next_token_loss(model: PreTrainedModel, ids: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy in nats of each of *targets* [n, length] after the first, as *ids* are read; -1 marks no token."""
+    """Return the cross-entropy in nats of each target, in one flat tensor, while *ids* [n, length] are read.
+
+    *targets* [n, length] of -1, and the first of each row, have no loss and are left out.
+    """
     logits = model(input_ids=ids.clamp(min=0), use_cache=False).logits[:, :-1]
     targets = targets[:, 1:]
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
@@ -109,7 +111,7 @@ def next_token_loss(model: PreTrainedModel, ids: Tensor, targets: Tensor) -> Ten
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, rows: Ids) -> tuple[float, float]:
+def mean_loss(model: PreTrainedModel, rows: Ints) -> tuple[float, float]:
     """Return the mean cross-entropy of *rows* in nats per token, and its standard error over rows."""
     totals, counts = [], []
     for start in range(0, len(rows), 32):
@@ -122,11 +124,11 @@ def mean_loss(model: PreTrainedModel, rows: Ids) -> tuple[float, float]:
     return float(mean), float(residual.sqrt() * math.sqrt(len(rows)) / count.sum())
 
 
-def baselines(rows: Ids, held_out: Ids, vocabulary: int) -> dict[str, float]:
-    """Return the held-out cross-entropy (nats per token) of counting models fitted to *rows*.
+def baselines(rows: Ints, held_out: Ints, vocabulary: int) -> dict[str, float]:
+    """Return the held-out cross-entropy (nats per token) of two models that count tokens and pairs of tokens in *rows*.
 
     Unigram: add-one. Bigram: interpolated Kneser-Ney with discount 0.75 (Chen & Goodman 1999), the strongest
-    smoothing of its order, so that the comparison is not with a straw man.
+    smoothing of its order, so that the baseline is a fair one.
     """
     targets = held_out[:, 1:]
     here, before = targets[targets >= 0], held_out[:, :-1][targets >= 0]

@@ -1,4 +1,4 @@
-"""How the datasets are made: one module per DVC stage (parse, call the builder, write), and the commands for people."""
+"""The pipeline: one module for each DVC stage (read params, call builders, write tables), and the `interplake` commands."""
 
 from pipelines import kernels
 

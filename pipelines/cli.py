@@ -1,4 +1,4 @@
-"""`interplake`: the commands for people. They parse, call and print; the work is elsewhere."""
+"""The `interplake` commands. They parse arguments, call other modules and print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RELEASE = Path("build/release")
 
 
 class Commands(click.Group):
-    """A group whose commands tell a person's mistake in one line and end with 2."""
+    """A group of commands: a user's mistake is one line on standard error and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -32,15 +32,25 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--params", "file", type=click.Path(path_type=Path), default=None, help="Another file than params.yaml.")
-@click.option("--offline", is_flag=True, help="Skip whatever lies on the Hub.")
+@click.option("--params", "file", type=click.Path(path_type=Path), default=None, help="The file to read instead of params.yaml.")
+@click.option("--offline", is_flag=True, help="Skip everything that lies on the Hub.")
 def check(file: Path | None, offline: bool) -> None:
-    """Find mistakes in params.yaml and in what it names, before a long run."""
+    """Find mistakes in params.yaml, and in the files and models that it names, before a long run."""
     from pipelines.params import load
     from pipelines.stages.check import check_all
 
     for line in check_all(load(file), offline=offline):
         click.echo(line)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--params", "file", type=click.Path(path_type=Path), required=True, help="The params of its run, such as one of examples/.")
+def start(folder: Path, file: Path) -> None:
+    """Begin a project in a new folder; `dvc repro` in it makes its release."""
+    from pipelines.start import start as begin
+
+    click.echo(f"wrote {begin(folder, file)}; now `cd {folder}` and `dvc repro`")
 
 
 @main.command()
@@ -68,8 +78,8 @@ def docs() -> None:
 @click.argument("stage")
 @click.option("--since", default=None, metavar="COMMIT", help="Compare with dvc.lock at a commit, such as HEAD after a run.")
 def why(stage: str, since: str | None) -> None:
-    """Say why a stage, such as sae@topk, will run (or, since a commit, why it ran)."""
-    from pipelines.why import why as reasons
+    """Say why a stage, such as sae@topk, will run, or why it ran since a commit."""
+    from pipelines.why import reasons
 
     lines = list(reasons(stage, since))
     for line in lines or [f"{stage}: nothing has changed since it ran; --since COMMIT compares with an earlier run"]:
@@ -79,7 +89,7 @@ def why(stage: str, since: str | None) -> None:
 @main.command()
 @click.option("--prune", is_flag=True, help="Drop every answer that no row of the build uses.")
 def cache(prune: bool) -> None:
-    """Show what the answers of language models take on disk, by engine and model."""
+    """Show how much disk the kept answers of language models take, by engine and model."""
     from pipelines.opened.engines import prune_cache, sizes
 
     if prune:

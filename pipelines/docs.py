@@ -1,23 +1,28 @@
-"""What is written from the tables and the release: docs/datasets.md, docs/results.json, README's results, steering among them."""
+"""What is written from the tables and a release: docs/datasets.md, docs/results.md, and the numbers in README."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
+from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from builders.errors import UserError
 from builders.lake.shards import write_atomic
-from cards.card import results_block
+from cards.card import numbers_block, results_page
 from cards.render import render
-from cards.steering import steering_block
+from cards.show import show_latent
 from pipelines.registry import CONFIGS
 
-README, DATASETS, RESULTS = Path("README.md"), Path("docs/datasets.md"), Path("docs/results.json")
+README, DATASETS, RESULTS = Path("README.md"), Path("docs/datasets.md"), Path("docs/results.md")
+FOUND, PICTURE = Path("docs/results.json"), Path("docs/latent.svg")
 FIGURES = {"scores.png": Path("docs/scores.png"), "steering.png": Path("docs/steering.png")}
-BLOCK = r"(?<=<!-- {name} -->\n).*(?=<!-- /{name} -->)"
-STEERED = "\n![Effects of steering by multiplier](docs/steering.png)\n"
+LATENT = 7  # of the first dictionary: shown in README, whatever it turns out to be
+WIDTH = 120  # characters
 
 
 def datasets_page() -> str:
@@ -25,17 +30,13 @@ def datasets_page() -> str:
     return render("datasets.md.j2", {"tables": [config.table for config in CONFIGS]})
 
 
-def with_results(readme: str, results: str) -> str:
-    """Return *readme* with its results and its block on steering replaced by those of the JSON text *results*, as far as it has any."""
-    found = json.loads(results)
-    records = found.get("steering", [])
-    figure = STEERED if any(record["status"] == "ok" for record in records) else ""
-    return _filled(_filled(readme, "results", results_block(found)), "steering", steering_block(records) + figure)
-
-
-def _filled(readme: str, name: str, block: str) -> str:
-    """Return *readme* with *block* between the comments that *name* it."""
-    return re.sub(BLOCK.format(name=name), lambda _: block, readme, flags=re.DOTALL)
+def filled(readme: str, found: Mapping[str, Any]) -> str:
+    """Return *readme* with its list of configs, and with its numbers replaced by those *found* in a release."""
+    blocks = {"configs": render("configs.md.j2", {"tables": [config.table for config in CONFIGS]}), "numbers": numbers_block(found)}
+    for name, block in blocks.items():
+        before, rest = readme.split(f"<!-- {name} -->\n")
+        readme = f"{before}<!-- {name} -->\n{block}<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"
+    return readme
 
 
 def write_docs(release: Path) -> list[Path]:
@@ -43,10 +44,24 @@ def write_docs(release: Path) -> list[Path]:
     metrics = release / "metrics.json"
     if not metrics.exists():
         raise UserError(f"{release}: no release to take results from; build it with `make repro`")
-    write_atomic(DATASETS, datasets_page().encode())
-    shutil.copyfile(metrics, RESULTS)
-    write_atomic(README, with_results(README.read_text(), metrics.read_text()).encode())
-    return [DATASETS, RESULTS, *copy_figures(release / "figures"), README]
+    found = json.loads(metrics.read_bytes())
+    pages = {
+        DATASETS: datasets_page(),
+        FOUND: metrics.read_text(),
+        RESULTS: results_page(found),
+        README: filled(README.read_text(), found),
+        PICTURE: picture(release, found["dictionaries"][0]["sae"]),
+    }
+    for path, text in pages.items():
+        write_atomic(path, text.encode())
+    return [*pages, *copy_figures(release / "figures")]
+
+
+def picture(release: Path, sae: str) -> str:
+    """Return a picture of what `interplake show` prints of a latent, as SVG."""
+    console = Console(record=True, file=StringIO(), width=WIDTH, force_terminal=True)
+    show_latent(release, sae, LATENT, most=4, console=console)
+    return console.export_svg(title=f"interplake show {sae} {LATENT}", unique_id="latent")
 
 
 def copy_figures(folder: Path) -> list[Path]:

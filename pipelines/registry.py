@@ -1,6 +1,6 @@
-"""The datasets of a release: for each its table, the stages that write its rows, and how their files come together.
+"""The datasets of a release: the table of each, the stages that write its rows, and how their files are put together.
 
-The release, its card, the page docs/datasets.md and the graph's tests read this; one more dataset is one entry.
+The release, its card, the page docs/datasets.md and tests read this list. A new dataset is one more entry.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from builders.text.vocabulary import VOCABULARY
 
 @dataclass(frozen=True)
 class Config:
-    """A config of the release: its table, the stages whose folders hold its rows, and whether their files are kept.
+    """A config of the release: its table, the stages whose folders hold its rows, and whether their files are copied.
 
-    Files of large tables are copied as they are, so that a later release repeats their bytes; small tables are
-    merged into one file in key order.
+    Files of large tables are copied as they are, so that a later release has the same bytes. The files of a small table are merged into one
+    file in key order.
     """
 
     table: Table

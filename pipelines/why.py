@@ -1,4 +1,4 @@
-"""Why a stage runs, in words: what dvc.lock noted of it when it last ran, beside what is there now."""
+"""Explains why a stage runs: compares what dvc.lock recorded at its last run with what is there now."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pipelines.stages import inputs, sources
 
 LOCK, CACHE = Path("dvc.lock"), Path(".dvc/cache/files/md5")
 Entry = Mapping[str, Any]
-CODE = {"added": "imports {}, which it did not", "gone": "no longer imports {}", "changed": "{} has changed"}
+CODE = {"added": "now imports {}", "gone": "no longer imports {}", "changed": "{} has changed"}
 FILE = {"added": "{} is new", "gone": "{} is gone", "changed": "{} has changed"}
 
 
-def why(stage: str, since: str | None) -> Iterator[str]:
-    """Yield a line for each thing by which *stage*, such as `sae@topk`, is not what the lock (of the commit *since*) says.
+def reasons(stage: str, since: str | None) -> Iterator[str]:
+    """Yield a line for each difference between *stage*, such as `sae@topk`, and its record in dvc.lock (at the commit *since*).
 
-    Raises UserError where the lock does not know the stage.
+    Raises UserError where dvc.lock has no record of the stage.
     """
     lock = stages_of(LOCK.read_text() if since is None and LOCK.exists() else committed(since or "HEAD"))
     if stage not in lock:
         near = [name for name in lock if name.split("@")[0] == stage.split("@")[0]]
-        raise UserError(f"{stage}: dvc.lock does not know it, so it has never run; of that kind it has {one_of(near) or 'none'}")
+        raise UserError(f"{stage}: dvc.lock does not know it, so it has never run; it knows {one_of(near) or 'no such stage'}")
     sources.main()
     inputs.main()
     now = stages_of(LOCK.read_text()) if LOCK.exists() else {}
@@ -35,32 +35,32 @@ def why(stage: str, since: str | None) -> Iterator[str]:
     for dep in lock[stage].get("deps", ()):
         path = Path(dep["path"])
         if SOURCES in path.parents or INPUTS in path.parents:
-            yield from told(path, dep["md5"], CODE if SOURCES in path.parents else FILE)
+            yield from changes(path, dep["md5"], CODE if SOURCES in path.parents else FILE)
         elif made.get(dep["path"], dep["md5"]) != dep["md5"]:
-            yield f"{path} was made anew, and is no longer the same"
+            yield f"{path} was made again, and its content differs"
     for file, values in lock[stage].get("params", {}).items():
         yield from differences(values, yaml.safe_load(Path(file).read_text()))
 
 
 def stages_of(lock: str) -> dict[str, Entry]:
-    """Return the stages of the text of a lock file."""
-    found: dict[str, Entry] = (yaml.load(lock, yaml.CSafeLoader) or {}).get("stages", {})  # a safe one
+    """Return the stages in the text of a lock file."""
+    found: dict[str, Entry] = (yaml.load(lock, yaml.CSafeLoader) or {}).get("stages", {})  # a safe loader
     return found
 
 
 def committed(revision: str) -> str:
-    """Return dvc.lock as it was at a commit; raise UserError where it was not there."""
+    """Return the text of dvc.lock at a commit; raise UserError where the commit has none."""
     ended = subprocess.run(["git", "show", f"{revision}:{LOCK}"], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if ended.returncode:
         raise UserError(f"{revision}: git has no {LOCK} there ({ended.stderr.strip()}); name a commit that has one")
     return ended.stdout
 
 
-def told(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
-    """Yield what differs between a file of hashes as it is and as it was when it had the hash *md5*."""
+def changes(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each difference between a file of hashes now and its earlier content, whose hash is *md5*."""
     kept, now = CACHE / md5[:2] / md5[2:], lines_of(path)
     if not kept.exists():
-        yield f"{path} has changed, or may have: what it said is not in DVC's cache any more"
+        yield f"{path} may have changed: its earlier content is no longer in DVC's cache"
         return
     before = lines_of(kept)
     for name in sorted(before.keys() | now.keys()):
@@ -72,13 +72,13 @@ def told(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
 
 
 def lines_of(path: Path) -> dict[str, str]:
-    """Return the hashes in a file by what they are of; a line of words stands for itself."""
+    """Return the hash on each line of a file, by what the line names; a line without a hash is a name of its own."""
     parts = [line.partition(" ") for line in path.read_text().splitlines()] if path.exists() else []
     return {(rest if len(first) >= 16 else f"{first} {rest}"): first for first, _, rest in parts}
 
 
 def differences(before: Entry, now: Entry, place: str = "") -> Iterator[str]:
-    """Yield the params that have another value now; names of *before* may lead into sections, as `tokens.window` does."""
+    """Yield a line for each param whose value has changed; a name in *before* may be a path, such as `tokens.window`."""
     for name, value in before.items():
         held: Any = now
         for part in [name] if name in now else name.split("."):

@@ -1,4 +1,7 @@
-"""Windows for explainers (split train) and scorers (split test): the `contexts` config. SCIENCE A4."""
+"""Windows for explainers (split train) and scorers (split test): the `contexts` config.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#contexts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders.arrays import Ints
+from builders.arrays import Bools, Ints
 from builders.contexts.negatives import Hard
 from builders.contexts.selection import KINDS, Selected
 from builders.contexts.windows import window_activations
@@ -32,27 +35,27 @@ CONTEXTS = Table(
         Column(
             "kind",
             "string",
-            "activating; or where it is silent: random, similar, or of a neighbour by cofiring, decoder or encoder",
+            "activating, or one of the silent kinds: random, similar, or of a neighbour by cofiring, decoder or encoder",
             categorical=True,
         ),
-        Column("quantile", "int32", "rank quantile by largest activation, 0 the strongest", nullable=True, low=0),
-        Column("row", "int32", "the row of `tokens` it was cut from", low=0),
-        Column("start", "int32", "position of its first token in that row", low=0),
+        Column("quantile", "int32", "rank quantile of the window by its largest activation; 0 is the strongest", nullable=True, low=0),
+        Column("row", "int32", "the row of `tokens` that the window was cut from", low=0),
+        Column("start", "int32", "position of the window's first token in that row", low=0),
         Column("text", "string", "the window's text"),
-        Column("tokens", "list<int32>", "token ids", low=0),
+        Column("tokens", "list<int32>", "the window's token ids", low=0),
         Column("activations", "list<float32>", "the latent's activation on each token", low=0),
-        Column("neighbour", "int32", "the neighbour that fires there, in a neighbour's window", nullable=True, low=0),
-        Column("neighbour_activations", "list<float32>", "the neighbour's activation on each token; empty elsewhere", low=0),
+        Column("neighbour", "int32", "the neighbour that fires there, in windows of a neighbour", nullable=True, low=0),
+        Column("neighbour_activations", "list<float32>", "the neighbour's activation on each token; empty in other windows", low=0),
     ),
     row_group=20_000,
 )
-READ = ["latent", "split", "example", "kind", "quantile", "tokens", "activations", "neighbour_activations"]  # what Examples are made of
+READ = ["latent", "split", "example", "kind", "quantile", "tokens", "activations", "neighbour_activations"]  # for Examples
 
 
 def context_rows(sae: str, selected: Selected, hard: Hard, firings: Firings, corpus: Corpus, window: int, pieces: pa.Array) -> pa.Table:
-    """Return the CONTEXTS rows of the windows *selected*, and of the *hard* ones after the other test windows.
+    """Return the CONTEXTS rows of the *selected* and the *hard* windows; hard ones come after a latent's other test windows.
 
-    *firings* are those of the latents selected; *pieces* are the bytes of each token id.
+    *firings* are the activations of the selected latents; *pieces* are the bytes of each token id; *window* is in tokens.
     """
     more = len(hard.latent)
     parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
@@ -63,7 +66,7 @@ def context_rows(sae: str, selected: Selected, hard: Hard, firings: Firings, cor
     own = window_activations(selected.latent, selected.row, selected.start, firings, corpus, window)
     parts["activations"] = own, np.zeros((more, window), dtype=np.float32)
     columns = {name: np.concatenate(both) for name, both in parts.items()}
-    # Test before train, activating before silent, strongest first: the order in which a person wants to read them.
+    # Test before train, activating before silent, strongest first: a person wants to read them in this order.
     order = np.lexsort((columns["kind"], columns["train"], columns["latent"]))
     columns = {name: values[order] for name, values in columns.items()}
     split = columns["latent"] * 2 + columns["train"]
@@ -88,17 +91,18 @@ def context_rows(sae: str, selected: Selected, hard: Hard, firings: Firings, cor
     )
 
 
-def _lists(values: npt.NDArray[np.float32], whole: npt.NDArray[np.bool_]) -> pa.Array:
-    """Return one row of *values* after another where *whole*, empty lists elsewhere."""
-    offsets = np.cumsum(np.concatenate([[0], np.where(whole, values.shape[1], 0)]))
+def _lists(values: npt.NDArray[np.float32], filled: Bools) -> pa.Array:
+    """Return a column of lists: where *filled*, the next row of *values*; elsewhere an empty list."""
+    offsets = np.cumsum(np.concatenate([[0], np.where(filled, values.shape[1], 0)]))
     return pa.ListArray.from_arrays(offsets.astype(np.int32), values.reshape(-1))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One latent's windows of one split: token ids and activations [n, window], of which kind and quantile (-1 where silent) [n].
+    """One latent's windows of one split.
 
-    *neighbour* [n, window] are the activations of the latent that fires there, in windows of a neighbour.
+    Of shape [n]: *number* (the column `example`), *kind*, and *quantile* (-1 where the latent is silent). Of shape [n, window]: *tokens*
+    (token ids), *activations*, and *neighbour*: the activations of the neighbouring latent, zero in windows of other kinds.
     """
 
     latent: int
@@ -110,9 +114,9 @@ class Examples:
     neighbour: npt.NDArray[np.float32]
 
     @property
-    def activating(self) -> npt.NDArray[np.bool_]:
-        """Which windows the latent fires in [n]."""
-        found: npt.NDArray[np.bool_] = self.kind == "activating"
+    def activating(self) -> Bools:
+        """Whether the latent fires in each window [n]."""
+        found: Bools = self.kind == "activating"
         return found
 
     def take(self, index: npt.NDArray[Any]) -> Examples:
@@ -120,24 +124,24 @@ class Examples:
         return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "latent"})
 
     def against(self, negatives: str) -> Examples:
-        """Return the activating windows, and the silent ones of one kind."""
+        """Return the activating windows and the silent ones of the kind *negatives*."""
         return self.take(self.activating | (self.kind == negatives))
 
     def some(self, negatives: str, most: int) -> Examples:
-        """Return at most *most* activating windows and as many silent ones of one kind, evenly over their order."""
+        """Return at most *most* activating windows and at most *most* silent ones of the kind *negatives*, each evenly over their order."""
         sides = (np.flatnonzero(self.kind == kind) for kind in ("activating", negatives))
         return self.take(np.concatenate([evenly(side, most) for side in sides]))
 
 
 def evenly(places: Ints, most: int) -> Ints:
-    """Return at most *most* of *places*, evenly over their order (which goes from strong to weak)."""
+    """Return at most *most* of *places*, evenly spaced over their order (for activating windows, from strong to weak)."""
     if len(places) <= most:
         return places
     return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]
 
 
 def by_latent(rows: pa.Table, split: str) -> Iterator[Examples]:
-    """Yield the windows of *split* of each latent of the CONTEXTS *rows* (their columns READ), in order."""
+    """Yield each latent's windows of one *split*, in order of latent; *rows* are CONTEXTS rows with the columns READ."""
     rows = rows.filter(pc.equal(rows["split"], split))
     if not rows.num_rows:
         return
@@ -159,8 +163,8 @@ def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def _spread(column: pa.ChunkedArray, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return lists that are empty or whole as a matrix, zero where they are empty."""
+    """Return a column of lists as a matrix of *shape*; a list is either empty, which gives a row of zeros, or a whole row."""
     values = np.zeros(shape, dtype=np.float32)
-    whole = pc.list_value_length(column).to_numpy() > 0
-    values[whole] = column.combine_chunks().flatten().to_numpy().reshape(-1, shape[1])
+    filled = pc.list_value_length(column).to_numpy() > 0
+    values[filled] = column.combine_chunks().flatten().to_numpy().reshape(-1, shape[1])
     return values

@@ -1,7 +1,8 @@
-"""Silent windows that are hard to tell from activating ones: a neighbour fires there, or the text is alike. SCIENCE A4, A16, D1.
+"""Hard windows: silent ones that look like activating ones, because a neighbour fires there or the text is alike.
 
-A first pass over all firings keeps a few windows of every latent (`strongest`); a second one, latent by latent, takes those
-in which the latent is silent. Each kind is drawn by itself, so that asking for another changes nothing in it.
+A first pass over all firings keeps the strongest windows of every latent (`strongest`). A second pass goes through the latents and takes
+windows in which a latent's neighbours fire and the latent itself is silent. Each kind is drawn by itself, so asking for one more kind does
+not change the others. Source: the later negatives of Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#negatives.
 """
 
 from __future__ import annotations
@@ -20,28 +21,32 @@ from builders.lake.failures import failure
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
 
-Found = tuple[Ints, Ints, Ints]  # latent, window number, neighbour (-1 for none), by latent
-DEPTH = 16  # so many times as many windows are kept of a neighbour as may be taken from it, for latents that fire in some of them
+Found = tuple[Ints, Ints, Ints]  # latent, window number, neighbour (-1 for none); sorted by latent
+# Of every neighbour, DEPTH times as many windows are kept as one latent may take from it, because the latent fires in some of them.
+DEPTH = 16
 
 
-class Finder(Protocol):
-    """Finds up to *n* windows for each of *latents*, none twice and none *taken* (sorted keys latent · total + number)."""
+class WindowSource(Protocol):
+    """Gives up to *n* silent windows to each of *latents*: none twice, and none that is *taken*.
+
+    *taken* are sorted keys latent · *total* + window number, where *total* is the number of windows in the corpus's grid.
+    """
 
     def windows(self, latents: Ints, taken: Ints, total: int, n: int) -> Found: ...  # noqa: D102  # said above
 
 
 @dataclass(frozen=True)
 class Strongest:
-    """The strongest whole windows of every latent, strongest first: their numbers [latents, most] (-1 where there are fewer).
+    """The strongest windows of every latent: their *number* in the grid [latents, most], strongest first, -1 where there are fewer.
 
-    *firings* are the activations in them, in key order.
+    *firings* are the activations in these windows, in key order.
     """
 
     number: npt.NDArray[np.int32]
     firings: Firings
 
     def activations(self, latent: Ints, number: Ints, corpus: Corpus, window: int) -> npt.NDArray[np.float32]:
-        """Return the activations [n, window] of latents in windows of theirs, which may come more than once."""
+        """Return the activations [n, window] of each *latent* [n] in its window *number* [n]; a pair may come more than once."""
         grid = corpus.grid(window)
         keys, inverse = np.unique(latent * grid.total + number, return_inverse=True)
         latent, number = np.divmod(keys, max(grid.total, 1))
@@ -52,7 +57,7 @@ class Strongest:
 
 
 def strongest(latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, most: int) -> Strongest:
-    """Return the *most* strongest whole windows of each of *latents*, in order, whose *firings* are all there."""
+    """Return the *most* strongest windows of the grid for each of *latents* (sorted); *firings* are all activations of these latents."""
     grid = corpus.grid(plan.window)
     windows = activating_windows(firings, corpus, replace(plan, centered=False))
     windows = windows.take(np.flatnonzero(windows.rank < most))
@@ -65,23 +70,23 @@ def strongest(latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, most:
 
 
 def together(parts: Sequence[Strongest]) -> Strongest:
-    """Return the strongest windows of all latents, from those of one file of latents after another."""
+    """Join the strongest windows of several files of latents, which come in order of latent."""
     firings = Firings(*(np.concatenate([getattr(part.firings, field.name) for part in parts]) for field in fields(Firings)))
     return Strongest(np.concatenate([part.number for part in parts]), firings)
 
 
 @dataclass(frozen=True)
 class Nearby:
-    """Windows of the *neighbours* of every latent [latents, most], nearest first, -1 where there are fewer."""
+    """Gives a latent the strongest windows of its *neighbours* [latents, most], nearest first, -1 where there are fewer."""
 
     neighbours: Ints
     strongest: Strongest
     per_neighbour: int
 
     def windows(self, latents: Ints, taken: Ints, total: int, n: int) -> Found:
-        """Return up to *n* windows for each of *latents* that are not *taken*, none twice, from its neighbours in turn.
+        """Return up to *n* windows for each of *latents*, as :class:`WindowSource` says.
 
-        Each neighbour gives at most *per_neighbour*, its strongest first.
+        The neighbours are gone through from the nearest on; each gives at most *per_neighbour* windows, its strongest first.
         """
         have = np.zeros(len(latents), dtype=np.int64)
         given = np.zeros(0, dtype=np.int64)
@@ -102,9 +107,10 @@ class Nearby:
 
 @dataclass(frozen=True)
 class Hard:
-    """Hard windows by latent, then kind: *latent*, *kind* (its place in KINDS), *row*, *start*, *neighbour* (-1 for none), all [n].
+    """Hard windows in order of latent, then kind.
 
-    *neighbour_activations* [of neighbours, window] are those of the neighbour, where there is one.
+    All arrays are [n], except the last: *latent*, *kind* (its place in KINDS), *row*, *start*, and *neighbour* (-1 for none).
+    *neighbour_activations* [windows with a neighbour, window] are the activations of that neighbour.
     """
 
     latent: Ints
@@ -117,14 +123,14 @@ class Hard:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where hard windows come from: by kind, how many each of *latents* (in order) gets, and who finds them."""
+    """Where hard windows come from: *kinds* names, by kind, how many windows each of *latents* (sorted) gets, and their source."""
 
     latents: Ints
-    kinds: Mapping[str, tuple[int, Finder]]
+    kinds: Mapping[str, tuple[int, WindowSource]]
     strongest: Strongest | None = None
 
     def of(self, latents: Ints) -> Ints:
-        """Return those of *latents* that get any."""
+        """Return those of *latents* that get hard windows."""
         return latents[among(self.latents, latents)]
 
 
@@ -132,12 +138,12 @@ NOTHING = Sources(np.zeros(0, dtype=np.int64), {})
 
 
 def hard_windows(sources: Sources, selected: Selected, corpus: Corpus, window: int) -> Hard:
-    """Return the hard windows of the latents *selected*: whole ones that are not taken, none twice in a kind."""
+    """Return the hard windows of the selected latents: windows of the grid that are not taken, none twice within a kind."""
     grid = corpus.grid(window)
     nothing = np.zeros(0, dtype=np.int64)
     parts = [(nothing, nothing, nothing, nothing)]
-    for kind, (n, find) in sources.kinds.items():
-        found = find.windows(sources.of(selected.latents), selected.taken, grid.total, n)
+    for kind, (n, source) in sources.kinds.items():
+        found = source.windows(sources.of(selected.latents), selected.taken, grid.total, n)
         parts.append((*found, np.full(len(found[0]), KINDS.index(kind))))
     latent, number, neighbour, kinds = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((kinds, latent))
@@ -150,7 +156,7 @@ def hard_windows(sources: Sources, selected: Selected, corpus: Corpus, window: i
 
 
 def shortfalls(sae: str, sources: Sources, selected: Selected, hard: Hard) -> list[dict[str, Any]]:
-    """Return a failure for every latent and kind of which there are fewer windows than asked for."""
+    """Return a FAILURES record for every latent and kind with fewer windows than asked for."""
     latents = sources.of(selected.latents)
     found = []
     for kind, (n, _) in sources.kinds.items():

@@ -1,4 +1,7 @@
-"""Which windows are drawn for each latent: some that it fires in and some that it is silent in, for training and test. SCIENCE A4."""
+"""Selection: which windows of each latent are drawn for training and test, activating ones and random silent ones.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#contexts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.arrays import Floats, Ints, ranks, sort_order
+from builders.arrays import Bools, Floats, Ints, ranks, sort_order
 from builders.contexts.silence import silent_windows, touched_windows
 from builders.contexts.windows import Plan, Windows, activating_windows
 from builders.lake.failures import failure
@@ -17,22 +20,22 @@ from builders.saes.activations import Firings
 from builders.seeds import uniforms
 from builders.text.rows import Corpus
 
-KINDS = ("activating", "random", "cofiring", "decoder", "encoder", "similar")  # in the order of a latent's test windows
+KINDS = ("activating", "random", "cofiring", "decoder", "encoder", "similar")  # in the order in which a latent's test windows are listed
 
 
 def quantile_of(windows: Windows, quantiles: int) -> Ints:
-    """Return the rank quantile of each window: equal numbers in each, 0 the strongest, none left over."""
+    """Return the rank quantile of each window, 0 the strongest: quantiles are as equal in size as can be."""
     quantile: Ints = windows.rank * quantiles // np.maximum(windows.count, 1)
     return quantile
 
 
 def _turn(windows: Windows, quantiles: int, draw: Floats) -> Floats:
-    """Return the priority by which windows are taken in turn from each quantile, at random within it."""
+    """Return priorities by which a latent's quantiles take turns: each gives one window per turn, drawn at random within the quantile."""
     cell = windows.latent * quantiles + quantile_of(windows, quantiles)
     order = sort_order(cell, draw)
     turn = np.empty(len(order))
     turn[order] = ranks(cell[order])[0]
-    return turn + 0.999 * draw  # below the next turn, also once rounded to float32
+    return turn + 0.999 * draw  # 0.999 keeps it below the next turn, even when rounded to float32
 
 
 def _top(windows: Windows, plan: Plan, draw: Floats) -> Floats:
@@ -52,7 +55,7 @@ def _mix(windows: Windows, plan: Plan, draw: Floats) -> Floats:
     return np.where(strongest, 0.0, 1.0 + _turn(windows, plan.quantiles, draw))
 
 
-# A sampler gives every window a priority, not negative; a latent takes its n windows of lowest priority.
+# A sampler gives every window a priority of 0 or more; a latent takes the n windows of lowest priority.
 SAMPLERS: dict[str, Callable[[Windows, Plan, Floats], Floats]] = {
     "top": _top,
     "random": _random,
@@ -61,19 +64,19 @@ SAMPLERS: dict[str, Callable[[Windows, Plan, Floats], Floats]] = {
 }
 
 
-def _first(windows: Windows, priority: Floats, n: int) -> npt.NDArray[np.bool_]:
-    """Return which windows are the *n* of lowest priority of their latent."""
+def _first(windows: Windows, priority: Floats, n: int) -> Bools:
+    """Return which windows are among the *n* of lowest *priority* of their latent."""
     order = sort_order(windows.latent, priority)
     chosen = np.zeros(len(order), dtype=bool)
     chosen[order[ranks(windows.latent[order])[0] < n]] = True
     return chosen
 
 
-def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, npt.NDArray[np.bool_], Ints]:
+def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, Bools, Ints]:
     """Return the chosen windows, which of them are for training, and their quantiles.
 
-    The test windows are drawn first, evenly from all quantiles, so they are the same whatever the sampler. Latents
-    with fewer than train + test windows are left out.
+    The test windows are drawn first, evenly from all quantiles, so that they are the same for every sampler. No window is both in training
+    and in test. Latents with fewer than train + test windows are left out.
     """
     draw = uniforms(seed, windows.latent, windows.row, windows.start)
     quantile = quantile_of(windows, plan.quantiles)
@@ -92,13 +95,13 @@ def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, npt.NDArra
 class Selected:
     """The windows of all latents that fill their quota: by latent, test before train, activating before silent, strongest first.
 
-    Of each [n]: *train* or test, *kind* (its place in KINDS), *quantile* (-1 where silent), *row*, *start*, *peak* (0 where silent).
-    *taken* are the sorted keys latent · windows + number of whole windows that are drawn, overlap one drawn, or hold a firing;
-    *failed* says which latents fall short, and why.
+    The arrays are [n]: *latent*, *train* (false for test), *kind* (its place in KINDS), *quantile* (-1 where silent), *row*, *start*, and
+    *peak* (the largest activation, 0 where silent). *taken* are sorted keys latent · total + window number of the grid's windows that are
+    not free: they are drawn, overlap a drawn one, or hold a firing. *failed* are the FAILURES records of latents that fall short.
     """
 
     latent: Ints
-    train: npt.NDArray[np.bool_]
+    train: Bools
     kind: Ints
     quantile: Ints
     row: Ints
@@ -109,12 +112,12 @@ class Selected:
 
     @property
     def latents(self) -> Ints:
-        """The latents that have windows, in order."""
+        """The latents that have windows, sorted."""
         return np.unique(self.latent)
 
 
 def select(sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, seed: int) -> Selected:
-    """Return the windows of *latents*, whose *firings* are all there; each has its full quota of every kind, or none."""
+    """Return the windows of *latents*: each has its full quota of every kind, or none. *firings* are all their activations."""
     candidates = activating_windows(firings, corpus, plan)
     chosen, train, quantile = choose(candidates, plan, seed)
     grid = corpus.grid(plan.window)
@@ -143,7 +146,7 @@ def select(sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan
 
 
 def _shortfall(sae: str, latent: int, have: Ints, quiet: Ints, plan: Plan) -> dict[str, Any] | None:
-    """Return the failure of a latent that cannot fill its quota, or None."""
+    """Return the FAILURES record of a latent that cannot fill its quota, or None."""
     if have[latent] < max(plan.train + plan.test, plan.at_least):
         needed = plan.at_least if plan.at_least > plan.train + plan.test else f"{plan.train} + {plan.test}"
         return failure(sae, latent, "contexts", "latent", f"fires in {have[latent]} windows; {needed} are needed")

@@ -1,4 +1,7 @@
-"""In which windows a latent is silent, and which of them are drawn at random. SCIENCE A4."""
+"""Silent windows: where a latent does not fire, and which of these windows are drawn at random.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#contexts.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from builders.text.rows import Grid
 
 
 def silent_windows(latents: Ints, touched: Ints, grid: Grid, n: int, seed: int) -> tuple[Ints, Ints]:
-    """Return (latent, window number) of up to *n* random windows for each of *latents*, none twice, none *touched*.
+    """Return (latent, window number) of up to *n* random windows for each of *latents*: none twice, none *touched*.
 
-    *touched* are sorted keys latent · grid.total + number. Every latent has its own sequence of draws, by address;
-    one that is still short after many draws goes through all windows in a random order instead.
+    *touched* are sorted keys latent · grid.total + window number. Every latent has its own sequence of draws, which depends on *seed* and
+    latent alone. A latent that is still short after many draws goes through all windows in a random order instead.
     """
     found: list[tuple[Ints, Ints]] = []
     draws, asking = 2 * n + 16, latents
@@ -39,7 +42,7 @@ def silent_windows(latents: Ints, touched: Ints, grid: Grid, n: int, seed: int) 
 
 
 def _fresh(latents: Ints, touched: Ints, total: int, draws: int, seed: int, exhaustive: bool) -> tuple[Ints, Ints]:
-    """Return the windows drawn for *latents*, in order of draw, without repetitions and touched ones."""
+    """Return (latent, window number) drawn for *latents*, in order of draw, without repeated and without touched windows."""
     if exhaustive:
         drawn = np.argsort(uniforms(seed, latents[:, None], np.arange(total)[None, :]), axis=1)
     else:
@@ -53,9 +56,9 @@ def _fresh(latents: Ints, touched: Ints, total: int, draws: int, seed: int, exha
 
 
 def touched_windows(firings: Firings, chosen: Windows, grid: Grid) -> Ints:
-    """Return the sorted keys latent · grid.total + number of windows that hold a firing or overlap a chosen window."""
+    """Return sorted keys latent · grid.total + window number of the windows that hold a firing or overlap a *chosen* window."""
     fired = _keys(firings.latent.astype(np.int64), firings.row.astype(np.int64), firings.position.astype(np.int64), grid)
-    fired = fired[np.concatenate([[True], fired[1:] != fired[:-1]])] if len(fired) else fired  # in order already
+    fired = fired[np.concatenate([[True], fired[1:] != fired[:-1]])] if len(fired) else fired  # already sorted
     edges = [_keys(chosen.latent, chosen.row, chosen.start + edge, grid) for edge in (0, grid.window - 1)]
     return np.sort(np.concatenate([fired, *edges]), kind="stable")
 

@@ -1,6 +1,7 @@
-"""Windows cut from token rows, and in which of them a latent fires. SCIENCE A4.
+"""Windows: how they are cut from token rows, and in which of them a latent fires.
 
 Nothing loops over activations: every step is an array operation over all latents of a shard at once.
+Source: Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#contexts.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.arrays import Floats, Ints, ranks, sort_order
+from builders.arrays import Bools, Floats, Ints, ranks, sort_order
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many windows of what kind: counts are per latent; *sampler* chooses the training windows.
+    """How many windows of each kind a latent gets, and how they are cut; *sampler* names how training windows are chosen.
 
-    A latent that fires in fewer than *at_least* windows is left out.
+    *window* is in tokens; *centered* windows are cut around peaks, others from a grid. A latent that fires in fewer than *at_least* windows
+    is left out.
     """
 
     train: int
@@ -30,7 +32,7 @@ class Plan:
     test_random: int
     quantiles: int
     sampler: str
-    top_share: float  # of the mix sampler
+    top_share: float  # of the training windows, for the sampler mix
     centered: bool
     window: int
     at_least: int = 0
@@ -38,12 +40,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Windows:
-    """Candidate windows in order of (latent, descending peak): all arrays are [n]."""
+    """Candidate windows, sorted by latent, then from the largest peak to the smallest; all arrays are [n]."""
 
     latent: Ints
     row: Ints
     start: Ints
-    peak: Floats
+    peak: Floats  # the largest activation in the window
     rank: Ints  # among the latent's windows, 0 the strongest
     count: Ints  # how many windows the latent has
 
@@ -53,7 +55,7 @@ class Windows:
 
 
 def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
-    """Return every window that holds an activation: whole windows of the grid, or windows around the peaks."""
+    """Return every window that holds an activation: windows of the grid, or, if *plan* is centered, windows around the peaks."""
     latent, row, position = (a.astype(np.int64) for a in (firings.latent, firings.row, firings.position))
     blocks = -(-corpus.row_length // plan.window)
     block = (latent * len(corpus.ids) + row) * blocks + position // plan.window
@@ -61,7 +63,7 @@ def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
     peak = np.maximum.reduceat(firings.value, starts).astype(np.float64) if len(starts) else np.zeros(0)
     first = (position[starts] // plan.window) * plan.window
     if plan.centered:
-        # The peak stands at three quarters of the window, as in the paper's code: what comes before explains more.
+        # The peak stands at three quarters of the window, as in the paper's code: the text before a peak explains more than the text after.
         lengths = np.diff(np.append(starts, len(block)))
         at_peak = np.flatnonzero(firings.value == np.repeat(peak, lengths).astype(np.float32))
         owner = np.repeat(np.arange(len(starts)), lengths)[at_peak]
@@ -74,7 +76,7 @@ def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
 
 
 def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int) -> Windows:
-    """Return the windows ranked anew by the largest activation that each shows."""
+    """Return the windows, ranked anew by the largest activation that each one shows."""
     if not len(windows.latent):
         return windows
     at = (firings.latent.astype(np.int64) * len(corpus.ids) + firings.row) * corpus.row_length + firings.position
@@ -86,20 +88,20 @@ def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int)
 
 
 def _ranked(latent: Ints, row: Ints, start: Ints, peak: Floats) -> Windows:
-    """Return windows given in order of place, in order of latent and strength; of equals the first place comes first."""
+    """Return windows sorted by latent, then strength; equally strong ones keep the order in which they were given."""
     order = sort_order(latent, peak, descending=True)
     rank, count = ranks(latent[order])
     return Windows(latent[order], row[order], start[order], peak[order], rank, count)
 
 
 def _without_overlaps(windows: Windows, length: int) -> Windows:
-    """Keep, of overlapping windows of one latent and row, the strongest first; one round per window of a row."""
-    open_ = np.ones(len(windows.latent), dtype=bool)
+    """Keep the strongest of overlapping windows of one latent and row; every round keeps one window of each latent and row."""
+    open_: Bools = np.ones(len(windows.latent), dtype=bool)
     kept = np.zeros_like(open_)
     line = windows.latent * (windows.row.max(initial=0) + 1) + windows.row
     while open_.any():
         candidates = np.flatnonzero(open_)
-        leaders = candidates[np.unique(line[candidates], return_index=True)[1]]  # strongest left: order is by peak
+        leaders = candidates[np.unique(line[candidates], return_index=True)[1]]  # the strongest one left, since windows are sorted by peak
         kept[leaders] = True
         leader_start = _looked_up(line[leaders], windows.start[leaders])
         near = np.abs(windows.start[candidates] - leader_start(line[candidates])) < length
@@ -109,12 +111,12 @@ def _without_overlaps(windows: Windows, length: int) -> Windows:
 
 
 def _looked_up(keys: Ints, values: Ints) -> Callable[[Ints], Ints]:
-    """Return a look-up of *values* by sorted unique *keys*."""
+    """Return a function that looks up *values* by their *keys*, which are sorted and unique."""
     return lambda asked: values[np.searchsorted(keys, asked)]
 
 
 def window_activations(latent: Ints, row: Ints, start: Ints, firings: Firings, corpus: Corpus, window: int) -> npt.NDArray[np.float32]:
-    """Return the activations [n, window] in windows of which no two of one latent overlap."""
+    """Return the activations [n, window] of each *latent* [n] in its window; no two windows of one latent may overlap."""
     if not len(latent):
         return np.zeros((0, window), dtype=np.float32)
     length = corpus.row_length
@@ -123,7 +125,7 @@ def window_activations(latent: Ints, row: Ints, start: Ints, firings: Firings, c
     at = (firings.latent.astype(np.int64) * len(corpus.ids) + firings.row) * length + firings.position
     owner = np.searchsorted(place[order], at, side="right") - 1
     offset = at - place[order][np.maximum(owner, 0)]
-    # A window never leaves its row, so a firing of a later row lies a whole window further on.
+    # A window never leaves its row, so a firing in a later row has an offset of at least a whole window.
     inside = np.flatnonzero((owner >= 0) & (offset < window))
     values = np.zeros((len(place), window), dtype=np.float32)
     values[order[owner[inside]], offset[inside]] = firings.value[inside]

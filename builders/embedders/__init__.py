@@ -1,4 +1,4 @@
-"""Who turns text into vectors: sentence models, letter counts, vectors kept on disk.
+"""Embedders: what turns text into vectors (sentence models, letter counts), and the vectors kept on disk.
 
 It imports `lake` and `subjects`.
 """

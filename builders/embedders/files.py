@@ -1,4 +1,4 @@
-"""Where the files of an embedding model lie: in a folder, on the Hub at a pinned commit, or in an installed Python package."""
+"""The files of an embedding model: from a folder, from the Hub at a pinned commit, or from an installed Python package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from builders.subjects import checkpoints
 
 @dataclass(frozen=True)
 class Files:
-    """A model's folder, what it is called, and the *revision* that tells its weights from others."""
+    """The folder of a model, its name, and the *revision* that identifies its weights."""
 
     folder: Path
     model: str
@@ -22,7 +22,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model in a package: its name, its folder there, the SHA-256 of its weights, and what installs it."""
+    """A model inside a Python package: its name, its folder there, the SHA-256 of its weights, and the command that installs it."""
 
     model: str
     folder: str
@@ -42,25 +42,25 @@ PACKAGES = {
 
 
 def of_source(source: checkpoints.Source) -> Files:
-    """Return the files of a folder or a Hub repository.
+    """Return the files of a model in a folder or a Hub repository.
 
-    Raises MissingError where there is no such folder or the Hub is out of reach, and UserError as :func:`subjects.fetch` does.
+    Raises MissingError if there is no such folder or the Hub is out of reach, and UserError as :func:`checkpoints.fetch` does.
     """
     folder = checkpoints.fetch(source)
     return Files(folder, source.label, source.revision or checkpoints.fingerprint(folder))
 
 
 def known(package: str) -> Packaged:
-    """Return what is known of a package; raise UserError where that is nothing."""
+    """Return the entry of *package* in PACKAGES; raise UserError if there is none."""
     if package not in PACKAGES:
-        raise UserError(f"package {package!r} is not known to hold a model; known are {one_of(PACKAGES)}")
+        raise UserError(f"package {package!r} is not known to hold a model; choose one of {one_of(PACKAGES)}")
     return PACKAGES[package]
 
 
 def of_package(package: str) -> Files:
-    """Return the files of a model in an installed package, none of whose code runs.
+    """Return the files of a model in an installed package; none of the package's code runs.
 
-    Raises MissingError where it is not installed, and UserError where its weights are not those that are known.
+    Raises MissingError if the package is not installed, and UserError if its weights have another SHA-256 than the known one.
     """
     packaged, found = known(package), find_spec(package)
     if found is None:
@@ -68,5 +68,5 @@ def of_package(package: str) -> Files:
     folder = Path(next(iter(found.submodule_search_locations or ()), "")) / packaged.folder
     weights = folder / WEIGHTS
     if not weights.is_file() or file_sha256(weights) != packaged.sha256:
-        raise UserError(f"package {package}: its {WEIGHTS} is not that of {packaged.model} (another SHA-256); install it afresh")
+        raise UserError(f"package {package}: its {WEIGHTS} is not that of {packaged.model} (its SHA-256 differs); install it again")
     return Files(folder, packaged.model, packaged.sha256)

@@ -1,4 +1,4 @@
-"""Vectors kept on disk, so that a text which several dictionaries and scorers share is embedded once: one SQLite file."""
+"""Vectors kept on disk in one SQLite file, so that a text is embedded once even if several dictionaries and scorers share it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from builders.embedders.embedder import Model, Vectors, normed
 from builders.progress import track
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (address BLOB PRIMARY KEY, vector BLOB NOT NULL)"
-LOOKED_UP = 500  # addresses at a time
-EMBEDDED = 2048  # texts at a time, which is what a crash loses; the more, the more of them are of one length
+LOOKED_UP = 500  # addresses looked up at a time
+# Texts embedded at a time. A crash loses at most so many; in a larger number, more texts have the same length.
+EMBEDDED = 2048
 
 
 class Kept(Model):
-    """An embedder whose vectors are kept at *path*, in float16: only texts that are not there are embedded.
+    """An embedder whose vectors are kept at *path*, in float16; only texts whose vectors are not there are embedded.
 
-    Vectors have that precision also when they are fresh, so that a run that finds them kept sees the same ones. It moves a cosine by
-    less than 0.0001 and hides nearly all of what machines differ in.
+    Fresh vectors are rounded to float16 too, so that every run sees the same vectors. Rounding moves a cosine by less than 0.0001 and
+    hides nearly all differences between machines.
     """
 
     def __init__(self, embedder: Model, path: Path) -> None:
@@ -35,7 +36,7 @@ class Kept(Model):
             db.execute(SCHEMA)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of *texts*; a part of the misses is on disk before the next is embedded."""
+        """Return the vectors [n, width] of *texts*; missing ones are embedded part by part, and each part is stored before the next."""
         addresses = [self.address(text) for text in texts]
         found = self._find(addresses)
         if len(found) < len(set(addresses)):
@@ -45,7 +46,7 @@ class Kept(Model):
         return normed(np.frombuffer(joined, dtype=np.float16).reshape(-1, self.width))
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Embed those of *texts* that are not there, short ones first, so that texts which come together are of like length."""
+        """Embed those of *texts* that are not kept yet, the shortest first, so that texts of similar length are embedded together."""
         wanted = {self.address(text): text for text in texts}
         there = self._find(list(wanted))
         missing = sorted((len(text), address, text) for address, text in wanted.items() if address not in there)
@@ -58,7 +59,7 @@ class Kept(Model):
                 db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
 
     def address(self, text: str) -> bytes:
-        """Return the SHA-256 of all that the text's vector depends on."""
+        """Return the SHA-256 of everything that the text's vector depends on."""
         asked = json.dumps({**self.identity, "text": text}, sort_keys=True)
         return hashlib.sha256(asked.encode()).digest()
 
@@ -73,6 +74,6 @@ class Kept(Model):
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one transaction."""
+        """Open the SQLite file for one transaction."""
         with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
             yield db

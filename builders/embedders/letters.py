@@ -1,4 +1,4 @@
-"""The lexical embedder: which sequences of letters a text holds. Not a model."""
+"""The lexical embedder, which counts the sequences of letters in a text. It is not a language model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from builders.embedders.embedder import Model, Vectors
 
 WIDTH = 1024
-LETTERS = (3, 5)  # shortest and longest sequence, as is customary; chosen without a look at scores
+LETTERS = (3, 5)  # shortest and longest sequence: customary values, not tuned on scores
 
 
 class LetterEmbedder(Model):
     """Counts the sequences of three to five letters within each word, hashed to 1024 dimensions (Weinberger et al. 2009)."""
 
     def __init__(self, name: str = "lexical") -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer  # a second of import that most stages never need
+        from sklearn.feature_extraction.text import HashingVectorizer  # this import takes a second, which most stages need not spend
 
         self.name = name
         self.width = WIDTH
@@ -24,7 +24,7 @@ class LetterEmbedder(Model):
         self._counts = HashingVectorizer(analyzer="char_wb", ngram_range=LETTERS, n_features=WIDTH, norm="l2", dtype=np.float32)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of *texts*; a text of white space alone gives zeros."""
+        """Return the vectors [n, 1024] of *texts*; a text of white space alone gives zeros."""
         if not texts:
             return np.zeros((0, WIDTH), dtype=np.float32)
         found: Vectors = self._counts.transform(texts).toarray()

@@ -1,7 +1,7 @@
-"""Sentence-embedding models, run by the transformers library: float32, vectors that do not depend on which texts come together.
+"""Sentence-embedding models, run by the transformers library in float32; a vector does not depend on the other texts of its batch.
 
-Texts of as many tokens are run in batches of one shape, which rows of filling complete: every text meets the same kernels, without
-a mask, whatever its company, and no token is padding.
+Texts of equal length are run together in batches of one shape; missing rows are filled with copies of the first. So there is no padding
+token and no mask, and every text of one length runs through the same kernels.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from builders.subjects import checkpoints
 if TYPE_CHECKING:
     import torch
 
-TOKENS = {"cpu": 192}  # in a batch, as a text fits; few stay in a processor's cache, and leave little to be filled
-MANY = 4096  # on any other device
-PARTS = ("Transformer", "Pooling", "Normalize")  # what a model may be made of
+# Tokens in a batch (a longer text is a batch by itself). On a CPU few tokens fit its cache better and need few filling rows.
+TOKENS = {"cpu": 192}
+MANY = 4096  # tokens in a batch on any other device
+PARTS = ("Transformer", "Pooling", "Normalize")  # the modules that a model may consist of
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model makes a vector: *pooling* over tokens, the longest input in tokens, and whether letters are made small."""
+    """How a model makes a vector: *pooling* over tokens, *limit* of the input in tokens, and whether text is put in lower case first."""
 
     pooling: str
     limit: int
@@ -41,27 +42,27 @@ class Recipe:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Return what the files of a sentence-transformers model say of pooling and truncation.
+    """Return the pooling and the truncation that the files of a sentence-transformers model ask for.
 
-    Raises UserError where they say nothing, or what is not done here.
+    Raises UserError if they do not say, or ask for something that is not supported here.
     """
     parts = _json(folder / "modules.json")
     if not parts:
-        raise UserError(f"{folder}: no modules.json, so this is no model of the sentence-transformers library")
+        raise UserError(f"{folder}: has no modules.json, so it is no model of the sentence-transformers library; choose one that is")
     kinds = [part["type"].rpartition(".")[2] for part in parts]
     if kinds[:2] != list(PARTS[:2]) or set(kinds) - set(PARTS):
-        raise UserError(f"{folder}: made of {', '.join(kinds)}; only {', '.join(PARTS)} can be run here: choose another model")
+        raise UserError(f"{folder}: consists of {', '.join(kinds)}, but only {', '.join(PARTS)} can be run here; choose another model")
     pooling = _json(folder / parts[1]["path"] / "config.json")
     chosen = sorted(name for name, value in pooling.items() if name.startswith("pooling_mode") and value)
     if len(chosen) != 1 or chosen[0] not in POOLINGS or not pooling.get("include_prompt", True):
         raise UserError(
-            f"{folder}: pools by {one_of(chosen) or 'nothing'}; only one of {one_of(POOLINGS)}, instruction included, can be run"
+            f"{folder}: pools by {one_of(chosen) or 'nothing'}, not by one of {one_of(POOLINGS)}, instruction included; choose another"
         )
     settings = _json(folder / "sentence_bert_config.json")
     known = (settings.get("max_seq_length"), _json(folder / "tokenizer_config.json").get("model_max_length"))
     limits = [int(limit) for limit in (*known, _json(folder / "config.json").get("max_position_embeddings")) if limit]
     if not limits:
-        raise UserError(f"{folder}: no longest input; set max_seq_length in sentence_bert_config.json")
+        raise UserError(f"{folder}: states no longest input; set max_seq_length in sentence_bert_config.json")
     return Recipe(POOLINGS[chosen[0]], min(limits), bool(settings.get("do_lower_case")))
 
 
@@ -69,7 +70,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch it afresh") from error
+        raise UserError(f"{path}: is not JSON ({error}); fetch the model again") from error
 
 
 def _mean(hidden: torch.Tensor) -> torch.Tensor:
@@ -88,19 +89,19 @@ POOL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"mean": _mean, "cls":
 
 
 def rows_of(length: int, device: str) -> int:
-    """Return how many texts of *length* tokens make a batch, which depends on nothing else."""
+    """Return how many texts of *length* tokens make a batch; it depends on length and device alone."""
     return max(1, TOKENS.get(device, MANY) // length)
 
 
 def _at_once(device: str) -> int:
-    """Return how many batches to run at a time: as many as there are processors which torch leaves idle."""
+    """Return how many batches run at the same time: on a CPU, as many as it takes to use all processors; elsewhere one."""
     import torch
 
     return max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if device == "cpu" else 1
 
 
 class SentenceEmbedder(Model):
-    """Runs the model of *files*, which is loaded for the first text; longer texts are cut at the model's own limit."""
+    """Runs the model of *files*, which is loaded when the first text comes. Texts longer than the model's limit are cut."""
 
     def __init__(self, files: Files, instruction: str = "", device: str = "auto") -> None:
         self.files, self.instruction, self.device = files, instruction, device
@@ -112,19 +113,19 @@ class SentenceEmbedder(Model):
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str]:
         source, device = checkpoints.Source(path=str(self.files.folder)), checkpoints.resolve_device(self.device)
-        checkpoints.config_of(source, self.files.folder)  # tells what is wrong with it in one line
+        checkpoints.config_of(source, self.files.folder)  # raises an error of one line if the model's config is wrong
         tokenizer = checkpoints.tokenizer_of(source, self.files.folder)
         return tokenizer, checkpoints.load(source, self.files.folder, "float32", device, "AutoModel"), device
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of *texts*, bit for bit the same in any company and order."""
+        """Return the vectors [n, width] of *texts*; a text's vector has the same bits whatever the other texts and their order."""
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
         if not texts:
             return vectors
         tokenizer, _, device = self._loaded
         plain = [text.lower() for text in texts] if self.recipe.lower else list(texts)
         read = tokenizer(plain, truncation=True, max_length=self.recipe.limit)["input_ids"]
-        ids = [own or [tokenizer.pad_token_id or 0] for own in read]  # nothing at all has no mean
+        ids = [own or [tokenizer.pad_token_id or 0] for own in read]  # an empty text has no mean of tokens
         lengths, parts = np.array([len(own) for own in ids]), []
         for length in np.unique(lengths).tolist():
             places, rows = np.flatnonzero(lengths == length), rows_of(length, device)
@@ -136,7 +137,7 @@ class SentenceEmbedder(Model):
         return normed(vectors)
 
     def _run(self, ids: list[list[int]]) -> Vectors:
-        """Return the pooled vectors of token ids of one length, in the batch that this length has."""
+        """Return the pooled vectors of texts of one length, run as one batch of that length's shape."""
         import torch
 
         _, model, device = self._loaded

@@ -1,4 +1,4 @@
-"""Who answers: language models in this process or behind a server, their answers kept, prompts filled.
+"""Engines: language models that answer requests, in this process or behind a server; the cache of their answers; prompt templates.
 
 It imports `subjects`, whose checkpoints it may run.
 """

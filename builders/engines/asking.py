@@ -1,4 +1,4 @@
-"""Ask an engine only what the cache does not know, keep every answer as it comes, and add up what it cost."""
+"""Asking: put to an engine only what the cache does not hold, keep every answer as it comes, and add up the cost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from builders.engines.requests import Answer, Engine, Outcome, Request, address
 
 
 def ask(engine: Engine, requests: Sequence[Request], cache: Cache) -> Iterator[tuple[int, str, Outcome]]:
-    """Yield (place, address, outcome) of every request, known answers first; failures are not kept, so a rerun asks again.
+    """Yield (place, address, outcome) of every request, answers from the cache first.
 
-    Equal requests are asked once.
+    Equal requests are asked once. Failures are not kept, so a rerun asks them again.
     """
     addresses = [address(engine, request) for request in requests]
     known = cache.find(addresses)
@@ -33,7 +33,7 @@ def ask(engine: Engine, requests: Sequence[Request], cache: Cache) -> Iterator[t
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per million tokens: read anew, read before (in the engine's own cache), and written."""
+    """US dollars per million tokens: *prompt* tokens read anew, *cached* ones read before (by the engine), and *output* tokens written."""
 
     prompt: float = 0.0
     cached: float = 0.0
@@ -42,7 +42,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Usage:
-    """What answers cost: how many there are, tokens read (of which *cached*) and written, and dollars."""
+    """What answers cost: how many there are, their tokens, and US dollars. Cached tokens are part of the prompt tokens."""
 
     answers: int
     prompt_tokens: int
@@ -52,7 +52,7 @@ class Usage:
 
 
 def usage(answers: Iterable[Answer], price: Price) -> Usage:
-    """Add up answers at a price. What lay in our own cache counts like the rest: it was paid for once."""
+    """Return what *answers* cost at a price. Answers from our own cache count like the rest: they were paid for once."""
     counted = list(answers)
     prompt, cached, output = (sum(getattr(answer, f"{name}_tokens") for answer in counted) for name in ("prompt", "cached", "output"))
     dollars = ((prompt - cached) * price.prompt + cached * price.cached + output * price.output) / 1e6

@@ -1,4 +1,4 @@
-"""Answers kept on disk, so that no question is paid twice: one SQLite file, written by one process at a time."""
+"""The cache: answers kept on disk in one SQLite file, so that no request is paid for twice. One process writes at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PART = 500  # addresses looked up at a time
 
 
 class Cache:
-    """Answers by address. Each is on disk once :meth:`put` returns, whatever happens to the process after it."""
+    """Answers by address. An answer is on disk once :meth:`put` returns, even if the process crashes afterwards."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ class Cache:
         self._db.execute(SCHEMA)
 
     def find(self, addresses: Iterable[str]) -> dict[str, Answer]:
-        """Return the answers that are there."""
+        """Return, by address, the answers that are kept."""
         wanted, found = list(addresses), {}
         for start in range(0, len(wanted), PART):
             part = wanted[start : start + PART]
@@ -38,12 +38,12 @@ class Cache:
         self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (address, engine, model, to_json(answer)))
 
     def sizes(self) -> list[tuple[str, str, int, int]]:
-        """Return engine, model, number of answers and their bytes, by engine and model."""
+        """Return (engine, model, number of answers, their bytes) for each engine and model."""
         found = self._db.execute("SELECT engine, model, COUNT(*), SUM(LENGTH(answer)) FROM answers GROUP BY 1, 2 ORDER BY 1, 2")
         return list(found.fetchall())
 
     def prune(self, used: Collection[str]) -> int:
-        """Drop every answer whose address is not among *used*; return how many."""
+        """Drop every answer whose address is not among *used*; return how many were dropped."""
         self._db.execute("CREATE TEMP TABLE used (address TEXT PRIMARY KEY)")
         self._db.executemany("INSERT OR IGNORE INTO used VALUES (?)", ((address,) for address in used))
         dropped = self._db.execute("DELETE FROM answers WHERE address NOT IN (SELECT address FROM used)").rowcount

@@ -1,4 +1,4 @@
-"""Score given continuations in batches: what prompts have in common is read once, and no text sees another."""
+"""Log-probabilities of given continuations, in batches: what prompts share is read once, and no text sees another."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from builders.engines.reading import Read
 
-FEW = 8  # requests with one prompt; fewer share what they have in common with other prompts
+FEW = 8  # a prompt with at least so many requests gets a group of its own; all other requests form one group
 
 
 class Continuations:
     """The log-probabilities that a causal language model gives to continuations.
 
-    At most *tokens* tokens are in memory at a time, a shared prompt counted for each text that shares it; one text that is
-    longer is read by itself.
+    At most *tokens* tokens are in memory at a time; a shared prompt counts once for each text that shares it. A text that is longer than
+    that is read by itself.
     """
 
     def __init__(self, model: Any, tokens: int) -> None:
@@ -31,14 +31,14 @@ class Continuations:
 
     @cached_property
     def shares(self) -> bool:
-        """Whether what was read is kept token by token, so that several texts can go on from it; a recurrent state is not."""
+        """Whether the model keeps what it read token by token, so that several texts can continue it; a recurrent state cannot."""
         kept = getattr(self._run([[0]], 1, use_cache=True), "past_key_values", None)
         return type(kept) is DynamicCache and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in kept.layers)
 
     def logprobs(self, reads: Sequence[Read], prompts: Sequence[str]) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the place of every text and the log-probabilities [tokens of its continuation, vocabulary], batch by batch.
 
-        Each must have a token to be scored. In its last bits a number depends on what else was in the batch.
+        Every text must have a token to be scored. The last bits of a number depend on what else was in the batch.
         """
         for places in _groups(prompts):
             longest_first = sorted(places, key=lambda place: -len(reads[place].ids))
@@ -50,15 +50,15 @@ class Continuations:
                 yield from zip(batch, self._scored([reads[place] for place in batch], shared, prefix), strict=True)
 
     def _shared(self, reads: Sequence[Read]) -> int:
-        """Return how many tokens all texts begin with, the last of each prompt left out: it predicts the first to be scored."""
+        """Return how many tokens all texts begin with, without any prompt's last token, which predicts the first scored one."""
         if len(reads) == 1 or not self.shares:
             return 0
         texts = [read.ids for read in reads]
-        pairs = zip(min(texts), max(texts), strict=False)  # what the first and the last of all in order have in common, all have
+        pairs = zip(min(texts), max(texts), strict=False)  # what the first and the last in sorted order share, all share
         return min(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), *(read.start - 1 for read in reads))
 
     def _scored(self, reads: Sequence[Read], shared: int, prefix: DynamicCache | None) -> list[torch.Tensor]:
-        """Return log-probabilities of texts that begin with the *shared* tokens of *prefix*; the longest text comes first."""
+        """Return log-probabilities for texts whose first *shared* tokens are in *prefix*; the longest text comes first."""
         more: dict[str, Any] = {"use_cache": False}
         if prefix is not None:
             more = {"past_key_values": deepcopy(prefix), "use_cache": True}  # a copy, since the model appends to it
@@ -71,9 +71,9 @@ class Continuations:
 
     @torch.no_grad()
     def _run(self, texts: Sequence[Sequence[int]], kept: int, **more: Any) -> Any:
-        """Return what the model makes of *texts*, the longest first, with logits of the last *kept* tokens at least.
+        """Return the model's output for *texts*, the longest first, with logits of at least the last *kept* tokens.
 
-        Padding stands on the right: in a causal model nothing looks at it, and no position is shifted by it.
+        Padding stands on the right: in a causal model nothing looks at it, and it shifts no position.
         """
         width = len(texts[0])
         ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=self._model.device)
@@ -81,7 +81,7 @@ class Continuations:
 
 
 def _groups(prompts: Sequence[str]) -> list[list[int]]:
-    """Return the places of each prompt that many requests have, and those of all others together."""
+    """Return groups of places: one group for each prompt that many requests share, and one for all other requests."""
     places: dict[str, list[int]] = {}
     for place, prompt in enumerate(prompts):
         places.setdefault(prompt, []).append(place)

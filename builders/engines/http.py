@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's API (vLLM, llama.cpp, Ollama, a cloud), many requests in flight at once."""
+"""An engine behind a server that speaks OpenAI's API (vLLM, llama.cpp, Ollama, a cloud), with many requests in flight at once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from openai.types.chat import ChatCompletion
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError, first_line, one_of
 
-NO_KEY = "none"  # local servers want some key, whichever
-LONG = ("context", "maximum model length")  # what servers speak of where a prompt is too long
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what an answer raises that is not what the API promises
+NO_KEY = "none"  # local servers want a key, but any will do
+LONG = ("context", "maximum model length")  # words of servers' errors about prompts that are too long
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # raised by an answer that does not keep the API's form
 
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """Where the server is and how it is asked; the key is read from the environment variable *key_variable*, and kept nowhere.
+    """Where the server is and how it is asked. The key is read from the environment variable *key_variable* and is never stored.
 
-    *retries* are made by the client on 429, 5xx, time-outs and broken connections alone, and honour Retry-After.
+    The client retries on 429, 5xx, time-outs and broken connections only, at most *retries* times, and honours Retry-After.
     """
 
     base_url: str
@@ -57,29 +57,29 @@ class HttpEngine:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on: not the address, which may change while the model stays."""
+        """What an answer depends on beside the request. The server's address is no part of it: it may change while the model stays."""
         return {"kind": self.kind, "model": self.settings.model}
 
     def reach(self) -> None:
-        """Raise UserError where nobody answers, or the server has models but not this one."""
+        """Raise UserError if the server cannot be reached, refuses the key, or lists its models without this one."""
         settings = self.settings
         try:
             with openai.OpenAI(base_url=settings.base_url, api_key=self._key, timeout=10, max_retries=0) as client:
                 names = [model.id for model in client.models.list()]
         except openai.AuthenticationError as error:
-            mend = f"correct the key in {settings.key_variable}" if settings.key_variable else "name the key's variable in `key_variable`"
-            raise UserError(f"{settings.base_url}: refuses the key ({self._without_key(first_line(error))}); {mend}") from error
+            advice = f"correct the key in {settings.key_variable}" if settings.key_variable else "name the key's variable in `key_variable`"
+            raise UserError(f"{settings.base_url}: refuses the key ({self._without_key(first_line(error))}); {advice}") from error
         except openai.APIConnectionError as error:
             raise UserError(f"{settings.base_url}: cannot be reached; start the server, or correct `base_url`") from error
         except (openai.OpenAIError, *UNREADABLE):
-            return  # not every server lists its models, or lists them as it should
+            return  # not every server lists its models, and some list them in another form
         if names and settings.model not in names:
-            raise UserError(f"{settings.base_url}: has no model {settings.model!r}; it has {one_of(names)}")
+            raise UserError(f"{settings.base_url}: has no model {settings.model!r}; choose one that it has: {one_of(names)}")
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
-        """Yield the outcome of every request with its place, each as soon as it is there, at most *concurrency* in flight.
+        """Yield the outcome of every request with its place, each as soon as it is there; at most *concurrency* are in flight.
 
-        What is answered counts as in flight until the caller asks for the next: a crash loses no more than that.
+        An answered request counts as in flight until the caller has asked for the next one, so a crash loses at most *concurrency* answers.
         """
         with asyncio.Runner() as runner:
             done: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
@@ -98,7 +98,7 @@ class HttpEngine:
             api_key=self._key,
             timeout=settings.timeout_s,
             max_retries=settings.retries,
-            http_client=openai.DefaultAioHttpClient(),  # httpx looks at all connections for every request, which costs most of its time
+            http_client=openai.DefaultAioHttpClient(),  # httpx walks through all connections for every request, which is slow
         )
 
         async def worker() -> None:
@@ -119,7 +119,7 @@ class HttpEngine:
         return Failure(outcome.status, self._without_key(outcome.reason)) if isinstance(outcome, Failure) else outcome
 
     def _without_key(self, said: str) -> str:
-        """Return what a server said on one line, without the key, which some repeat."""
+        """Return a server's message on one line, without the key, which some servers repeat."""
         said = " ".join(said.split())
         return said.replace(self._key, "…") if self.settings.key_variable else said
 
@@ -161,7 +161,7 @@ class HttpEngine:
             return Failure(
                 "no log-probabilities", f"{self.settings.base_url} scores no text (`echo` with `logprobs`); use an engine that does"
             )
-        # The border is counted back from the end: vLLM's `text_offset` counts a BOS token that is no text.
+        # The border is counted back from the end, because vLLM's `text_offset` counts a BOS token that is no part of the text.
         prompt = answered.usage.prompt_tokens if answered.usage else len(found.tokens) - 1
         ends = list(accumulate(len(token) for token in found.tokens[:prompt]))
         if not "".join(found.tokens[:prompt]).endswith(request.continuation):
@@ -177,12 +177,12 @@ class HttpEngine:
 
 
 def _text(said: str) -> str:
-    """Return text that can be written: half a character (a lone surrogate, which JSON allows) becomes a question mark."""
+    """Return text that can be encoded: half a character (a lone surrogate, which JSON allows) becomes a question mark."""
     return said.encode("utf-8", "replace").decode()
 
 
 def _used(usage: Any) -> tuple[int, int, int]:
-    """Return tokens read, those of them that the server had read before, and tokens written."""
+    """Return the numbers of tokens read, of those the server had read before, and of tokens written."""
     if usage is None:
         return 0, 0, 0
     details = usage.prompt_tokens_details
@@ -190,7 +190,7 @@ def _used(usage: Any) -> tuple[int, int, int]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what caused it, what caused that, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     found: BaseException | None = error
     while found is not None:
         yield found
@@ -198,9 +198,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _failure(error: openai.OpenAIError) -> Failure:
-    """Return what an error of the client means for the request that met it."""
+    """Return the failure of a request that ended in this error of the client."""
     said = first_line(error)
-    if isinstance(error, openai.APIConnectionError):  # which the client calls a time-out where a connection broke, too
+    if isinstance(error, openai.APIConnectionError):  # the client calls some broken connections time-outs, so their causes decide
         causes = list(_causes(error))
         if any(isinstance(cause, TimeoutError) for cause in causes):
             return Failure("time-out", "the server gave no answer in time, however often it was asked")
@@ -217,7 +217,7 @@ def _failure(error: openai.OpenAIError) -> Failure:
 
 
 async def _next(done: asyncio.Queue[tuple[int, Outcome]], work: asyncio.Task[None]) -> tuple[int, Outcome]:
-    """Return the next outcome, or raise what ended the work before it."""
+    """Return the next outcome, or raise the error that ended the work before it came."""
     waiting = asyncio.ensure_future(done.get())
     await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done() and done.empty():

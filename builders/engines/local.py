@@ -1,4 +1,4 @@
-"""A small model run by the transformers library: conversations one at a time, continuations in batches."""
+"""An engine in this process: a small model run by the transformers library, conversations one at a time, continuations in batches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, S
 from builders.errors import UserError
 from builders.subjects import checkpoints
 
-TOGETHER = 4096  # requests read at a time; what those have in common is read once
+TOGETHER = 4096  # requests read at a time; what these have in common is read once
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Where the checkpoint lies (as for a subject), what it runs on, and how many tokens to score are in memory at a time."""
+    """Which checkpoint is run (as for a subject), on what, and how many tokens of continuations are in memory at a time."""
 
     source: checkpoints.Source
     dtype: str = "auto"
@@ -46,17 +46,17 @@ class LocalEngine:
 
     @property
     def model(self) -> str:
-        """The model, without the way to it on this machine."""
+        """The model's name, without its path on this machine."""
         source = self.settings.source
         return source.repo or Path(str(source.path)).name
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on."""
+        """What an answer depends on beside the request."""
         return {"kind": self.kind, "model": self.model, "revision": self._revision, "dtype": self.dtype}
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
-        """Yield the outcome of every request with its place, part by part: conversations first, then continuations by batch."""
+        """Yield the outcome of every request with its place, part by part: in each part conversations first, then continuations."""
         for start in range(0, len(requests), TOGETHER):
             scores: list[tuple[int, Score, Read]] = []
             for number, request in enumerate(requests[start : start + TOGETHER], start):
@@ -67,7 +67,7 @@ class LocalEngine:
                     yield number, self._chat(request, read.ids)
                 elif read.start < len(read.ids):
                     scores.append((number, request, read))
-                else:  # nothing to be scored
+                else:  # the continuation has no token to be scored
                     yield number, Answer(request.continuation, prompt_tokens=len(read.ids))
             found = self._continuations.logprobs([read for _, _, read in scores], [request.prompt for _, request, _ in scores])
             for place, logprobs in found:
@@ -78,7 +78,7 @@ class LocalEngine:
     @torch.no_grad()
     def _chat(self, request: Chat, ids: list[int]) -> Outcome:
         if request.form is not None:
-            raise UserError(f"{self.model}: the transformers engine cannot hold an answer to a form; use vllm or openai")
+            raise UserError(f"{self.model}: the transformers engine cannot make an answer fit a JSON schema; use engine vllm or openai")
         sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature else {"do_sample": False}
         prompt = torch.tensor([ids], device=self.device)
         with torch.random.fork_rng():
@@ -102,7 +102,7 @@ class LocalEngine:
         return Answer(text, finish, tokens, len(ids), 0, len(written))
 
     def _tokens(self, ids: list[int], logprobs: torch.Tensor, most: int) -> tuple[Token, ...]:
-        """Return tokens with their log-probabilities [tokens, vocabulary] and the *most* likeliest in their places."""
+        """Return each token of *ids* with its log-probability and the *most* likeliest in its place; *logprobs*: [ids, vocabulary]."""
         own = logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None])[:, 0].tolist()
         best = logprobs.topk(min(most, logprobs.shape[1]))
         listed = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Windows as a language model sees them: marked text, normalised values, and the files that prompts are made from."""
+"""Prompts: windows as a language model sees them (marked text, levels of activation), and the files that prompts are made from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import numpy.typing as npt
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from builders.arrays import Bools, Ints
+
 OPEN, CLOSE = "<<", ">>"
-HIGHLIGHT = 0.3  # of a window's largest activation (SCIENCE A4)
-LISTED = 10  # tokens of a window whose values are told
+HIGHLIGHT = 0.3  # of a window's largest activation (Paulo et al. 2024, arXiv:2410.13928; see docs/science.md#explanations)
+LISTED = 10  # at most so many tokens of a window are listed with their levels
 
 
 def quote(piece: str) -> str:
-    """Return *piece* in double quotes, line breaks and quotes escaped, so that spaces can be seen."""
+    """Return *piece* in double quotes, so that spaces can be seen; line breaks and quotes are escaped."""
     return json.dumps(piece, ensure_ascii=False)
 
 
@@ -33,15 +35,15 @@ class Prompts:
     folder: Path
 
     def fill(self, template: str, facts: Mapping[str, Any]) -> str:
-        """Return a template filled with *facts*, without white space at its ends."""
+        """Return *template* filled with *facts*, without white space at its ends."""
         return _environment(self.folder).get_template(template).render(facts).strip()
 
     def shots(self, name: str) -> list[dict[str, Any]]:
-        """Return the worked examples of a file."""
+        """Return the worked examples in the file *name*."""
         return _shots(self.folder / name)
 
     def sha256(self, names: Sequence[str]) -> str:
-        """Return the hash of the named files: the version of a prompt."""
+        """Return the SHA-256 of the named files, which is the version of a prompt."""
         return _sha256(self.folder, tuple(names))
 
 
@@ -68,21 +70,24 @@ def _sha256(folder: Path, names: tuple[str, ...]) -> str:
     return whole.hexdigest()
 
 
-def highlighted(activations: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def highlighted(activations: npt.NDArray[np.float32]) -> Bools:
     """Return which tokens of a window are marked: those above 0.3 of its largest activation."""
-    marked: npt.NDArray[np.bool_] = (activations > HIGHLIGHT * activations.max(initial=0.0)) & (activations > 0)
+    marked: Bools = (activations > HIGHLIGHT * activations.max(initial=0.0)) & (activations > 0)
     return marked
 
 
-def marked_text(tokens: npt.NDArray[np.int32], marked: npt.NDArray[np.bool_], pieces: Sequence[bytes]) -> str:
-    """Return a window's text with every run of *marked* tokens between << and >>; a character of several tokens is marked whole."""
+def marked_text(tokens: npt.NDArray[np.int32], marked: Bools, pieces: Sequence[bytes]) -> str:
+    """Return a window's text with every run of *marked* tokens between << and >>.
+
+    If one token of a character is marked, the whole character is. *pieces* are the bytes of each token id.
+    """
     decoder = getincrementaldecoder("utf-8")("replace")
     text = ""
-    spans: list[list[int]] = []  # of characters
+    spans: list[list[int]] = []  # first character and end of each marked run
     for token, mark in zip(tokens, marked, strict=True):
         low = len(text)
         text += decoder.decode(pieces[token])
-        high = len(text) + bool(decoder.getstate()[0])  # with the character that it begins
+        high = len(text) + bool(decoder.getstate()[0])  # if the token ends within a character, that character is marked too
         if mark and spans and low <= spans[-1][1]:
             spans[-1][1] = max(high, spans[-1][1])
         elif mark and low < high:
@@ -93,16 +98,16 @@ def marked_text(tokens: npt.NDArray[np.int32], marked: npt.NDArray[np.bool_], pi
     return text
 
 
-def normalised(activations: npt.NDArray[np.float32], largest: float) -> npt.NDArray[np.int64]:
-    """Return activations as whole numbers from 0 to 10, rounded up, *largest* (of the latent, not of the window) being 10."""
-    levels: npt.NDArray[np.int64] = np.clip(np.ceil(10 * activations / largest - 1e-6), 0, 10).astype(np.int64)
+def normalised(activations: npt.NDArray[np.float32], largest: float) -> Ints:
+    """Return levels: activations as whole numbers from 0 to 10, rounded up, where 10 is the latent's *largest* activation."""
+    levels: Ints = np.clip(np.ceil(10 * activations / largest - 1e-6), 0, 10).astype(np.int64)
     return levels
 
 
 def listed(
     tokens: npt.NDArray[np.int32], activations: npt.NDArray[np.float32], largest: float, pieces: Sequence[bytes]
 ) -> list[tuple[str, int]]:
-    """Return the marked tokens of a window with their levels, in order, the LISTED strongest at most."""
+    """Return the LISTED strongest of a window's marked tokens, in their order in the text, each with its level."""
     places = np.flatnonzero(highlighted(activations))
     strongest = np.sort(places[np.argsort(-activations[places], kind="stable")[:LISTED]])
     levels = normalised(activations, largest)

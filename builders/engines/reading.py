@@ -1,4 +1,4 @@
-"""How an engine in this process turns requests into token ids, and what is too long for it."""
+"""Reading: how an engine in this process turns requests into token ids, and which requests are too long for it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from builders.errors import UserError
 
 @dataclass(frozen=True)
 class Read:
-    """A request as token ids; from *start* on they are the continuation to be scored."""
+    """A request as token ids; those from *start* on are the continuation to be scored."""
 
     ids: list[int]
     start: int
 
 
 def require_template(tokenizer: Any, model: str) -> None:
-    """Raise UserError where conversations cannot be written down."""
+    """Raise UserError if the tokenizer has no chat template, without which a conversation cannot become text."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise UserError(f"{model}: its tokenizer has no chat template; choose an instruction-tuned model")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The tokenizer of *model*, and the *limit* of tokens that prompt and answer have together."""
+    """The tokenizer of *model*, and the *limit* of tokens for prompt and answer together (None: no limit)."""
 
     tokenizer: Any
     model: str
     limit: int | None
 
     def read(self, request: Request) -> Read | Failure:
-        """Return a request as token ids, or the failure of one that is too long, with both numbers."""
+        """Return a request as token ids, or a failure with both numbers if it is too long."""
         if isinstance(request, Chat):
             ids = self._conversation(request)
             found, room = Read(ids, len(ids)), request.max_tokens
@@ -65,6 +65,6 @@ class Reader:
 
 
 def token_of(tokenizer: Any, chosen: int, logprobs: dict[int, float], most: int) -> Token:
-    """Return token *chosen* with its log-probability and the *most* likeliest in its place."""
+    """Return the token *chosen* with its log-probability and the *most* likeliest tokens in its place."""
     top = sorted(logprobs.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
     return Token(tokenizer.decode([chosen]), logprobs[chosen], tuple((tokenizer.decode([token]), value) for token, value in top))

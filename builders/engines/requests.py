@@ -19,9 +19,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation to be answered with at most *max_tokens*; *form* is a JSON schema (as text) that the answer must fit.
+    """A conversation to be answered in at most *max_tokens* tokens.
 
-    *top_logprobs* asks for that many alternatives at each token of the answer; *seed* matters above temperature 0.
+    *form* is a JSON schema (as text) that the answer must fit. *top_logprobs* asks for that many alternatives at each token of the answer.
+    *seed* matters only above temperature 0.
     """
 
     messages: tuple[Message, ...]
@@ -34,7 +35,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Score:
-    """A text whose *continuation* of *prompt* is to be scored, token by token, with *top_logprobs* alternatives at each."""
+    """A *continuation* of *prompt* whose tokens' log-probabilities are wanted, with *top_logprobs* alternatives at each token."""
 
     prompt: str
     continuation: str
@@ -46,7 +47,7 @@ Request = Chat | Score
 
 @dataclass(frozen=True)
 class Token:
-    """A token's text, its log-probability in nats, and the likeliest tokens in its place with theirs."""
+    """A token's text, its log-probability in nats, and the likeliest tokens in its place with their log-probabilities."""
 
     text: str
     logprob: float
@@ -55,10 +56,10 @@ class Token:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: its text, its tokens where log-probabilities were asked for, and what it read and wrote (in tokens).
+    """What a model said: its text, its tokens if log-probabilities were asked for, and how many tokens it read and wrote.
 
-    *finish* is why it stopped: `stop`, or `length` where it was cut off. *cached_tokens* are those of the prompt that
-    the engine had read before and bills as such.
+    *finish* is why it stopped: `stop`, or `length` if it was cut off. *cached_tokens* are the prompt's tokens that the engine had read
+    before and bills at its price for those.
     """
 
     text: str
@@ -71,7 +72,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request has no answer: a short *status* that can be counted, and the *reason* in words."""
+    """Why a request has no answer: a short *status* for counting, and the *reason* in words."""
 
     status: str
     reason: str
@@ -81,7 +82,7 @@ Outcome = Answer | Failure
 
 
 class Engine(Protocol):
-    """Whatever answers requests. *identity* is what an answer depends on beside the request: kind, model, revision."""
+    """Answers requests. *identity* is what an answer depends on beside the request: kind, model, revision."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102  # said above
@@ -96,7 +97,7 @@ class Engine(Protocol):
 
 
 def address(engine: Engine, request: Request) -> str:
-    """Return the SHA-256 of everything that was asked, of whom."""
+    """Return the SHA-256 of the request and of the engine's identity: all that an answer depends on."""
     asked = {"engine": engine.identity, "kind": type(request).__name__, **asdict(request)}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

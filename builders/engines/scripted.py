@@ -1,4 +1,4 @@
-"""An engine whose answers come from a function: for tests, and for oracles that read nothing but the prompt."""
+"""An engine whose answers come from a function, for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builders.engines.requests import Outcome, Request
 
 @dataclass(frozen=True)
 class ScriptedEngine:
-    """Answers with what *script* makes of a request; *name* tells one script from another."""
+    """Answers every request by calling *script*; *name* tells scripts apart."""
 
     script: Callable[[Request], Outcome]
     name: str
@@ -19,12 +19,12 @@ class ScriptedEngine:
 
     @property
     def model(self) -> str:
-        """What is answered by."""
+        """The name of the script."""
         return self.name
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on."""
+        """What an answer depends on beside the request."""
         return {"kind": self.kind, "model": self.name}
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:

@@ -1,4 +1,4 @@
-"""vLLM in this process: all requests at once, prefixes read once, each with its own sampling."""
+"""vLLM in this process: many requests at once, shared prefixes read once, and every request with its own sampling parameters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
 from builders.errors import UserError, first_line
 from builders.subjects import checkpoints
 
-TOGETHER = 512  # requests handed over at a time; answers are kept after each such part
+TOGETHER = 512  # requests handed over at a time; answers are kept after every such part
 
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """What is loaded and how: *memory* is the share of GPU memory, *context* the longest prompt and answer together, in tokens."""
+    """Which model is loaded, and how: *memory* is a share of the GPU's memory, *context* the most tokens of prompt and answer together."""
 
     model: str
     revision: str | None = None
@@ -38,7 +38,7 @@ class VllmEngine:
         try:
             from vllm import LLM
         except ImportError as error:
-            raise UserError("vLLM is not installed; install it with `pip install 'interplake[vllm]'`, or use another engine") from error
+            raise UserError("vLLM is not installed; run `pip install 'interplake[vllm]'`, or use another engine") from error
 
         self.settings = settings
         try:
@@ -62,13 +62,13 @@ class VllmEngine:
 
     @property
     def model(self) -> str:
-        """The model, without the way to it on this machine."""
+        """The model's name, without its path on this machine."""
         path = Path(self.settings.model)
         return path.name if path.is_absolute() else self.settings.model
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on."""
+        """What an answer depends on beside the request."""
         settings = self.settings
         return {
             "kind": self.kind,
@@ -95,7 +95,7 @@ class VllmEngine:
                 yield number, self._answer(request, read, output)
 
     def _sampling(self, request: Request) -> Any:
-        """Return sampling parameters of this request alone: shared ones leak from one request to the next (SCIENCE D5)."""
+        """Return sampling parameters for this request alone; if requests shared one object, a setting would leak into the next request."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 

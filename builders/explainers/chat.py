@@ -1,4 +1,7 @@
-"""Explainers that ask a language model (SCIENCE A5): one way to build the conversation, told apart by a table of styles."""
+"""Explainers that ask a language model: all build the conversation in the same way, and a table of styles says how they differ.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#explanations.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,24 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Floats
 from builders.contexts.contexts import Examples, evenly
 from builders.engines.prompts import Prompts, highlighted, listed, marked_text
 from builders.engines.requests import Answer, Chat, Failure, Message
 
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
 FILES = ("guidelines.j2", "examples.j2", "answer.j2", "shots.yaml")
-# The marker, in bold or code type or not; where what opens before it is not closed beside its colon, that closes after the text.
+# The marker, plain or in bold or code type. If the type is not closed beside the colon, it closes after the explanation.
 MARKER = re.compile(r"(?P<type>\*\*|\*|__|`|)\[EXPLANATION\](?:(?P=type) ?:|:(?P=type)|(?P<open> ?:))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a kind of explainer is shown and asked for: activation values, promoted tokens, silent windows; steps; words only."""
+    """What a kind of explainer is shown and asked for.
+
+    It is shown activation *values*, promoted and suppressed tokens (*effects*), and silent windows too if *marks* is some. It is asked to
+    think in *steps*, or to answer in *words* only.
+    """
 
     values: bool = True
     effects: bool = False
@@ -44,7 +52,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How many windows are shown, of them *silent* by contrastive explainers, and how the answer is sampled."""
+    """How many windows (*examples*) are shown, how many of them silent (for contrastive explainers), and how the answer is sampled."""
 
     kind: str
     examples: int = 40
@@ -55,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a latent beside its windows: its largest activation, and the tokens it promotes and suppresses."""
+    """What is known of a latent beside its windows: its *largest* activation, and the tokens it *promotes* and *suppresses*."""
 
     largest: float
     promotes: Sequence[str]
@@ -63,17 +71,17 @@ class Known:
 
 
 def files_of(kind: str) -> tuple[str, ...]:
-    """Return the files that the prompts of a kind of explainer are made from."""
+    """Return the names of the files that the prompts of a *kind* of explainer are made from."""
     return ("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES
 
 
 def prompt_sha256(kind: str) -> str:
-    """Return the version of the prompts of a kind of explainer."""
+    """Return the version of the prompts of a *kind* of explainer: the SHA-256 of their files."""
     return PROMPTS.sha256(files_of(kind))
 
 
 def conversation(examples: Examples, known: Known, pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
-    """Return what an explainer is asked about a latent; all latents share the longest prefix, up to the last turn."""
+    """Return the conversation with an explainer about a latent; it differs between latents in the last turn only."""
     style = STYLES[settings.kind]
     shown = [_shown(examples, place, known, pieces) for place in _chosen(examples, settings, style)]
     last = PROMPTS.fill("examples.j2", {"style": style, "examples": shown, "promotes": known.promotes, "suppresses": known.suppresses})
@@ -101,7 +109,7 @@ def _shown(examples: Examples, place: int, known: Known, pieces: Sequence[bytes]
 
 
 def _chosen(examples: Examples, settings: Settings, style: Style) -> list[int]:
-    """Return which windows are shown: activating ones in their order, and for contrast the silent ones most like them."""
+    """Return which windows are shown: activating ones in order, and, for contrastive explainers, the silent ones most like them."""
     active = np.flatnonzero(examples.activating)
     if style.marks == "all":
         return [int(place) for place in evenly(active, settings.examples)]
@@ -112,8 +120,8 @@ def _chosen(examples: Examples, settings: Settings, style: Style) -> list[int]:
     return [*active.tolist(), *np.sort(nearest).tolist()]
 
 
-def _likeness(silent: npt.NDArray[np.int32], active: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Return for each silent window the share of its distinct tokens that activating windows hold, rare ones counting more."""
+def _likeness(silent: npt.NDArray[np.int32], active: npt.NDArray[np.int32]) -> Floats:
+    """Return, for each silent window, the share of its distinct tokens that occur in activating windows; rare tokens count more."""
     held = np.unique(active)
     distinct = [np.unique(window) for window in silent]
     found, counts = np.unique(np.concatenate([held, *distinct]), return_counts=True)
@@ -126,24 +134,24 @@ def _likeness(silent: npt.NDArray[np.int32], active: npt.NDArray[np.int32]) -> n
 
 
 def read(answer: Answer) -> str | Failure:
-    """Return the explanation in an answer: what follows the last marker that anything follows, on one line."""
-    text = _told(answer.text)
+    """Return the explanation in an answer, on one line: the text after the last marker that has text after it."""
+    explanation = _explanation(answer.text)
     if answer.finish == "length":
-        what = "explanation was cut off" if text else "answer was cut off before any explanation,"
+        what = "explanation was cut off" if explanation else "answer was cut off before any explanation,"
         return Failure("cut off", f"the {what} after {answer.output_tokens} tokens; raise `max_tokens`")
-    if not text:
+    if not explanation:
         return Failure("no explanation", f"the answer has no line [EXPLANATION]: … (it begins {answer.text.strip()[:60]!r})")
-    return text
+    return explanation
 
 
-def _told(answer: str) -> str:
-    """Return what *answer* says after its last marker that anything follows, or nothing."""
+def _explanation(answer: str) -> str:
+    """Return the text after the last marker in *answer* that has text after it, or an empty string."""
     end = len(answer)
     for mark in reversed(list(MARKER.finditer(answer))):
-        text = " ".join(answer[mark.end() : end].split())
+        explanation = " ".join(answer[mark.end() : end].split())
         if mark["open"] and mark["type"]:
-            text = text.removesuffix(mark["type"]).rstrip()
-        if text:
-            return text
+            explanation = explanation.removesuffix(mark["type"]).rstrip()
+        if explanation:
+            return explanation
         end = mark.start()
     return ""

@@ -1,4 +1,4 @@
-"""Cues: what a lexical explanation says, written as plain words and read back from the words alone."""
+"""Cues: what a lexical explanation says. They are written as plain words, and read back from these words alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats
 from builders.engines.prompts import quote
 
 
@@ -16,8 +17,8 @@ from builders.engines.prompts import quote
 class Cue:
     """A token, the token before it, or both, on which a latent fires.
 
-    Both figures speak of the windows shown to the explainer, half of them silent. *share*: the cue's part of the
-    activation, less what cues named before it took; *reliability*: how often the latent fires where the cue occurs.
+    Both numbers refer to the windows shown to the explainer, half of which are silent. *share* is the cue's share of the activation,
+    without the activation of cues named before it; *reliability* is the share of the cue's occurrences at which the latent fires.
     """
 
     token: str | None
@@ -34,7 +35,7 @@ CLAUSE = re.compile(
 
 
 def write(cues: list[Cue]) -> str:
-    """Return *cues* as a sentence."""
+    """Return the explanation that *cues* make: one sentence."""
     return f"Fires {', '.join(map(_clause, cues))}."
 
 
@@ -47,20 +48,20 @@ def _clause(cue: Cue) -> str:
     return f"on {what} ({share}% of the activation shown, {reliability}% of its occurrences)"
 
 
-def read(text: str) -> list[Cue]:
-    """Return the cues that *text* names, in order; none where it is not written in :func:`write`'s words."""
+def read(explanation: str) -> list[Cue]:
+    """Return the cues that *explanation* names, in order; an explanation that :func:`write` did not write names none."""
     cues = []
-    for clause in CLAUSE.finditer(text):
+    for clause in CLAUSE.finditer(explanation):
         after = clause["only"] or clause["after"]
         token, before = (json.loads(piece) if piece else None for piece in (clause["token"], after))
         cues.append(Cue(token, before, int(clause["share"]) / 100, int(clause["reliability"]) / 100))
     return cues
 
 
-def strengths(cues: list[Cue], tokens: npt.NDArray[np.int32], ids: dict[str, list[int]], size: int) -> npt.NDArray[np.float64]:
+def strengths(cues: list[Cue], tokens: npt.NDArray[np.int32], ids: dict[str, list[int]], size: int) -> Floats:
     """Return, for every token of the windows [n, window], the reliability of the best cue that fits there, or 0.
 
-    *ids* are the token ids of each piece; *size* is the size of the vocabulary.
+    *tokens* [n, window] are token ids; *ids* are the token ids of each piece; *size* is the size of the vocabulary.
     """
     best = np.zeros(tokens.shape)
     for cue in cues:
@@ -74,7 +75,8 @@ def strengths(cues: list[Cue], tokens: npt.NDArray[np.int32], ids: dict[str, lis
     return best
 
 
-def _is(piece: str, ids: dict[str, list[int]], size: int) -> npt.NDArray[np.bool_]:
+def _is(piece: str, ids: dict[str, list[int]], size: int) -> Bools:
+    """Return which token ids [size] are spelled *piece*."""
     mask = np.zeros(size, dtype=bool)
     mask[ids.get(piece, [])] = True
     return mask

@@ -1,4 +1,7 @@
-"""The intervention explainer: a language model reads what a latent causes, not what sets it off (SCIENCE A10)."""
+"""The intervention explainer: a language model reads what a latent causes, not what makes it fire.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928), intervention scoring; see docs/science.md#interventions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from builders.text.vocabulary import text_of
 
 @dataclass(frozen=True)
 class Settings:
-    """How many beginnings are shown, and how the answer is sampled."""
+    """How many of the interventions' prompts are shown, and how the answer is sampled."""
 
     examples: int = 10
     max_tokens: int = 100
@@ -21,7 +24,7 @@ class Settings:
 
 
 def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
-    """Return what is asked about a latent, whose INTERVENTIONS are *rows*; *pieces* are the bytes of each token id."""
+    """Return the conversation about a latent with INTERVENTIONS *rows*; *pieces* are the bytes of each token id."""
     shown = [{"text": text_of(row["tokens"], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
     messages = [Message("system", PROMPTS.fill("intervention.j2", {}))]
     for shot in PROMPTS.shots("effects.yaml"):

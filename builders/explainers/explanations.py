@@ -1,4 +1,4 @@
-"""The `explanations` config, and the baseline that every explainer is compared with."""
+"""The `explanations` config, and the permuted baseline, with which every explainer is compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from builders.lake.table import Column, Table
 from builders.seeds import uniforms
 
-PERMUTED = "-permuted"  # ends the name of the baseline that gives each latent another's text
+PERMUTED = "-permuted"  # ends the name of the baseline that gives each latent another latent's explanation
 EXPLANATIONS = Table(
     name="explanations",
     row="an explanation of a latent by an explainer, or the reason there is none",
@@ -18,45 +18,44 @@ EXPLANATIONS = Table(
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
-        Column(
-            "explainer", "string", f"who explains; `{PERMUTED}` marks the baseline that gives each latent another's text", categorical=True
-        ),
-        Column("status", "string", "ok, or why there is no text", categorical=True),
+        Column("explainer", "string", f"who explains; `{PERMUTED}` marks the baseline: another latent's explanation", categorical=True),
+        Column("status", "string", "ok, or why there is no explanation", categorical=True),
         Column("text", "string", "the explanation", nullable=True),
-        Column("response", "string", "all that the explainer answered", nullable=True),
+        Column("response", "string", "the explainer's whole answer", nullable=True),
         Column("source_latent", "int32", "the latent whose windows the explainer read", low=0),
         Column("engine", "string", "what ran the explainer", categorical=True),
         Column("model", "string", "the language model that explained", nullable=True, categorical=True),
-        Column("prompt_sha256", "string", "hash of the files that the prompt was made from", nullable=True, categorical=True),
-        Column("request_sha256", "string", "hash of everything that was asked, of whom", nullable=True),
+        Column("prompt_sha256", "string", "SHA-256 of the files that the prompt was made from", nullable=True, categorical=True),
+        Column("request_sha256", "string", "SHA-256 of the request and of the engine's identity", nullable=True),
         Column("prompt_tokens", "int64", "tokens read", unit="tokens", nullable=True, low=0),
-        Column("cached_tokens", "int64", "those of them that the engine had read before", unit="tokens", nullable=True, low=0),
+        Column("cached_tokens", "int64", "those of the tokens read that the engine had read before", unit="tokens", nullable=True, low=0),
         Column("output_tokens", "int64", "tokens written", unit="tokens", nullable=True, low=0),
     ),
 )
 
 
-def explanation(
-    sae: str, latent: int, explainer: str, status: str, text: str | None, engine: str = "lexical", **more: Any
+def explanation_record(
+    sae: str, latent: int, explainer: str, status: str, explanation: str | None, engine: str = "lexical", **more: Any
 ) -> dict[str, Any]:
-    """Return an EXPLANATIONS record; *more* are the columns of an explainer that is a language model."""
+    """Return an EXPLANATIONS record; *more* are the columns that only an explainer with a language model has."""
     record: dict[str, Any] = {column.name: None for column in EXPLANATIONS.columns}
-    own = {"sae": sae, "latent": latent, "explainer": explainer, "status": status, "text": text, "source_latent": latent, "engine": engine}
-    return record | own | more
+    own = {"sae": sae, "latent": latent, "explainer": explainer, "status": status, "text": explanation}
+    return record | own | {"source_latent": latent, "engine": engine} | more
 
 
 def permuted(rows: pa.Table, seed: int) -> pa.Table:
-    """Return *rows* with every text given to another latent (never its own): SCIENCE A3's random interpretation.
+    """Return the baseline of one explainer's *rows*: every latent gets the explanation of another latent, never its own.
 
-    Latents are put in a random order by address and each takes the text of the next one round the circle.
+    The latents are put in a circle in random order (by *seed* and latent), and each takes the explanation of the next. Without two
+    explanations there is no baseline. Source: the random interpretations of Paulo et al. 2024 (arXiv:2410.13928).
     """
-    fine = [record for record in rows.to_pylist() if record["status"] == "ok"]
-    if len(fine) < 2:
+    explained = [record for record in rows.to_pylist() if record["status"] == "ok"]
+    if len(explained) < 2:
         return EXPLANATIONS.empty()
-    draw = uniforms(seed, np.array([record["latent"] for record in fine]))
+    draw = uniforms(seed, np.array([record["latent"] for record in explained]))
     order = np.argsort(draw)
     records = []
     for mine, other in zip(order.tolist(), np.roll(order, -1).tolist(), strict=True):
-        own = {name: fine[mine][name] for name in ("sae", "latent")}
-        records.append({**fine[other], **own, "explainer": f"{fine[mine]['explainer']}{PERMUTED}"})
+        own = {name: explained[mine][name] for name in ("sae", "latent")}
+        records.append({**explained[other], **own, "explainer": f"{explained[mine]['explainer']}{PERMUTED}"})
     return EXPLANATIONS.rows(records)

@@ -1,7 +1,7 @@
-"""The lexical explainer: contrastive token statistics put into words. An honest baseline, not a language model.
+"""The lexical explainer: token statistics put into words. It is a baseline, not a language model.
 
-It compares where the latent fires with where it stays silent, and names, best first, the tokens, preceding tokens
-and pairs that carry its activation and seldom occur without it; then what usually stands around them.
+It compares where a latent fires with where it stays silent. It names, best first, the tokens, preceding tokens and pairs of both that carry
+the latent's activation and seldom occur without it; then the tokens that often stand before and after.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats, Ints
 from builders.contexts.contexts import Examples
 from builders.engines.prompts import quote
 from builders.explainers.cues import Cue, write
 
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Settings:
-    """At most *cues* clauses, each with at least *least_share* of the activation; *neighbours* named around it."""
+    """At most *cues* cues, each with at least *least_share* of the activation; at most *neighbours* tokens named before and after."""
 
     cues: int = 6
     least_share: float = 0.03
@@ -28,7 +27,7 @@ class Settings:
 
 
 def explain(examples: Examples, pieces: list[str], settings: Settings) -> str | None:
-    """Return what the latent fires on, or None where nothing recurs in its windows."""
+    """Return the explanation of a latent from its windows, or None if nothing recurs in them; *pieces* are the text of each token id."""
     tokens = examples.tokens.astype(np.int64)
     before = np.full_like(tokens, -1)
     before[:, 1:] = tokens[:, :-1]
@@ -40,9 +39,9 @@ def explain(examples: Examples, pieces: list[str], settings: Settings) -> str | 
 
 
 def _find_cues(tokens: Ints, before: Ints, values: npt.NDArray[np.float32], pieces: list[str], settings: Settings) -> list[Cue]:
-    """Return cues by greedy cover: each takes the activation that the ones before it left."""
+    """Return cues by greedy cover: the best cue takes its activation, then the best cue for the rest, and so on."""
     size = len(pieces)
-    # The three kinds of cue as one integer each: a token; what follows a token; a pair. -1 where there is no token before.
+    # Every cue is one integer. There are three kinds: a token; whatever follows a token; a pair. -1: no token stands before.
     kinds = [tokens, np.where(before < 0, -1, size + before), np.where(before < 0, -1, (2 + before) * size + tokens)]
     total = float(values.sum())
     left = values.astype(np.float64)
@@ -58,16 +57,16 @@ def _find_cues(tokens: Ints, before: Ints, values: npt.NDArray[np.float32], piec
     return found
 
 
-def _occurrences(codes: Ints, fires: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints, Ints]:
-    """Return the distinct codes, each element's place among them, how often each occurs, and how often it fires."""
+def _occurrences(codes: Ints, fires: Bools) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return the distinct codes, each element's place among them, how often each code occurs, and how often the latent fires there."""
     distinct, place, count = np.unique(codes, return_inverse=True, return_counts=True)
     return distinct, place, count, np.bincount(place, weights=fires, minlength=len(distinct)).astype(np.int64)
 
 
-def _best(left: npt.NDArray[np.float64], distinct: Ints, place: Ints, count: Ints, fired: Ints) -> tuple[float, float, int, float]:
+def _best(left: Floats, distinct: Ints, place: Ints, count: Ints, fired: Ints) -> tuple[float, float, int, float]:
     """Return (merit, activation taken, code, reliability) of the best cue of one kind.
 
-    Merit is activation times reliability; one firing is no pattern, so a cue needs two.
+    Merit is activation times reliability. A single firing is no pattern, so a cue needs at least two.
     """
     mass = np.bincount(place, weights=left, minlength=len(distinct))
     reliability = fired / (count + 1)
@@ -86,15 +85,15 @@ def _cue(code: int, size: int, pieces: list[str], share: float, reliability: flo
 
 
 def _around(examples: Examples, pieces: list[str], most: int) -> list[str]:
-    """Return sentences on what often stands before and after the firing tokens, weighted by activation."""
+    """Return sentences that name the tokens often standing before and after the firing tokens, weighted by activation."""
     sentences = []
-    for words, shift in (("Often before it", 1), ("Often after it", -1)):
+    for heading, shift in (("Often before it", 1), ("Often after it", -1)):
         tokens = np.roll(examples.tokens, shift, axis=1)
         values = examples.activations.copy()
-        values[:, 0 if shift == 1 else -1] = 0.0  # rolled round from the other end
+        values[:, 0 if shift == 1 else -1] = 0.0  # it was rolled here from the other end of the window
         mass = np.bincount(tokens.ravel(), weights=values.ravel(), minlength=len(pieces))
         top = np.argsort(-mass, kind="stable")[:most]
         named = [quote(pieces[token]) for token in top if mass[token] >= 0.1 * mass.sum() > 0]
         if named:
-            sentences.append(f"{words}: {', '.join(named)}.")
+            sentences.append(f"{heading}: {', '.join(named)}.")
     return sentences

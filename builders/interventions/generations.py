@@ -1,7 +1,8 @@
-"""What a model writes after a beginning, cleanly and with a latent pushed or silenced: the `generations` config (SCIENCE A10).
+"""What a model writes after a prompt, cleanly and with a latent pushed or silenced: the `generations` config.
 
-The strength is found on beginnings from the training windows and used on others, from the test windows. Both continuations of a
-beginning are sampled with the same random numbers, so that they differ by the push and not by luck.
+A prompt is the beginning of a window. The strength is found on prompts from training windows and used on prompts from test windows. Both
+continuations of a prompt are sampled with the same random numbers, so that they differ by the intervention and not by luck.
+Source: Paulo et al. 2024 (arXiv:2410.13928), intervention scoring; see docs/science.md#intervention-scoring.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from builders.arrays import Floats, Ints
 from builders.contexts.contexts import Examples
-from builders.interventions.interventions import Finder, begun, prompts_of
+from builders.interventions.interventions import Tuner, begun, prompts_of
 from builders.lake.table import Column, Table
 from builders.seeds import uniforms
 
@@ -27,38 +29,42 @@ OUT_OF_REACH = "out of reach"
 NOT_FINITE = "not finite"
 GENERATIONS = Table(
     name="generations",
-    row="a beginning of a text, and what the model writes next: cleanly, and with a latent pushed or silenced",
+    row="the beginning of a text, and what the model writes next: cleanly, and with a latent pushed or silenced",
     key=("sae", "latent", "scorer", "prompt"),
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
-        Column("scorer", "string", "the scorer that asks for it", categorical=True),
+        Column("scorer", "string", "the scorer that asks for the generation", categorical=True),
         Column("prompt", "int32", "number of the beginning", low=0),
         Column(
             "status",
             "string",
-            "ok; out of reach where no strength gives the KL asked for; not finite where the push leaves the model's number format",
+            "ok; out of reach: no strength gives the KL asked for; not finite: the push leaves the range of the model's numbers",
             categorical=True,
         ),
-        Column("example", "int32", "number of the window in `contexts`, split test, that it begins", low=0),
+        Column("example", "int32", "number of the window in `contexts`, split test, whose beginning it is", low=0),
         Column("tokens", "list<int32>", "token ids of the beginning, which ends with its first activating token", low=0),
-        Column("text", "string", "its text"),
-        Column("clean_tokens", "list<int32>", "token ids of what follows without a push", low=0),
+        Column("text", "string", "the text of the beginning"),
+        Column("clean_tokens", "list<int32>", "token ids of what the model writes without a push", low=0),
         Column("clean_text", "string", "their text"),
-        Column("pushed_tokens", "list<int32>", "token ids of what follows with the push, from its last token on", low=0),
+        Column("pushed_tokens", "list<int32>", "token ids of what the model writes when pushed from the beginning's last token on", low=0),
         Column("pushed_text", "string", "their text"),
         Column("strength", "float64", "what the direction is multiplied by; none where the latent is silenced", nullable=True, low=0),
         Column("kl", "float64", "mean KL divergence of the next token over these beginnings", unit="nats", nullable=True, low=0),
-        Column("kl_tuned", "float64", "the same over those on which the strength was found", unit="nats", nullable=True, low=0),
-        Column("kl_asked", "float64", "the KL divergence asked for", unit="nats", nullable=True, low=0),
+        Column("kl_tuned", "float64", "the same over the beginnings on which the strength was tuned", unit="nats", nullable=True, low=0),
+        Column("kl_asked", "float64", "the KL divergence that was asked for", unit="nats", nullable=True, low=0),
     ),
 )
-Prompt = npt.NDArray[np.int32]
+TokenIds = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a scorer asks for: *kl* nats found on *tune* beginnings (or the latent silenced), *tokens* written after each of *prompts*."""
+    """What a scorer orders: *tokens* tokens written after each of *prompts* prompts, under one intervention.
+
+    The intervention adds the latent's direction, with the strength that gives *kl* nats on *tune* training prompts. With *ablate*, it
+    silences the latent instead.
+    """
 
     kl: float
     ablate: bool
@@ -68,8 +74,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Push:
-    """A latent whose direction is added *strength* times, or, where that is None, whose own contribution is taken away."""
+class Intervention:
+    """What is done to a latent: its direction is added *strength* times or, if *strength* is None, its own contribution is taken away."""
 
     latent: int
     strength: float | None
@@ -77,28 +83,31 @@ class Push:
 
 @dataclass(frozen=True)
 class Written:
-    """What follows each prompt, as token ids, and the log-probabilities of its first token [prompts, vocabulary]."""
+    """What was written after each prompt, as token ids, and the log-probabilities of the first token [prompts, vocabulary]."""
 
-    tokens: list[Prompt]
+    tokens: list[TokenIds]
     first: npt.NDArray[np.float32]
 
 
-class Writer(Finder, Protocol):
-    """Whatever finds the push of a latent, and writes on with it; *draws* [prompts, tokens] from [0, 1) decide what is sampled."""
+class Writer(Tuner, Protocol):
+    """Finds the strength for a latent, and continues prompts under an intervention (None for the clean model).
 
-    def write(self, prompts: Sequence[Prompt], draws: npt.NDArray[np.float64], push: Push | None) -> Written: ...  # noqa: D102  # said above
+    *draws* [prompts, tokens] from [0, 1) decide what is sampled.
+    """
+
+    def write(self, prompts: Sequence[TokenIds], draws: Floats, intervention: Intervention | None) -> Written: ...  # noqa: D102  # said above
 
 
 def generation_rows(
     sae: str, orders: Mapping[str, Order], train: Examples, test: Examples, writer: Writer, pieces: Sequence[bytes], seed: int
 ) -> pa.Table:
-    """Return the GENERATIONS rows of one latent for scorers that ask; *pieces* are the bytes of each token id.
+    """Return the GENERATIONS rows of one latent, for the scorers named in *orders*; *pieces* are the bytes of each token id.
 
     What is sampled depends on *seed*, latent, window and step alone.
     """
 
-    @cache  # scorers that ask alike differ in the push alone
-    def clean(most: int, tokens: int) -> tuple[list[Prompt], npt.NDArray[np.int64], npt.NDArray[np.float64], Written]:
+    @cache  # scorers that order equally many prompts and tokens share the clean text
+    def clean(most: int, tokens: int) -> tuple[list[TokenIds], Ints, Floats, Written]:
         prompts, number = prompts_of(test, most), begun(test, most).number
         draws = uniforms(seed, test.latent, number[:, None], np.arange(tokens)[None, :])
         return prompts, number, draws, writer.write(prompts, draws, None)
@@ -106,38 +115,38 @@ def generation_rows(
     parts = []
     for name, order in sorted(orders.items()):
         prompts, number, draws, plain = clean(order.prompts, order.tokens)
-        push, facts = _push(order, train, writer)
-        pushed = writer.write(prompts, draws, push)
+        intervention, facts = _intervention(order, train, writer)
+        pushed = writer.write(prompts, draws, intervention)
         kl = divergence(plain.first, pushed.first)
         facts |= {"kl": kl} if np.isfinite(kl) else {"kl": None, "status": NOT_FINITE}
-        texts = [_told(prompt, (), pieces)[0] for prompt in prompts]
+        texts = [_texts(prompt, (), pieces)[0] for prompt in prompts]
         columns = {"sae": sae, "latent": test.latent, "scorer": name, "prompt": np.arange(len(prompts), dtype=np.int32), **facts}
         columns |= {"example": number, "tokens": [prompt.tolist() for prompt in prompts], "text": texts}
         for kind, written in (("clean", plain), ("pushed", pushed)):
             columns[f"{kind}_tokens"] = [tokens.tolist() for tokens in written.tokens]
-            columns[f"{kind}_text"] = [_told(*both, pieces)[1] for both in zip(prompts, written.tokens, strict=True)]
+            columns[f"{kind}_text"] = [_texts(*both, pieces)[1] for both in zip(prompts, written.tokens, strict=True)]
         parts.append(GENERATIONS.build(columns))
     return pa.concat_tables(parts)
 
 
-def _push(order: Order, train: Examples, writer: Writer) -> tuple[Push, dict[str, Any]]:
-    """Return the push that a scorer asks for, and its status, strength and KL on the beginnings it was found on."""
+def _intervention(order: Order, train: Examples, writer: Writer) -> tuple[Intervention, dict[str, Any]]:
+    """Return the intervention that a scorer orders, and its columns: status, strength, and KL on the prompts it was found on."""
     if order.ablate:
-        return Push(train.latent, None), {"status": "ok", "strength": None, "kl_tuned": None, "kl_asked": None}
+        return Intervention(train.latent, None), {"status": "ok", "strength": None, "kl_tuned": None, "kl_asked": None}
     found = writer.find(train.latent, prompts_of(train, order.tune), order.kl)
     status = "ok" if found.reached else OUT_OF_REACH
     facts = {"status": status, "strength": found.strength, "kl_tuned": found.kl, "kl_asked": order.kl}
-    return Push(train.latent, found.strength), facts
+    return Intervention(train.latent, found.strength), facts
 
 
 def divergence(clean: npt.NDArray[np.float32], pushed: npt.NDArray[np.float32]) -> float:
-    """Return the mean over prompts of KL(clean ‖ pushed) in nats, of log-probabilities [prompts, vocabulary]."""
+    """Return the mean over prompts of KL(clean ‖ pushed) in nats; both are log-probabilities [prompts, vocabulary]."""
     p, q = clean.astype(np.float64), pushed.astype(np.float64)
     return max(float((np.exp(p) * (p - q)).sum(axis=1).mean()), 0.0)
 
 
-def _told(prompt: Prompt, added: npt.ArrayLike, pieces: Sequence[bytes]) -> tuple[str, str]:
-    """Return the texts of a beginning and of what follows, which join to that of both: a character cut in two is the second's."""
+def _texts(prompt: TokenIds, added: npt.ArrayLike, pieces: Sequence[bytes]) -> tuple[str, str]:
+    """Return the text of a prompt and the text of what was *added*; a character that the border cuts belongs to the second."""
     decoder = getincrementaldecoder("utf-8")("replace")
     begin, rest = (b"".join(pieces[token] for token in np.asarray(ids, dtype=np.int64)) for ids in (prompt, added))
     return decoder.decode(begin), decoder.decode(rest, final=True)
@@ -145,9 +154,9 @@ def _told(prompt: Prompt, added: npt.ArrayLike, pieces: Sequence[bytes]) -> tupl
 
 @dataclass(frozen=True)
 class Passages:
-    """What was written for one latent and scorer: the beginnings' numbers [n], the whole texts [n], their status, and mean KL."""
+    """What was written for one latent and scorer: the prompts' numbers [n], the whole texts [n], their status, and the mean KL (nats)."""
 
-    number: npt.NDArray[np.int64]
+    number: Ints
     status: str
     clean: list[str]
     pushed: list[str]
@@ -155,7 +164,7 @@ class Passages:
 
 
 def passages(rows: pa.Table) -> dict[int, Passages]:
-    """Return by latent what the GENERATIONS *rows* of one scorer hold, which come in order of latent."""
+    """Return the passages of each latent from the GENERATIONS *rows* of one scorer, which must be in order of latent."""
     found = {}
     for latent, group in groupby(rows.to_pylist(), key=itemgetter("latent")):
         own = list(group)

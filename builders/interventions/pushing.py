@@ -1,4 +1,7 @@
-"""The model pushed along a latent's direction: what it says next, how hard it must be pushed, and what it writes then (SCIENCE A10)."""
+"""A model pushed along a latent's direction: how strong the push must be, what the model predicts under it, and what it writes.
+
+Source: Paulo et al. 2024 (arXiv:2410.13928), intervention scoring; see docs/science.md#interventions.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,33 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from builders.interventions.generations import Push, Written
-from builders.interventions.interventions import Pushed
+from builders.arrays import Floats
+from builders.interventions.generations import Intervention, Written
+from builders.interventions.interventions import Tuned
 from builders.saes.coder import Coder, Mounted, SparseCode
 from builders.subjects.hookpoints import spliced
 from builders.subjects.sampling import sampled, stops_of
 
 LOW, HIGH = -3.0, 4.0  # of log10 of the strength
-START, STRIDE = 1.5, 0.5  # of the same
-TOLERANCE = 0.1  # of the KL asked for
+START, STRIDE = 1.5, 0.5  # of the search for it, also of log10 of the strength
+TOLERANCE = 0.1  # as a share of the KL that is asked for
 Change = Callable[[Tensor, Tensor], Tensor]  # vectors read and written [n, width] → what is written instead
 
 
 class Pusher:
-    """A model whose stream is changed where a dictionary writes, from the last token of prompts on; it reads *batch* texts at a time."""
+    """A model whose stream is changed where a dictionary writes, from the last token of a prompt on.
+
+    It reads *batch* texts at a time.
+    """
 
     def __init__(self, model: nn.Module, mounted: Mounted, device: str, batch: int = 16) -> None:
         self.model, self.mounted, self.device, self.batch = model, mounted, device, batch
         self.stops = stops_of(model)
 
-    def find(self, latent: int, prompts: Sequence[npt.NDArray[np.int32]], target: float) -> Pushed:
-        """Return the push of *latent* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
+    def find(self, latent: int, prompts: Sequence[npt.NDArray[np.int32]], target: float) -> Tuned:
+        """Return the strength for *latent* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
 
-        Where no strength up to 10⁴ reaches it, that of the largest KL is returned, and said so.
+        If no strength from 10⁻³ to 10⁴ reaches it, the strength that comes nearest is returned, and *reached* is false.
         """
         texts = [prompt.tolist() for prompt in prompts]
         last = [len(text) - 1 for text in texts]
@@ -44,9 +51,9 @@ class Pusher:
 
         @cache
         def excess(power: float) -> float:
-            pushed = self.logprobs(texts, last, Push(latent, 10.0**power))
+            pushed = self.logprobs(texts, last, Intervention(latent, 10.0**power))
             kl = float((clean.exp() * (clean - pushed)).sum(-1).mean())
-            if not math.isfinite(kl):  # beyond the number format of the model
+            if not math.isfinite(kl):  # the push leaves the range of the model's number format
                 return 10.0
             seen[power] = (kl, pushed)
             return 0.0 if abs(kl / target - 1) < TOLERANCE / 2 else math.log(max(kl, 1e-12) / target)
@@ -54,19 +61,19 @@ class Pusher:
         _search(excess)
         power = min(seen, key=lambda power: abs(math.log(max(seen[power][0], 1e-12) / target)))
         kl, pushed = seen[power]
-        return Pushed(10.0**power, max(kl, 0.0), abs(kl / target - 1) <= TOLERANCE, _plain(clean.exp()), _plain(pushed.exp()))
+        return Tuned(10.0**power, max(kl, 0.0), abs(kl / target - 1) <= TOLERANCE, _plain(clean.exp()), _plain(pushed.exp()))
 
-    def write(self, prompts: Sequence[npt.NDArray[np.int32]], draws: npt.NDArray[np.float64], push: Push | None) -> Written:
+    def write(self, prompts: Sequence[npt.NDArray[np.int32]], draws: Floats, intervention: Intervention | None) -> Written:
         """Return what the model writes after each of *prompts*, sampled at temperature 1 by *draws* [prompts, tokens] from [0, 1).
 
-        The stream is changed at the last token of a prompt and at all that is written; a prompt is done where its text ends.
+        The stream is changed at the last token of a prompt and at every token that is written. Writing stops where the model ends its text.
         """
         texts = [prompt.tolist() for prompt in prompts]
         since = [len(text) - 1 for text in texts]
         going = list(range(len(texts)))
         first: list[npt.NDArray[np.float32]] = []
         for draw in draws.T:
-            logprobs = _plain(self.logprobs([texts[place] for place in going], [since[place] for place in going], push))
+            logprobs = _plain(self.logprobs([texts[place] for place in going], [since[place] for place in going], intervention))
             first = first or [logprobs]
             for place, token in zip(going, sampled(logprobs, draw[going]), strict=True):
                 texts[place].append(int(token))
@@ -76,10 +83,10 @@ class Pusher:
         return Written([np.array(text[low + 1 :], dtype=np.int32) for low, text in zip(since, texts, strict=True)], first[0])
 
     @torch.no_grad()
-    def logprobs(self, texts: Sequence[list[int]], since: Sequence[int], push: Push | None = None) -> Tensor:
-        """Return log-probabilities of what follows each of *texts* [texts, vocabulary], pushed from its position *since* on."""
-        change = None if push is None else self._change(push)
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # texts of like length need little padding
+    def logprobs(self, texts: Sequence[list[int]], since: Sequence[int], intervention: Intervention | None = None) -> Tensor:
+        """Return next-token log-probabilities after each of *texts* [texts, vocabulary]; the intervention starts at position *since*."""
+        change = None if intervention is None else self._change(intervention)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # texts of similar length need little padding
         parts = []
         for low in range(0, len(order), self.batch):
             some = order[low : low + self.batch]
@@ -87,7 +94,7 @@ class Pusher:
         return torch.cat(parts)[torch.tensor(order).argsort().to(self.device)]
 
     def _read(self, texts: Sequence[list[int]], since: Sequence[int], change: Change | None) -> Tensor:
-        """Return log-probabilities of what follows texts that are padded on the right, where a causal model cannot look."""
+        """Return next-token log-probabilities after *texts*, which are padded on the right, where a causal model cannot look."""
         last = torch.tensor([len(text) - 1 for text in texts])
         ids = torch.zeros(len(texts), int(last.max()) + 1, dtype=torch.long)
         for row, text in enumerate(texts):
@@ -99,16 +106,17 @@ class Pusher:
         with hook:
             return _ends(self.model, ids.to(self.device), last).float().log_softmax(-1)
 
-    def _change(self, push: Push) -> Change:
+    def _change(self, intervention: Intervention) -> Change:
         coder = self.mounted.coder
-        if push.strength is None:
-            return lambda read, written: written - contribution(coder, push.latent, read.float()).to(written.dtype)
-        added = push.strength * coder.directions(push.latent, push.latent + 1)[0].to(self.device)
+        latent, strength = intervention.latent, intervention.strength
+        if strength is None:
+            return lambda read, written: written - contribution(coder, latent, read.float()).to(written.dtype)
+        added = strength * coder.directions(latent, latent + 1)[0].to(self.device)
         return lambda _, written: written + added.to(written.dtype)
 
 
 def _at(where: Tensor, change: Change) -> Change:
-    """Return the edit of whole rows that makes *change* *where* it is true [rows, length]."""
+    """Return an edit of whole rows that applies *change* at the tokens *where* [rows, length] is true."""
 
     def edit(read: Tensor, written: Tensor) -> Tensor:
         changed = written.clone()
@@ -119,20 +127,23 @@ def _at(where: Tensor, change: Change) -> Change:
 
 
 def _search(excess: Callable[[float], float]) -> None:
-    """Call *excess* at powers of ten of the strength until it is 0, or as near as it comes: in strides from START, then in between."""
+    """Search the power of ten of the strength at which *excess* is 0: walk from START in strides, then search between the last two.
+
+    Nothing is returned: *excess* keeps what it has seen.
+    """
     power, stride = START, math.copysign(STRIDE, -excess(START))
     while LOW < power < HIGH and excess(power) * stride < 0:
         power += stride
     if excess(power) * stride > 0:
         brentq(excess, power - stride, power, xtol=1e-2, rtol=1e-2, maxiter=40)
-    elif excess(power) < 0:  # a push may lead past its largest KL and away from it again
+    elif excess(power) < 0:  # KL may fall again beyond its largest value: start anew from the largest on a grid
         high = max(np.arange(HIGH, LOW, -STRIDE).tolist(), key=excess)
         if excess(high) > 0 > excess(LOW):
             brentq(excess, LOW, high, xtol=1e-2, rtol=1e-2, maxiter=40)
 
 
 def _ends(model: nn.Module, ids: Tensor, last: Tensor) -> Tensor:
-    """Return the logits [rows, vocabulary] at the *last* token of each row of *ids*, of the others as few as the model allows."""
+    """Return the logits [rows, vocabulary] at the *last* token of each row of *ids*; the model computes as few others as it allows."""
     rows, head = torch.arange(len(ids)), getattr(model, "get_output_embeddings", lambda: None)()
 
     def narrow(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor] | None:
@@ -148,13 +159,13 @@ def _ends(model: nn.Module, ids: Tensor, last: Tensor) -> Tensor:
 
 
 def contribution(coder: Coder, latent: int, x: Tensor) -> Tensor:
-    """Return what *latent* adds to the decoding of vectors *x* [n, d_in]: its activation times its direction, 0 where it is silent."""
+    """Return what *latent* contributes to the decoding of *x* [n, d_in]: its activation times its direction, 0 where it is silent."""
     code = coder.encode(x)
     own, none = (SparseCode(code.vector[some], code.latent[some], code.value[some], code.n) for some in (code.latent == latent, slice(0)))
     return coder.decode(own, x) - coder.decode(none, x)
 
 
 def _plain(values: Tensor) -> npt.NDArray[np.float32]:
-    """Return a tensor as numpy knows it."""
+    """Return a tensor as a numpy array."""
     found: npt.NDArray[np.float32] = values.cpu().numpy()
     return found

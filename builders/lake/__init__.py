@@ -1,4 +1,4 @@
-"""What is written and read: typed tables, atomic shards with a manifest, failures as rows, hashes of files.
+"""Storage: typed tables, atomic shards with a manifest, failures as rows, hashes of files.
 
 It imports no other room.
 """

@@ -1,4 +1,4 @@
-"""Every item that was dropped anywhere, with its reason: the `failures` config."""
+"""Every item that a stage dropped, with the reason: the `failures` config."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from builders.lake.table import Column, Table
 
 FAILURES = Table(
     name="failures",
-    row="an item that a stage could not do, and why",
+    row="an item that a stage dropped, and why",
     key=("sae", "latent", "stage", "item"),
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
         Column("stage", "string", "the stage that dropped it", categorical=True),
-        Column("item", "string", "what of the latent was dropped: all of it, a kind of windows, an explainer, a scorer", categorical=True),
-        Column("reason", "string", "why"),
+        Column("item", "string", "what was dropped: the whole latent, a kind of windows, an explainer or a scorer", categorical=True),
+        Column("reason", "string", "why it was dropped"),
     ),
 )
 
 
 def failure(sae: str, latent: int, stage: str, item: str, reason: str) -> dict[str, Any]:
-    """Return one FAILURES record."""
+    """Return one record of FAILURES."""
     return {"sae": sae, "latent": latent, "stage": stage, "item": item, "reason": reason}

@@ -19,10 +19,10 @@ from builders.errors import UserError
 from builders.lake.table import Table
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # raised whenever the bytes that equal rows turn into may change
-# What decides bits beside our own code. A finished manifest says what made it; another version makes nothing stale by itself.
+FORMAT = 1  # raise this number when equal rows may be written as other bytes than before
+# Besides our own code, these libraries decide the bits. A finished manifest names their versions; a new version alone makes nothing stale.
 LIBRARIES = ("datasets", "numpy", "pyarrow", "scikit-learn", "scipy", "tokenizers", "torch", "transformers")
-# One chunk of parquet pages is re-used by a later release where its rows are unchanged (datasets' own sizes).
+# Pages are cut by content: a later release re-uses every chunk whose rows are unchanged. The sizes are those of `datasets`.
 CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
 
 
@@ -33,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write *data* to *path* so that a reader meets the old bytes or the new ones, never a part."""
+    """Write *data* to *path* so that a reader finds either the old bytes or the new ones, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
@@ -44,10 +44,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> int:
-    """Validate and write *groups*, each one row group, to *path* atomically; return the number of rows.
+    """Validate *groups* and write each as one row group of *path*, atomically; return the number of rows.
 
-    Equal rows give equal bytes. No dictionary but on categorical columns, so that an insertion renumbers nothing
-    and content-defined chunks stay equal between releases.
+    Equal rows give equal bytes. Only categorical columns get a parquet dictionary: in other columns an inserted row would
+    renumber the values after it, and the chunks of two releases would no longer be equal. Raises TableError as
+    :meth:`Table.validate` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -84,15 +85,15 @@ def _encoding(element: str) -> str | None:
 
 
 class Shards:
-    """A stage's output folder: parquet shards and the manifest that says which of them are done, from what.
+    """A stage's output folder: parquet shards, and a manifest that lists the finished shards and what they were made from.
 
-    A folder that a crash left unfinished is resumed if its inputs and params are the same, the hash of the *code* that fills
-    it, and the libraries; any other is emptied first, so that nothing stale survives in it.
+    A folder that a crash left unfinished is resumed if four things are unchanged: its inputs, its params, the hash of the
+    *code* that fills it, and the libraries. Any other folder is emptied first, so that nothing stale survives in it.
     """
 
     def __init__(self, folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any], code: str) -> None:
         self.folder = folder
-        # The code is in the manifest only while the work goes on: once done, equal rows shall be equal bytes.
+        # Only an unfinished manifest holds the hash of the code: in a finished folder equal rows must give equal bytes.
         head = {**_head(inputs, params), "code": code, "complete": False, "made_by": versions()}
         self._manifest: dict[str, Any] = {**head, "shards": {}}
         before = _load_manifest(folder)
@@ -103,15 +104,15 @@ class Shards:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, table: Table, index: int = 0) -> Path:
-        """Return where shard *index* of *table* lies."""
+        """Return the path of shard *index* of *table*."""
         return self.folder / f"{table.name}-{index:05d}.parquet"
 
     def done(self, table: Table, index: int = 0) -> bool:
-        """Return whether the shard is in the manifest and its bytes are still those."""
-        return self._is_whole(self.path(table, index))
+        """Return whether the shard is in the manifest and its bytes are unchanged."""
+        return self.holds(self.path(table, index))
 
     def write(self, table: Table, groups: Iterable[pa.Table], index: int = 0) -> None:
-        """Write one shard and enter it in the manifest; skip the work if it is done already."""
+        """Write one shard and enter it in the manifest; do nothing if it is done already."""
         if self.done(table, index):
             return
         path = self.path(table, index)
@@ -125,11 +126,12 @@ class Shards:
         self._save()
 
     def holds(self, path: Path) -> bool:
-        """Return whether the file *path* of this folder is in the manifest and whole."""
-        return self._is_whole(path)
+        """Return whether the file *path* of this folder is in the manifest and its bytes are unchanged."""
+        entry = self._manifest["shards"].get(path.relative_to(self.folder).as_posix())
+        return entry is not None and path.exists() and file_sha256(path) == entry["sha256"]
 
     def finish(self) -> None:
-        """Remove whatever is not in the manifest and mark the folder complete."""
+        """Delete every file that is not in the manifest, and mark the folder complete."""
         shards = self._manifest["shards"]
         shards = {name: shards[name] for name in sorted(shards) if (self.folder / name).exists()}
         for path in sorted(self.folder.rglob("*"), reverse=True):
@@ -141,10 +143,6 @@ class Shards:
         self._manifest.pop("code", None)
         self._save()
 
-    def _is_whole(self, path: Path) -> bool:
-        entry = self._manifest["shards"].get(path.relative_to(self.folder).as_posix())
-        return entry is not None and path.exists() and file_sha256(path) == entry["sha256"]
-
     def _save(self) -> None:
         text = json.dumps(self._manifest, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / MANIFEST, text.encode())
@@ -152,17 +150,17 @@ class Shards:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the version of every library that decides bits, and whose kernels: the branch of MKL that was chosen, or the machine's own."""
+    """Return the version of every library in LIBRARIES, and the kernels in use: the chosen branch of MKL, or the machine's own."""
     return {name: version(name) for name in LIBRARIES} | {"kernels": os.environ.get("MKL_CBWR", "native").lower()}
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether *folder* was filled to its end."""
+    """Return whether the stage that fills *folder* has finished."""
     return bool((_load_manifest(folder) or {}).get("complete"))
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether *folder* was filled to its end, and holds the very files that it was left with."""
+    """Return whether *folder* is finished and holds exactly the files in its manifest, with unchanged bytes."""
     manifest = _load_manifest(folder) or {}
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST}
     listed = {name: entry["sha256"] for name, entry in manifest.get("shards", {}).items()}
@@ -170,13 +168,13 @@ def is_whole(folder: Path) -> bool:
 
 
 def manifest_sha256(folder: Path) -> str:
-    """Return the SHA-256 of the manifest of *folder*, hence of every file in it; nothing where there is none."""
+    """Return the SHA-256 of the manifest of *folder*, which covers every file in it; an empty string without a manifest."""
     path = folder / MANIFEST
     return file_sha256(path) if path.exists() else ""
 
 
 def is_current(folder: Path, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:
-    """Return whether *folder* is finished and was made from these inputs and params (by whatever code)."""
+    """Return whether *folder* is finished and was made from these *inputs* and *params*; the code is not compared."""
     manifest = _load_manifest(folder) or {}
     return {**_head(inputs, params), "complete": True}.items() <= manifest.items()
 
@@ -187,7 +185,7 @@ def _head(inputs: Mapping[str, str], params: Mapping[str, Any]) -> dict[str, Any
 
 
 class Shelf:
-    """A finished folder of shards, read with its checksums verified."""
+    """A finished folder of shards to read from. The checksum of every shard is verified before it is read."""
 
     def __init__(self, folder: Path) -> None:
         manifest = _load_manifest(folder)
@@ -199,7 +197,7 @@ class Shelf:
 
     @property
     def digest(self) -> str:
-        """The hash of the manifest, hence of every file it lists, and of the inputs and params behind them."""
+        """The hash of the manifest. It covers every file in the folder, and the inputs and params that made them."""
         return manifest_sha256(self.folder)
 
     def entries(self, table: Table) -> dict[Path, dict[str, Any]]:
@@ -208,15 +206,15 @@ class Shelf:
         return {self.folder / name: shards[name] for name in sorted(shards) if shards[name]["table"] == table.name}
 
     def paths(self, table: Table) -> list[Path]:
-        """Return the shards of *table* in order; raise UserError naming any whose bytes have changed."""
+        """Return the shards of *table* in order; raise UserError naming the first one whose bytes have changed."""
         return [self.verified(path) for path in self.entries(table)]
 
     def verified(self, path: Path) -> Path:
-        """Return *path* once its bytes are seen to be those in the manifest; raise UserError otherwise."""
+        """Return *path* after comparing its checksum with the manifest; raise UserError if they differ."""
         entry = self.manifest["shards"][path.relative_to(self.folder).as_posix()]
         if path not in self._verified:
             if not path.exists() or file_sha256(path) != entry["sha256"]:
-                raise UserError(f"{path}: damaged or missing (its checksum is not the manifest's); heal it with `make repro`")
+                raise UserError(f"{path}: damaged or missing (its checksum is not the manifest's); rebuild it with `make repro`")
             self._verified.add(path)
         return path
 
@@ -225,7 +223,7 @@ class Shelf:
         return sum(entry["rows"] for entry in self.entries(table).values())
 
     def read(self, table: Table, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-        """Read *table* whole, or the *columns* and *filters* asked for."""
+        """Read *table*: all of it, or only some *columns* and the rows that pass *filters* (as pyarrow takes them)."""
         parts = [pq.read_table(path, columns=columns, filters=filters) for path in self.paths(table)]
         if not parts:
             return table.empty() if columns is None else table.empty().select(columns)

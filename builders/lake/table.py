@@ -1,4 +1,4 @@
-"""Table and Column: the one source of a dataset's schema, key, order, units and words."""
+"""Table and Column: the one source of a dataset's schema, key, order, units and descriptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TableError(ValueError):
-    """Rows that break their table's promise: an error of ours, so it keeps its traceback."""
+    """Rows that break a rule of their table. This is a bug in the code, not a user's mistake, so its traceback is shown."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Column:
     low: float | None = None
     high: float | None = None
     nullable: bool = False
-    categorical: bool = False  # few distinct strings: dictionary pages pay, and the viewer draws bars
+    categorical: bool = False  # few distinct strings: stored with a dictionary, and the dataset viewer draws bars
 
     @property
     def is_list(self) -> bool:
@@ -51,7 +51,7 @@ class Column:
 
     @property
     def leaf(self) -> str:
-        """The path of its values inside a parquet file."""
+        """The path of the column's values inside a parquet file."""
         return f"{self.name}.list.element" if self.is_list else self.name
 
 
@@ -74,7 +74,7 @@ class Table:
 
     def features(self) -> Features:
         """Return the same schema as `datasets.Features`."""
-        from datasets import Features  # two seconds of import that most stages never need
+        from datasets import Features  # this import takes two seconds, and most stages never need it
 
         return Features.from_arrow_schema(self.schema)
 

@@ -1,8 +1,8 @@
 """Subject × SAE × tokens → every non-zero activation, sparse from the encoder to the disk: the `activations` config.
 
-Rows are read chunk by chunk; each chunk's code is spilled to disk in order of latent, and the spills are merged one
-range of latents at a time. Of the tokens only the ids stay in memory, of the activations one chunk or one range (a
-latent that fires more often than a range may hold is a range of its own). Both steps resume shard by shard.
+Token rows are read in chunks. The activations of each chunk are sorted by latent and spilled to disk; then the spills are
+merged, one range of latents at a time. Memory holds the ids of all tokens, but only one chunk or one range of activations
+(a latent with more firings than a range may hold is a range of its own). Both steps resume shard by shard.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow as pa
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from builders.arrays import Ints
 from builders.lake.table import Column, Table
 
 ACTIVATIONS = Table(
@@ -34,18 +35,18 @@ ACTIVATIONS = Table(
     row_group=65_536,
 )
 
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
+Ints32 = npt.NDArray[np.int32]
+Floats32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Firings:
     """Non-zero activations in key order: latent, row, position, value, all [nnz]."""
 
-    latent: Ints
-    row: Ints
-    position: Ints
-    value: Floats
+    latent: Ints32
+    row: Ints32
+    position: Ints32
+    value: Floats32
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -60,14 +61,14 @@ class Firings:
         return Firings(self.latent[index], self.row[index], self.position[index], self.value[index])
 
 
-def in_order(latent: Ints, row: Ints, position: Ints, value: Floats) -> Firings:
-    """Return firings sorted by latent; rows and positions are in order already and stay so."""
+def in_order(latent: Ints32, row: Ints32, position: Ints32, value: Floats32) -> Firings:
+    """Return firings sorted by latent. They must come in order of row and position, and keep it within each latent."""
     order = np.argsort(latent, kind="stable")
     return Firings(latent[order], row[order], position[order], value[order])
 
 
 def spill(firings: Firings, width: int, path: Path) -> None:
-    """Write *firings* with the offset of each latent [width + 1], so that a range of latents is one slice."""
+    """Write *firings* and the offset at which each latent begins [width + 1], so that a range of latents is one slice."""
     offsets = np.searchsorted(firings.latent, np.arange(width + 1)).astype(np.int64)
     temporary = path.with_name(f".{path.name}.tmp")
     arrays: dict[str, npt.NDArray[Any]] = {"offsets": offsets, "row": firings.row, "position": firings.position, "value": firings.value}
@@ -83,9 +84,9 @@ class Spills:
         self.offsets = np.stack([file.get_tensor("offsets") for file in self.files])
 
     @property
-    def counts(self) -> npt.NDArray[np.int64]:
+    def counts(self) -> Ints:
         """How often each latent fires [width]."""
-        counts: npt.NDArray[np.int64] = np.diff(self.offsets.sum(0))
+        counts: Ints = np.diff(self.offsets.sum(0))
         return counts
 
     def read(self, low: int, high: int) -> Firings:
@@ -100,8 +101,8 @@ class Spills:
         return in_order(*(np.concatenate(parts) for parts in columns.values()))
 
 
-def ranges(counts: npt.NDArray[np.int64], limit: int) -> list[tuple[int, int]]:
-    """Cut the latents into runs (low, high) of at most *limit* firings each; a latent above it stands alone."""
+def ranges(counts: Ints, limit: int) -> list[tuple[int, int]]:
+    """Cut the latents into ranges (low, high) of at most *limit* firings; a latent with more firings is a range of its own."""
     cuts, held = [0], 0
     for latent, count in enumerate(counts.tolist()):
         if held and held + count > limit:
@@ -112,7 +113,7 @@ def ranges(counts: npt.NDArray[np.int64], limit: int) -> list[tuple[int, int]]:
 
 
 def row_groups(sae: str, firings: Firings) -> Iterator[pa.Table]:
-    """Yield ACTIVATIONS rows, each table one row group that cuts no latent in two."""
+    """Yield ACTIVATIONS rows. Each table is one row group, and no latent is split between two of them."""
     ends = np.flatnonzero(np.diff(firings.latent)) + 1
     start = 0
     for end in [*ends.tolist(), len(firings)]:

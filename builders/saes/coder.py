@@ -1,4 +1,4 @@
-"""SparseCoder: encode → sparse latents, decode; the same small thing whatever file it came from."""
+"""SparseCoder: encodes vectors into sparse latents and decodes them, the same class for every file format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 CHUNK = 2**26  # pre-activations in memory at a time (256 MB in float32)
 Norm = Literal["none", "centered", "layer_norm", "constant_norm"]
-EPSILON = {"none": 0.0, "centered": 0.0, "layer_norm": 1e-5, "constant_norm": 0.0}  # beside the scale on the way in, not on the way out
+EPSILON = {"none": 0.0, "centered": 0.0, "layer_norm": 1e-5, "constant_norm": 0.0}  # added to the scale when encoding, not when decoding
 
 
 @dataclass(frozen=True)
 class SparseCode:
-    """The non-zero latents of *n* vectors, in order of vector, then latent: vector index, latent, value (all [nnz])."""
+    """The non-zero latents of *n* vectors, ordered by vector, then latent: index of the vector, latent and value (all [nnz])."""
 
     vector: Tensor
     latent: Tensor
@@ -30,7 +30,7 @@ Chunks = Iterable[tuple[int, Tensor]]  # first latent, pre-activations [n, some 
 
 
 class Coder(Protocol):
-    """What turns vectors [n, d_in] into sparse codes over *width* latents, and codes into vectors [n, d_out]."""
+    """Encodes vectors [n, d_in] into sparse codes over *width* latents, and decodes codes into vectors [n, d_out]."""
 
     @property
     def activation(self) -> Activation: ...  # noqa: D102  # said above
@@ -48,19 +48,19 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class TopK:
-    """Keep the *k* largest pre-activations of each vector that are above zero; of equal ones the first latents."""
+    """Keep those of each vector's *k* largest pre-activations that are above zero; of equal ones the lowest latents are kept."""
 
     k: int
     name = "topk"
-    grain = 1  # how many latents belong together in a chunk
+    grain = 1  # a chunk must hold a multiple of this many latents
 
     def select(self, chunks: Chunks, n: int) -> SparseCode:
-        """Return the code of *n* vectors, a running top k merged with that of each chunk."""
+        """Return the code of *n* vectors: the top k so far is merged with the top k of each chunk."""
         values = latents = torch.empty(0)
         for low, pre in chunks:
             some, columns = largest(pre, self.k)
             columns += low
-            if latents.numel():  # all of smaller latents, so that the first of equal columns is the first latent
+            if latents.numel():  # these latents precede the chunk's, so the first of equal columns is the lowest latent
                 both = torch.cat([values, some], dim=1)
                 some, places = largest(both, self.k)
                 columns = torch.cat([latents, columns], dim=1).gather(1, places)
@@ -71,14 +71,14 @@ class TopK:
 
 
 def largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the *k* largest of each row and their columns, in order of column; ties above zero go to the first columns."""
+    """Return the *k* largest values of each row and their columns, in column order; ties above zero go to the first columns."""
     width = pre.shape[1]
     if k >= width:
         return pre, torch.arange(width, device=pre.device).expand_as(pre).clone()
     values, columns = pre.topk(k + 1, dim=1)
     tied = (values[:, k] == values[:, k - 1]) & (values[:, k] > 0)
     values, columns = values[:, :k], columns[:, :k]
-    if tied.any():  # which of equal values topk returns is left open, so these few rows are sorted whole
+    if tied.any():  # topk may return any of equal values, so these few rows are sorted whole
         first, places = pre[tied].sort(dim=1, descending=True, stable=True)
         values, columns = values.clone(), columns.clone()
         values[tied], columns[tied] = first[:, :k], places[:, :k]
@@ -90,11 +90,11 @@ Kept = tuple[Tensor, Tensor, Tensor]  # vector, latent, value
 
 
 class _Chunkwise(ABC):
-    """An activation function that decides on each chunk of latents by itself."""
+    """An activation function that treats each chunk of latents independently."""
 
     @abstractmethod
     def kept(self, low: int, pre: Tensor) -> Kept:
-        """Return what is kept of the pre-activations [n, some latents] from latent *low* on, in order of vector."""
+        """Return what is kept of the pre-activations *pre* [n, some latents], whose first latent is *low*, in order of vector."""
 
     def select(self, chunks: Chunks, n: int) -> SparseCode:
         """Return the code of *n* vectors; within a vector the chunks are in order already."""
@@ -108,7 +108,7 @@ class _Chunkwise(ABC):
 
 @dataclass(frozen=True)
 class GroupMax(_Chunkwise):
-    """Cut the latents into *k* runs of *grain* and keep the largest pre-activation of each where it is above zero."""
+    """Cut the latents into *k* runs of *grain* latents; keep the largest pre-activation of each run if it is above zero."""
 
     k: int
     grain: int
@@ -124,7 +124,7 @@ class GroupMax(_Chunkwise):
 
 @dataclass(frozen=True)
 class JumpReLU(_Chunkwise):
-    """Keep a pre-activation where it is above zero and its latent's *threshold* [width] (Rajamanoharan et al. 2024, eq. 3)."""
+    """Keep a pre-activation if it is above zero and above its latent's *threshold* [width] (Rajamanoharan et al. 2024, eq. 3)."""
 
     threshold: Tensor
     name = "jumprelu"
@@ -138,7 +138,7 @@ class JumpReLU(_Chunkwise):
 
 
 class ReLU(JumpReLU):
-    """Keep a pre-activation where it is above zero."""
+    """Keep a pre-activation if it is above zero; *threshold* is all zeros."""
 
     name = "relu"
 
@@ -168,10 +168,10 @@ Activation = TopK | GroupMax | JumpReLU | Gated
 class SparseCoder:
     """f(x) = activation(W_enc (norm(x) − b_pre) + b_enc), x̂ = norm⁻¹(f W_dec + b_dec) + W_skip x.
 
-    Rows of w_enc [width, d_in] and w_dec [width, d_out] are latents. *norm* is what SAELens calls
-    `normalize_activations`: layer_norm, or constant_norm (every vector scaled to norm √d); `centered` takes the mean off,
-    as TransformerLens does to models that centre what they write. A transcoder writes
-    somewhere else than it reads, so its output is not scaled back (*transcodes*).
+    w_enc [width, d_in] and w_dec [width, d_out] have one row per latent. *norm* is what SAELens calls
+    `normalize_activations`: `layer_norm`, or `constant_norm` (every vector is scaled to norm √d_in). `centered` subtracts each
+    vector's mean, for SAEs that were trained on models whose writing weights TransformerLens had centred. A transcoder
+    (*transcodes*) writes at another hookpoint than it reads, so its output is not scaled back.
     """
 
     w_enc: Tensor
@@ -200,9 +200,9 @@ class SparseCoder:
         return self.w_dec.shape[1]
 
     def encode(self, x: Tensor) -> SparseCode:
-        """Return the sparse code of vectors [n, d_in], some latents at a time where all at once would be too many."""
+        """Return the sparse code of vectors [n, d_in]; at most about CHUNK pre-activations are computed at a time."""
         x = x.to(self.w_enc.dtype)
-        center, scale = self._moments(x)
+        center, scale = self._center_and_scale(x)
         u = (x - center) / (scale + EPSILON[self.norm]) - self.b_pre
         return self.activation.select(self._preactivations(u), len(x))
 
@@ -213,10 +213,10 @@ class SparseCoder:
             yield low, F.linear(u, self.w_enc[low : low + step], self.b_enc[low : low + step])
 
     def decode(self, code: SparseCode, x: Tensor) -> Tensor:
-        """Return what the code of vectors *x* stands for [n, d_out], touching only the latents that fired."""
+        """Return the reconstruction [n, d_out] of vectors *x* from their *code*; only the rows of latents that fired are read."""
         out = summed(code, self.w_dec) + self.b_dec
         if self.norm != "none" and not self.transcodes:
-            center, scale = self._moments(x.to(out.dtype))
+            center, scale = self._center_and_scale(x.to(out.dtype))
             out = out * scale + center
         return out if self.w_skip is None else out + x.to(out.dtype) @ self.w_skip.T
 
@@ -224,9 +224,9 @@ class SparseCoder:
         """Return what the latents from *low* up to *high* write [high − low, d_out]."""
         return self.w_dec[low:high]
 
-    def _moments(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Return what is subtracted from vectors, and what they are then divided by."""
-        if self.norm == "layer_norm":  # the standard deviation of a sample, as OpenAI and SAELens take it
+    def _center_and_scale(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return what is subtracted from each vector, and what the vector is then divided by."""
+        if self.norm == "layer_norm":  # with the sample standard deviation (n − 1), as in OpenAI's code and SAELens
             return x.mean(1, keepdim=True), x.std(1, keepdim=True)
         if self.norm == "centered":
             return x.mean(1, keepdim=True), 1.0
@@ -243,7 +243,7 @@ Moved = TypeVar("Moved")
 
 
 def moved(thing: Moved, device: str) -> Moved:
-    """Return a dataclass with its tensors, and those of the dataclasses in it, on *device*."""
+    """Return a copy of a dataclass with its tensors, and those of the dataclasses in it, on *device*."""
     changed: dict[str, object] = {}
     for field in fields(thing):  # type: ignore[arg-type]  # a dataclass, which has no type of its own
         value = getattr(thing, field.name)
@@ -251,12 +251,12 @@ def moved(thing: Moved, device: str) -> Moved:
             changed[field.name] = value.to(device)
         elif is_dataclass(value):
             changed[field.name] = moved(value, device)
-    return replace(thing, **changed)  # type: ignore[type-var]  # the same
+    return replace(thing, **changed)  # type: ignore[type-var]  # as above
 
 
 @dataclass(frozen=True)
 class Mounted:
-    """A coder at its place in a model: the hookpoint it *reads*, and the one it *writes* (the same but for transcoders)."""
+    """A coder at its place in a model: it reads at the hookpoint *reads* and writes at *writes*; these differ only for transcoders."""
 
     coder: Coder
     reads: str
@@ -264,6 +264,6 @@ class Mounted:
 
 
 def summed(code: SparseCode, w_dec: Tensor) -> Tensor:
-    """Return Σ value · row of *w_dec* for each vector of a code [n, d_out]."""
+    """Return for each vector of *code* the sum of value · row of *w_dec* over its latents [n, d_out]."""
     starts = torch.searchsorted(code.vector, torch.arange(code.n, device=code.vector.device))
     return F.embedding_bag(code.latent, w_dec, starts, mode="sum", per_sample_weights=code.value)

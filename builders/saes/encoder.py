@@ -1,4 +1,4 @@
-"""Where the model and the dictionary run: rows of tokens → firings, a self-test of what was stored, direct effects."""
+"""Run a model with its dictionaries: token rows → firings, a self-test of stored activations, and direct effects on the logits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from builders.arrays import Ints
 from builders.lake.table import TableError
 from builders.saes.activations import Firings, in_order
 from builders.saes.coder import Mounted
@@ -22,14 +23,15 @@ from builders.saes.latents import TOP
 from builders.subjects.harvest import Harvest, harvest, row_batches
 from builders.subjects.hookpoints import into_residual
 
-Effects = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-EFFECT_CHUNK = 4096
+Effects = tuple[Ints, Ints]  # token ids that each latent promotes, and those that it suppresses, both [width, TOP]
+EFFECT_CHUNK = 4096  # latents at a time
 
 
 class Dictionary(Protocol):
-    """Whatever says which of *width* latents fire on TOKENS rows: an SAE at work in a model, or rules over text.
+    """Anything that says which of *width* latents fire on TOKENS rows: an SAE mounted in a model, or rules over text.
 
-    *truths* are the latents' true explanations, where they are known; *rounding* is how exactly a value can be computed again.
+    *truths* are the true explanations of the latents, if they are known. *rounding* is the largest difference, relative to the
+    largest value, that rounding may cause when a value is computed again.
     """
 
     @property
@@ -44,7 +46,7 @@ class Dictionary(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A coder at work in a model that reads *batch* rows at a time."""
+    """A coder mounted in a model that reads *batch* rows at a time."""
 
     model: nn.Module
     mounted: Mounted
@@ -58,12 +60,12 @@ class Encoder:
 
     @property
     def truths(self) -> None:
-        """Nobody knows what its latents mean."""
+        """None, because nobody knows what its latents mean."""
         return
 
     @property
     def rounding(self) -> float:
-        """How far two ways to compute a value may lie apart in the model's number format, relative to the largest."""
+        """How far two computations of a value may differ in the model's number format, relative to the largest value."""
         return max(1e-3, 8 * torch.finfo(next(self.model.parameters()).dtype).eps)
 
     def firings(self, rows: pa.Table) -> Firings:
@@ -71,7 +73,7 @@ class Encoder:
         return read_together([self], rows)[0]
 
     def columns(self, found: Harvest) -> list[npt.NDArray[np.generic]]:
-        """Return latent, row, position and value of every firing on one batch, token by token."""
+        """Return latent, row, position and value of every firing in one batch, token by token."""
         code = self.mounted.coder.encode(found.vectors[self.mounted.reads])
         columns = (code.latent, found.row[code.vector], found.position[code.vector], code.value)
         kinds = (np.int32, np.int32, np.int32, np.float32)
@@ -79,9 +81,10 @@ class Encoder:
 
     @torch.no_grad()
     def effects(self) -> Effects | None:
-        """Return the token ids that each latent's direction promotes and suppresses, both [width, TOP].
+        """Return the token ids whose logits each latent's direction raises and lowers most, both [width, TOP].
 
-        None where what the coder writes does not enter the residual stream as it is.
+        The direction is multiplied by the unembedding, without the final norm. Returns None if what the coder writes does not
+        enter the residual stream directly.
         """
         unembedding = self.model.get_output_embeddings().weight.float()  # type: ignore[operator]  # a method of every causal LM
         raised: list[Tensor] = []
@@ -98,7 +101,7 @@ class Encoder:
 
 
 def read_together(dictionaries: Sequence[Dictionary], rows: pa.Table) -> list[Firings]:
-    """Return the firings of several dictionaries on TOKENS *rows*; those in one model share its one pass over each batch."""
+    """Return the firings of each of *dictionaries* on TOKENS *rows*. SAEs of one model share one forward pass over each batch."""
     encoders = [one for one in dictionaries if isinstance(one, Encoder)]
     if len(encoders) < len(dictionaries):
         return [one.firings(rows) for one in dictionaries]
@@ -112,9 +115,10 @@ def read_together(dictionaries: Sequence[Dictionary], rows: pa.Table) -> list[Fi
 
 
 def self_test(dictionary: Dictionary, tokens: pa.Table, paths: list[Path], n: int, seed: int) -> tuple[int, float]:
-    """Recompute *n* stored values, each row read alone; return how many there were and the largest difference (SCIENCE C11).
+    """Recompute *n* stored values, reading each row alone; return how many were checked and the largest difference.
 
-    Differences are relative to the largest value; TableError is raised where one is more than rounding.
+    Differences are relative to the largest value. Raises TableError if one of them exceeds rounding. The test finds activations
+    that are not the latent's, such as an SAE's input stored in place of its latents (EleutherAI/delphi, pull request 131).
     """
     rng = np.random.default_rng(seed)
     sizes = [pq.read_metadata(path).num_rows for path in paths]
@@ -139,6 +143,6 @@ def self_test(dictionary: Dictionary, tokens: pa.Table, paths: list[Path], n: in
         worst = max(worst, abs(again - record["value"]) / largest)
     if worst > dictionary.rounding:
         raise TableError(
-            f"activations: a stored value is off by {worst:.2e} of the largest when recomputed; {dictionary.rounding:.0e} is rounding"
+            f"activations: a stored value is off by {worst:.2e} of the largest when recomputed; rounding explains {dictionary.rounding:.0e}"
         )
     return chosen.num_rows, worst

@@ -1,4 +1,4 @@
-"""How faithful an SAE is, measured by us on held-out tokens: columns of the `saes` config."""
+"""How faithful an SAE is on held-out tokens: the measured columns of the `saes` config."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from builders.subjects.hookpoints import spliced, watched
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Per-row sums from which means and their standard errors follow; rows are the independent units."""
+class RowSums:
+    """A quantity summed over each row's tokens, and the rows' numbers of tokens (both [rows]); rows are the independent units."""
 
     total: Tensor
     tokens: Tensor
@@ -32,7 +32,7 @@ class Moments:
 
     @property
     def se(self) -> float:
-        """The standard error of a ratio of sums over rows (Cochran 1977, 6.4)."""
+        """The standard error of the mean, as a ratio of two sums over rows (Cochran 1977, section 6.4); NaN for a single row."""
         n = len(self.total)
         if n < 2:
             return math.nan
@@ -41,7 +41,7 @@ class Moments:
 
 
 def require_width(mounted: Mounted, sae: str, reads: int | None, writes: int | None) -> None:
-    """Raise UserError unless the SAE reads and writes vectors of the sizes at its hookpoints, as far as they are known."""
+    """Raise UserError unless the SAE reads and writes vectors of the sizes at its hookpoints; None is a size that is not known."""
     ends = ((mounted.reads, "reads", mounted.coder.d_in, reads), (mounted.writes, "writes", mounted.coder.d_out, writes))
     for hookpoint, does, own, there in ends:
         if there is not None and own != there:
@@ -50,37 +50,37 @@ def require_width(mounted: Mounted, sae: str, reads: int | None, writes: int | N
 
 @torch.no_grad()
 def fidelity(model: nn.Module, mounted: Mounted, rows: pa.Table, batch: int, device: str) -> dict[str, Any]:
-    """Return the measured columns of SAES from the held-out TOKENS *rows*, *batch* rows at a time."""
+    """Return the measured columns of SAES on the held-out TOKENS *rows*, reading *batch* rows at a time."""
     coder = mounted.coder
     fired = torch.zeros(coder.width, dtype=torch.bool, device=device)
-    l0: list[Tensor] = []
-    weights: list[Tensor] = []
+    firings: list[Tensor] = []  # of each row, as are the tokens
+    lengths: list[Tensor] = []
     losses: list[list[Tensor]] = [[], [], [], []]  # clean, spliced, zeroed, tokens
     squares = torch.zeros((), dtype=torch.float64)
     total = torch.zeros(coder.d_out, dtype=torch.float64)
     power = torch.zeros((), dtype=torch.float64)
     for part in track(list(row_batches(rows, batch)), "measuring the SAE"):
-        ids, text = read_rows(part, device)
+        ids, is_text = read_rows(part, device)
         with watched(model, [mounted.reads, mounted.writes]) as seen:
-            clean = _row_losses(model, ids, text)
-        x, y = (seen[hookpoint][text].float() for hookpoint in (mounted.reads, mounted.writes))
-        place = torch.nonzero(text)[:, 0]
+            clean = _row_losses(model, ids, is_text)
+        x, y = (seen[hookpoint][is_text].float() for hookpoint in (mounted.reads, mounted.writes))
+        place = torch.nonzero(is_text)[:, 0]
         code = coder.encode(x)
         fired[code.latent] = True
         squares += (y - coder.decode(code, x)).square().sum().cpu().double()
         total += y.sum(0).cpu().double()
         power += y.square().sum().cpu().double()
-        l0.append(torch.bincount(place[code.vector], minlength=part.num_rows).cpu())
-        weights.append(torch.bincount(place, minlength=part.num_rows).cpu())
-        for store, value in zip(losses, (clean, *_splice_losses(model, mounted, ids, text)), strict=True):
+        firings.append(torch.bincount(place[code.vector], minlength=part.num_rows).cpu())
+        lengths.append(torch.bincount(place, minlength=part.num_rows).cpu())
+        for store, value in zip(losses, (clean, *_splice_losses(model, mounted, ids, is_text)), strict=True):
             store.append(value.cpu().double())
-    n = torch.cat(weights).double()
+    n = torch.cat(lengths).double()
     variance = power - total.square().sum() / n.sum()
     clean, rebuilt, zeroed, tokens = (torch.cat(parts) for parts in losses)
-    ce = [Moments(loss, tokens).mean for loss in (clean, rebuilt, zeroed)]
-    added = Moments(rebuilt - clean, tokens)
+    ce = [RowSums(loss, tokens).mean for loss in (clean, rebuilt, zeroed)]
+    added = RowSums(rebuilt - clean, tokens)
     return {
-        **sparsity(torch.cat(l0), n, float(fired.float().mean())),
+        **sparsity(torch.cat(firings), n, float(fired.float().mean())),
         "fvu": float(squares / variance),
         "ce_clean": ce[0],
         "ce_spliced": ce[1],
@@ -92,30 +92,34 @@ def fidelity(model: nn.Module, mounted: Mounted, rows: pa.Table, batch: int, dev
 
 
 def sparsity(firings: Tensor, tokens: Tensor, alive: float) -> dict[str, Any]:
-    """Return the columns of SAES that follow from how many latents fired in each row, of how many *tokens* (both [rows])."""
-    l0 = Moments(firings.double(), tokens.double())
+    """Return the columns of SAES about sparsity.
+
+    *firings* counts the firings in each row and *tokens* the tokens measured there (both [rows]); *alive* is the share of latents
+    that fired at all.
+    """
+    l0 = RowSums(firings.double(), tokens.double())
     return {"measured_tokens": int(tokens.sum()), "l0": l0.mean, "l0_se": l0.se, "dead_share": 1 - alive}
 
 
-def _splice_losses(model: nn.Module, mounted: Mounted, ids: Tensor, text: Tensor) -> tuple[Tensor, ...]:
-    """Return per-row summed losses of text tokens, spliced and zeroed, and how many tokens were predicted."""
+def _splice_losses(model: nn.Module, mounted: Mounted, ids: Tensor, is_text: Tensor) -> tuple[Tensor, ...]:
+    """Return each row's summed loss with the reconstruction and with zeros in place, and its number of predicted tokens."""
 
     def rebuilt(read: Tensor, written: Tensor) -> Tensor:
-        changed, x = written.clone(), read[text].float()  # special tokens and padding keep their own activations
-        changed[text] = mounted.coder.decode(mounted.coder.encode(x), x).to(written.dtype)
+        changed, x = written.clone(), read[is_text].float()  # special tokens and padding keep their own activations
+        changed[is_text] = mounted.coder.decode(mounted.coder.encode(x), x).to(written.dtype)
         return changed
 
     def zero(_: Tensor, written: Tensor) -> Tensor:
-        return written.masked_fill(text[..., None], 0)
+        return written.masked_fill(is_text[..., None], 0)
 
     losses = []
     for edit in (rebuilt, zero):
         with spliced(model, mounted.reads, mounted.writes, edit):
-            losses.append(_row_losses(model, ids, text))
-    return (*losses, text[:, 1:].sum(1))
+            losses.append(_row_losses(model, ids, is_text))
+    return (*losses, is_text[:, 1:].sum(1))
 
 
-def _row_losses(model: nn.Module, ids: Tensor, text: Tensor) -> Tensor:
+def _row_losses(model: nn.Module, ids: Tensor, is_text: Tensor) -> Tensor:
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)
-    return (losses * text[:, 1:]).sum(1)
+    return (losses * is_text[:, 1:]).sum(1)

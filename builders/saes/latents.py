@@ -9,32 +9,33 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from builders.arrays import Floats, Ints
 from builders.lake.table import Column, Table
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
 
 LATENTS = Table(
     name="latents",
-    row="a latent of a dictionary, fired or not",
+    row="a latent of a dictionary, whether it ever fires or not",
     key=("sae", "latent"),
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
-        Column("status", "string", "alive, rare (fires in fewer windows than params call rare) or dead (never fires)", categorical=True),
+        Column("status", "string", "alive, rare (fires in fewer windows than `rare_windows`) or dead (never fires)", categorical=True),
         Column("count", "int64", "tokens on which it fires", unit="tokens", low=0),
         Column("density", "float64", "share of the corpus' tokens on which it fires", low=0, high=1),
         Column("windows", "int64", "whole windows in which it fires", unit="windows", low=0),
         Column("max", "float32", "largest activation", nullable=True, low=0),
         Column("mean", "float32", "mean activation where it fires", nullable=True, low=0),
-        Column("top_tokens", "list<string>", "the tokens that carry most of its activation"),
-        Column("top_shares", "list<float32>", "the share of its activation on each of top_tokens", low=0, high=1),
+        Column("top_tokens", "list<string>", "the tokens with the largest shares of its summed activation"),
+        Column("top_shares", "list<float32>", "the share of its summed activation on each of top_tokens", low=0, high=1),
         Column(
             "promotes",
             "list<string>",
-            "tokens whose logit its direction raises most, by the unembedding without the final norm; none where it writes elsewhere",
+            "tokens whose logit its direction raises most (unembedding without the final norm); empty if it does not write to the stream",
         ),
-        Column("suppresses", "list<string>", "tokens whose logit it lowers most"),
-        Column("truth", "string", "its true explanation, where the latent was planted as a rule", nullable=True),
+        Column("suppresses", "list<string>", "tokens whose logit its direction lowers most"),
+        Column("truth", "string", "its true explanation, if the latent is a planted rule", nullable=True),
     ),
 )
 TOP = 10
@@ -42,7 +43,7 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Scope:
-    """What was read: the token rows, the length of their windows, and how many tokens are text."""
+    """What was read: the token rows, the length of a window in tokens, and the number of text tokens."""
 
     corpus: Corpus
     window: int
@@ -57,12 +58,13 @@ def latent_rows(
     scope: Scope,
     rare_windows: int,
     pieces: npt.NDArray[np.object_],
-    effects: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None,
+    effects: tuple[Ints, Ints] | None,
     truths: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Return the LATENTS rows of the latents from *low* up to *high*, whose *firings* are all there.
+    """Return the LATENTS rows of the latents from *low* up to *high*; *firings* are all of their firings.
 
-    *effects* are the ids each latent promotes and suppresses [width, TOP]. Nothing here loops over firings.
+    *pieces* holds the text of each token id. *effects* are the ids that each latent promotes and suppresses, both [width, TOP].
+    A latent that fires in fewer than *rare_windows* windows is rare.
     """
     nothing: list[list[str]] = [[]] * (high - low)
     raised, lowered = (nothing, nothing) if effects is None else (pieces[ids[low:high]].tolist() for ids in effects)
@@ -95,8 +97,8 @@ def latent_rows(
     )
 
 
-def _windows(latent: npt.NDArray[np.int32], firings: Firings, scope: Scope, n: int) -> npt.NDArray[np.int64]:
-    """Return in how many whole windows each latent fires, which is how `contexts` counts."""
+def _windows(latent: npt.NDArray[np.int32], firings: Firings, scope: Scope, n: int) -> Ints:
+    """Return in how many whole windows each latent fires, counted as `contexts` counts them."""
     grid = scope.corpus.grid(scope.window)
     number = grid.number(firings.row.astype(np.int64), firings.position.astype(np.int64))
     place = latent.astype(np.int64) * grid.total + number
@@ -105,7 +107,7 @@ def _windows(latent: npt.NDArray[np.int32], firings: Firings, scope: Scope, n: i
 
 
 def _top_tokens(
-    latent: npt.NDArray[np.int32], firings: Firings, corpus: Corpus, total: npt.NDArray[np.float64], pieces: npt.NDArray[np.object_]
+    latent: npt.NDArray[np.int32], firings: Firings, corpus: Corpus, total: Floats, pieces: npt.NDArray[np.object_]
 ) -> tuple[list[list[str]], list[list[float]]]:
     pair = latent.astype(np.int64) * len(pieces) + corpus.ids[firings.row, firings.position]
     pairs, inverse = np.unique(pair, return_inverse=True)

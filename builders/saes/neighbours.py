@@ -1,4 +1,8 @@
-"""Which latents of a dictionary are near which: they fire on the same tokens, or read or write alike. SCIENCE A4, D3."""
+"""The nearest latents of each latent: those that fire on the same tokens, or read or write in similar directions.
+
+The measures are those of EleutherAI/delphi (docs/science.md#neighbours), but counts are sparse: a dense matrix of 131,072 latents
+takes 137 GB.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,19 @@ NEIGHBOURS = Table(
     key=("sae", "latent", "measure", "rank"),
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
-        Column("latent", "int32", "the latent; one that never fires has no neighbour, and is none", low=0),
+        Column("latent", "int32", "the latent; one that never fires has no neighbours and is nobody's neighbour", low=0),
         Column(
             "measure",
             "string",
-            "cofiring: tokens on which both fire over those on which either does (Jaccard); decoder, encoder: cosine of their directions",
+            "cofiring: tokens on which both fire / tokens on which either fires (Jaccard); decoder, encoder: cosine of their directions",
             categorical=True,
         ),
-        Column("rank", "int32", "place among the latent's neighbours by this measure, 0 the nearest", low=0),
-        Column("neighbour", "int32", "the latent that is near", low=0),
-        Column("value", "float32", "the measure; only what is above zero counts as near", low=0),
+        Column("rank", "int32", "rank among the latent's neighbours by this measure; 0 is the nearest", low=0),
+        Column("neighbour", "int32", "the latent that is near it", low=0),
+        Column("value", "float32", "the value of the measure; only pairs with a value above zero are listed", low=0),
     ),
 )
-MEASURES = ("cofiring", "decoder", "encoder")
-CELLS = 2**23  # pairs of latents in memory at a time, at most
+CELLS = 2**23  # most pairs of latents in memory at a time
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Near:
 
 
 def cofiring(latent: npt.NDArray[np.integer], token: npt.NDArray[np.integer], width: int, most: int) -> Near:
-    """Return the *most* latents that fire together with each: C_ij / (C_ii + C_jj − C_ij), C the tokens on which both fire.
+    """Return for each latent the *most* others with the largest C_ij / (C_ii + C_jj − C_ij); C_ij counts the tokens on which both fire.
 
-    The pairs (latent, token) of all firings come in any order, each once. Counts are sparse, some latents at a time;
-    of equals the lower latent comes first.
+    *latent* and *token* (both [n]) are the pairs of all firings, each once, in any order. Of equal values the lower latent comes
+    first. Counts are sparse and computed in blocks of latents.
     """
     names, column = np.unique(token, return_inverse=True)  # only tokens on which something fires
     fired = sparse.csr_array((np.ones(len(latent), dtype=np.int32), (latent, column)), shape=(width, len(names)))
@@ -68,7 +71,7 @@ def cofiring(latent: npt.NDArray[np.integer], token: npt.NDArray[np.integer], wi
 
 
 def nearest(latent: Ints, neighbour: Ints, value: npt.NDArray[np.float32], most: int) -> Near:
-    """Return the *most* pairs of each latent by largest value above zero; pairs come by latent, then neighbour."""
+    """Return for each latent the *most* pairs with the largest values above zero; pairs must come in order of latent, then neighbour."""
     there = np.flatnonzero(value > 0)
     latent, neighbour, value = latent[there], neighbour[there], value[there]
     order = sort_order(latent, value, descending=True)
@@ -77,14 +80,14 @@ def nearest(latent: Ints, neighbour: Ints, value: npt.NDArray[np.float32], most:
 
 
 def joined(parts: list[Near]) -> Near:
-    """Return the pairs of several blocks of latents, or of several measures, as one."""
+    """Return the pairs of several blocks of latents, or of several measures, one after the other."""
     nothing = Near(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
     columns = ([getattr(part, field.name) for part in (nothing, *parts)] for field in fields(Near))
     return Near(*(np.concatenate(column) for column in columns))
 
 
 def neighbour_rows(sae: str, found: Mapping[str, Near]) -> pa.Table:
-    """Return the NEIGHBOURS rows of the pairs *found* by each measure."""
+    """Return the NEIGHBOURS rows of the pairs *found*, by measure."""
     names = sorted(found)
     near = joined([found[name] for name in names])
     measure = np.repeat(np.arange(len(names)), [len(found[name].latent) for name in names])
@@ -103,7 +106,7 @@ def neighbour_rows(sae: str, found: Mapping[str, Near]) -> pa.Table:
 
 
 def neighbour_matrix(rows: pa.Table, measure: str, width: int) -> Ints:
-    """Return the neighbours by *measure* in order of rank [width, most], -1 where a latent has fewer, of NEIGHBOURS *rows*."""
+    """Return from NEIGHBOURS *rows* each latent's neighbours by *measure*, in order of rank [width, most]; -1 fills short rows."""
     rows = rows.filter(pc.equal(rows["measure"], measure))
     latent, rank, neighbour = (rows[name].to_numpy() for name in ("latent", "rank", "neighbour"))
     matrix = np.full((width, int(rank.max(initial=-1)) + 1), -1, dtype=np.int64)

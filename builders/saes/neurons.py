@@ -1,4 +1,4 @@
-"""The neuron basis and an untrained dictionary: what trained SAEs are held against (SCIENCE A3)."""
+"""The neuron basis and an untrained dictionary, the baselines of trained SAEs (Paulo et al. 2024; see docs/science.md#saes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from builders.saes.coder import SparseCode, SparseCoder, TopK, moved, summed
 
 @dataclass(frozen=True)
 class Neurons:
-    """Each coordinate of a vector is a latent, the *k* largest of them kept; *rotation* [d, d] mixes them first, as a control."""
+    """Each coordinate of a vector is a latent, and the k largest are kept. As a control, *rotation* [d, d] mixes them first."""
 
     d: int
     activation: TopK
@@ -38,7 +38,7 @@ class Neurons:
         return self.activation.select([(0, x if self.rotation is None else x @ self.rotation.T)], len(x))
 
     def decode(self, code: SparseCode, x: Tensor) -> Tensor:
-        """Return the vectors [n, d] with all but the kept coordinates zero."""
+        """Return the vectors [n, d] with all coordinates zero except the kept ones."""
         if self.rotation is not None:
             return summed(code, self.rotation)
         return x.new_zeros(code.n, self.d).index_put((code.vector, code.latent), code.value)
@@ -48,20 +48,20 @@ class Neurons:
         return torch.eye(self.d)[low:high] if self.rotation is None else self.rotation[low:high]
 
     def to(self, device: str) -> Neurons:
-        """Return it on *device*."""
+        """Return the basis on *device*."""
         return moved(self, device)
 
 
 def neurons(d: int, k: int, rotated: bool, seed: int) -> Neurons:
-    """Return the neuron basis of vectors of size *d*, or a random orthogonal basis in its place (Haar, by QR)."""
+    """Return the neuron basis of vectors of size *d*; if *rotated*, a random orthogonal basis instead (Haar distribution, by QR)."""
     if not rotated:
         return Neurons(d, TopK(k))
     q, r = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-    return Neurons(d, TopK(k), (q * r.diagonal().sign()).T.float().contiguous())  # signs make it uniform (Mezzadri 2007)
+    return Neurons(d, TopK(k), (q * r.diagonal().sign()).T.float().contiguous())  # the signs make it uniform (Mezzadri 2007)
 
 
 def untrained(width: int, d: int, k: int, seed: int) -> SparseCoder:
-    """Return a TopK SAE of Gaussian rows scaled to unit norm, its decoder the same as its encoder, without biases."""
+    """Return an untrained TopK SAE without biases: Gaussian rows scaled to unit norm are its encoder and its decoder."""
     rows = torch.randn(width, d, generator=torch.Generator().manual_seed(seed))
     rows /= rows.norm(dim=1, keepdim=True)
     return SparseCoder(rows, torch.zeros(width), rows, torch.zeros(d), TopK(k), b_pre=torch.zeros(d))

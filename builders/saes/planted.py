@@ -1,8 +1,8 @@
-"""Latents defined by rules over text, each with its true explanation in words: the ground truth that calibrates scorers.
+"""Planted latents: rules over text, each with its true explanation in words. They are the ground truth that calibrates scorers.
 
 A rule is a regular expression over the bytes of a token row. A token's activation is the share of its bytes that lie in
-a match, so that it is known without a model or a tokenizer what fires. Beside the truth each rule has one explanation
-that says too much, one that says too little, with the rules they describe.
+a match, so no model is needed to know what fires. Besides the truth, each rule has one explanation that is too broad and
+one that is too narrow, each with the pattern that it describes.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from builders.text.rows import padded
 
 @dataclass(frozen=True)
 class Meaning:
-    """An explanation in words and the *pattern* it describes: its group 1, or the whole match where there is none."""
+    """An explanation in words, and the *pattern* that it describes: group 1 of a match, or the whole match if it has no group."""
 
     words: str
     pattern: str
 
     def spans(self, text: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where (start, end) in *text* the meaning applies."""
+        """Yield the (start, end) of every place in *text* to which the meaning applies, in bytes."""
         for match in re.finditer(self.pattern.encode(), text):
             yield match.span(match.re.groups)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A planted latent: what is true of it, and what would be too broad and too narrow."""
+    """A planted latent: its true meaning, one that is too broad, and one that is too narrow."""
 
     truth: Meaning
     broad: Meaning
@@ -131,7 +131,7 @@ RULES = (
 
 
 def fired(meaning: Meaning, ids: npt.NDArray[np.int32], pieces: list[bytes]) -> npt.NDArray[np.float32]:
-    """Return the activation [n] of a meaning on each of a row's token *ids* [n], whose bytes are *pieces*."""
+    """Return the activation [n] of *meaning* on a row's token *ids* [n]; *pieces* holds the bytes of each token id."""
     lengths = np.array([len(pieces[token]) for token in ids], dtype=np.int64)
     ends = np.cumsum(lengths)
     inside = np.zeros(int(ends[-1]) + 1 if len(ends) else 1, dtype=np.int64)
@@ -160,7 +160,7 @@ class Planted:
 
     @property
     def rounding(self) -> float:
-        """How far a value may lie off when computed again: not at all."""
+        """Zero: a value that is computed again is exactly the same."""
         return 0.0
 
     def firings(self, rows: pa.Table) -> Firings:
@@ -183,4 +183,4 @@ class Planted:
         return in_order(*(np.concatenate(column) for column in columns))
 
     def effects(self) -> None:
-        """Return nothing: a rule writes nothing into a model."""
+        """Return None: a rule writes nothing into a model."""

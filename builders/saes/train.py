@@ -14,23 +14,23 @@ from builders.saes.coder import Activation, JumpReLU, ReLU, SparseCoder, TopK
 
 # Up to this width a matrix product over all latents beats gathering the few that fire, in both directions.
 DENSE_WIDTH = 4096
-MULTI = 4  # MultiTopK also rebuilds from this many times k latents, at an eighth of the weight (as sparsify does)
+MULTI = 4  # MultiTopK also reconstructs from this many times k latents, with an eighth of the weight (as sparsify does)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a training run: *k* is the L0 of TopK and the target L0 of JumpReLU, *l1* the penalty of ReLU."""
+    """Everything that decides a training run. *k* is the L0 of TopK and the target L0 of JumpReLU; *l1* is the penalty of ReLU."""
 
     activation: str
     width: int
     lr: float
     dead_after: int  # vectors without a firing after which a latent counts as dead
     k: int = 0
-    l1: float = 0.0  # times the mean of Σ f, where vectors have mean squared norm d, over √d
+    l1: float = 0.0  # multiplies mean(Σ f) / √d; vectors are first scaled to mean squared norm d
     multi_topk: bool = False
     aux_weight: float = 1 / 32  # Gao et al. 2024, A.1
     sparsity_weight: float = 1.0
-    bandwidth: float = 0.1  # of JumpReLU's straight-through kernel, where vectors have mean squared norm d
+    bandwidth: float = 0.1  # of JumpReLU's straight-through kernel, for vectors scaled to mean squared norm d
 
 
 class _Trainee(nn.Module):
@@ -67,7 +67,7 @@ class _Trainee(nn.Module):
     def _jumprelu(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         threshold = self.log_threshold.exp()
         gate = _Step.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        codes = _Jump.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # the same
+        codes = _Jump.apply(pre, threshold, self.recipe.bandwidth)  # type: ignore[no-untyped-call]  # as above
         l0 = gate.sum(1).mean()
         return codes @ self.w_dec + self.b_dec, gate.detach().amax(0) > 0, (l0 / self.recipe.k - 1).square()
 
@@ -77,7 +77,7 @@ class _Trainee(nn.Module):
         return codes @ self.w_dec + self.b_dec, codes.detach().amax(0) > 0, penalty
 
     def wide(self, pre: Tensor) -> Tensor:
-        """Return what the MULTI · k strongest latents rebuild."""
+        """Return the reconstruction from the MULTI · k strongest latents."""
         values, latents = F.relu(pre).topk(min(MULTI * self.recipe.k, self.recipe.width), dim=1)
         return _decode(latents, values, self.w_dec) + self.b_dec
 
@@ -125,11 +125,12 @@ class _Jump(torch.autograd.Function):
 
 
 class Trainer:
-    """An SAE in training, one step a batch of vectors [batch, d]; *first* batch sets scale and start, *steps* the schedule.
+    """An SAE in training: one step per batch of vectors [batch, d].
 
-    The loss is the fraction of variance unexplained, plus AuxK on dead latents (Gao et al. 2024, A.2), plus for
-    MultiTopK that of a wider code, for JumpReLU a quadratic penalty on the distance of L0 from its target, for ReLU
-    an L1 penalty. The learning rate falls over the last fifth.
+    The *first* batch sets the scale of the vectors and the initial weights; *steps* is how many steps the schedule expects.
+    The loss is the fraction of variance unexplained plus AuxK on dead latents (Gao et al. 2024, A.2). MultiTopK adds the
+    loss of a wider code, JumpReLU a quadratic penalty on the distance of L0 from its target, ReLU an L1 penalty. The
+    learning rate falls to zero over the last fifth of the steps.
     """
 
     def __init__(self, recipe: Recipe, first: Tensor, steps: int, generator: torch.Generator) -> None:
@@ -137,9 +138,9 @@ class Trainer:
         self.scale = math.sqrt((first - first.mean(0)).square().sum(1).mean() / first.shape[1]) or 1.0
         self.trainee = _Trainee(recipe, first / self.scale, generator)
         # Only the few pre-activations near a threshold move it, so thresholds need larger steps to keep up with the rest.
-        slow = [parameter for name, parameter in self.trainee.named_parameters() if name != "log_threshold"]
-        groups: list[dict[str, Any]] = [{"params": slow}, {"params": [self.trainee.log_threshold], "lr": 5 * recipe.lr}]
-        # Fused, since on a CPU torch.sqrt of many is MKL's, which begins from an estimate that each maker's processors give otherwise.
+        others = [parameter for name, parameter in self.trainee.named_parameters() if name != "log_threshold"]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": [self.trainee.log_threshold], "lr": 5 * recipe.lr}]
+        # Fused, because otherwise Adam on a CPU uses MKL's square root, whose last bits differ between makers of processors.
         self.optimizer = torch.optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.999), fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, 5 * max(0.0, 1 - step / max(1, steps))))
         self.idle = torch.zeros(recipe.width, dtype=torch.long, device=first.device)
@@ -164,7 +165,7 @@ class Trainer:
         self.idle = torch.where(fired, 0, self.idle + len(x))
 
     def coder(self) -> SparseCoder:
-        """Return the trained coder with the scale of the activations folded in, so that it reads them as they are."""
+        """Return the trained coder with the scale folded into its weights, so that it reads vectors as they come."""
         trainee, scale = self.trainee, self.scale
         w_enc, b_enc, w_dec, b_dec = (p.detach() for p in (trainee.w_enc, trainee.b_enc, trainee.w_dec, trainee.b_dec))
         activations: dict[str, Activation] = {
@@ -176,7 +177,7 @@ class Trainer:
 
 
 def _revive(trainee: _Trainee, pre: Tensor, error: Tensor, dead: Tensor) -> Tensor:
-    """Return the squared error with which the strongest dead latents rebuild what the living left over."""
+    """Return the squared error with which the strongest dead latents reconstruct *error*, which the other latents left over."""
     count = int(dead.sum())
     if not count:
         return error.new_zeros(())

@@ -1,4 +1,4 @@
-"""Explanations × test windows → judgements and scores, with calibration on planted rules.
+"""From explanations and test windows to judgements and scores; and the calibration of scorers on planted rules.
 
 It imports the rooms up to `explainers`.
 """

@@ -1,4 +1,7 @@
-"""How far scorers agree about the same latents: the `agreement` config. SCIENCE A14."""
+"""How far scorers agree about the same latents: the `agreement` config.
+
+Correlations between scorers are those of Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#agreement.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +13,53 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from builders.arrays import Floats, Ints
 from builders.lake.table import Column, Table
-from builders.scorers.judging import Floats, Ints
 from builders.seeds import seed_of
 
 NONE = "none"  # the explainer of a scorer that needs no explanation
-ALL = "all"  # dictionaries of a kind, taken together
+ALL = "all"  # the name for all dictionaries of a kind together
 RESAMPLES = 1000
-TOGETHER = 2**20  # scores resampled at a time
-LEAST = 10  # latents, below which a correlation says nothing
+TOGETHER = 2**20  # scores resampled at a time, which bounds memory
+LEAST = 10  # latents: with fewer, no correlation is computed
 
 
-def _r(name: str, doc: str) -> Column:
+def _correlation(name: str, doc: str) -> Column:
     return Column(name, "float64", doc, nullable=True, low=-1, high=1)
 
 
 AGREEMENT = Table(
     name="agreement",
-    row="two scorers' scores of the same latents",
+    row="the correlation of two scorers' scores of the same latents",
     key=("kind", "sae", "explainer", "scorer_a", "scorer_b"),
     columns=(
         Column("kind", "string", "the kind of the dictionaries", categorical=True),
-        Column("sae", "string", "the dictionary, or all of that kind", categorical=True),
-        Column("explainer", "string", "whose explanations were scored; none where neither scorer needs any", categorical=True),
+        Column("sae", "string", "the dictionary, or `all`: all dictionaries of that kind together", categorical=True),
+        Column("explainer", "string", "whose explanations were scored; `none` where neither scorer needs an explanation", categorical=True),
         Column("scorer_a", "string", "one scorer", categorical=True),
         Column("scorer_b", "string", "the other", categorical=True),
-        Column("n", "int32", "latents that both gave a score", unit="latents", low=0),
-        _r("pearson", f"Pearson correlation; none below {LEAST} latents or where one side is constant"),
-        _r("pearson_low", f"its 95 % interval, from {RESAMPLES} resamples of the latents"),
-        _r("pearson_high", "the interval's upper end"),
-        _r("spearman", "Spearman rank correlation"),
-        _r("spearman_low", "its 95 % interval"),
-        _r("spearman_high", "the interval's upper end"),
+        Column("n", "int32", "latents that have a score from both scorers", unit="latents", low=0),
+        _correlation("pearson", f"Pearson correlation; null below {LEAST} latents or where one scorer's scores are all equal"),
+        _correlation("pearson_low", f"lower end of its 95 % interval, from {RESAMPLES} bootstrap resamples of the latents"),
+        _correlation("pearson_high", "upper end of that interval"),
+        _correlation("spearman", "Spearman rank correlation"),
+        _correlation("spearman_low", "lower end of its 95 % interval"),
+        _correlation("spearman_high", "upper end of that interval"),
     ),
 )
 
 
 def agreement_records(scores: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """Return the AGREEMENT records of SCORES rows that have a score, with the kind of their dictionary in a column *kind*.
+    """Return the AGREEMENT records of *scores*: SCORES rows that have a score, with the kind of the dictionary in column `kind`.
 
-    Scores of a scorer that needs no explanation are compared with those of every explainer.
+    A scorer that needs no explanation is compared with the other scorers once for every explainer.
     """
     records = []
     for (kind, sae), group in _groups(scores):
         for explainer, wide, direct in _by_explainer(group):
             for a, b in combinations(sorted(wide.columns), 2):
                 if {a, b} <= direct:
-                    continue  # told once, without an explainer
+                    continue  # neither needs an explanation: the pair is compared once, without an explainer
                 pair = wide[[a, b]].dropna().to_numpy()
                 if len(pair):
                     own = {"kind": kind, "sae": sae, "explainer": explainer, "scorer_a": a, "scorer_b": b}
@@ -72,7 +75,7 @@ def _groups(scores: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFram
 
 
 def _by_explainer(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, set[str]]]:
-    """Yield each explainer with a column of scores for each scorer, one row a latent, and which scorers need no explainer."""
+    """Yield each explainer, its scores (a row per latent, a column per scorer), and which scorers need no explanation."""
     wide = scores.pivot_table(index=["explainer", "sae", "latent"], columns="scorer", values="score")
     tables = {
         str(explainer): group.droplevel("explainer").dropna(axis=1, how="all") for explainer, group in wide.groupby(level="explainer")
@@ -86,28 +89,28 @@ def _by_explainer(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, set
 
 
 def correlations(pair: Floats, seed: int) -> dict[str, Any]:
-    """Return n, Pearson and Spearman correlation of two columns [n, 2] with percentile-bootstrap intervals."""
+    """Return n and the Pearson and Spearman correlations of two columns [n, 2], with percentile bootstrap intervals (95 %)."""
     n = len(pair)
     draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
     found: dict[str, Any] = {"n": n}
     whole = {"pearson": pair[None], "spearman": ranked(pair, np.arange(n)[None])}
-    tellers: dict[str, Callable[[Ints], Floats]] = {"pearson": pair.__getitem__, "spearman": partial(ranked, pair)}
-    for name, told in tellers.items():
-        r = _r_of(whole[name])[0] if n >= LEAST else np.nan
+    resample: dict[str, Callable[[Ints], Floats]] = {"pearson": pair.__getitem__, "spearman": partial(ranked, pair)}
+    for name, resampled in resample.items():
+        r = _pearson(whole[name])[0] if n >= LEAST else np.nan
         names = (name, f"{name}_low", f"{name}_high")
         if np.isnan(r):
             found |= dict.fromkeys(names)
             continue
-        again = np.concatenate([_r_of(told(part)) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
-        low, high = np.nanquantile(again, (0.025, 0.975))
+        drawn = np.concatenate([_pearson(resampled(part)) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
+        low, high = np.nanquantile(drawn, (0.025, 0.975))
         found |= dict(zip(names, (float(r), float(low), float(high)), strict=True))
     return found
 
 
 def ranked(pair: Floats, draws: Ints) -> Floats:
-    """Return the ranks [m, n, 2] of two columns [n, 2] within each of the *draws* [m, n] from their rows, of equals the mean.
+    """Return the ranks [m, n, 2] of two columns [n, 2] within each of *m* resamples; equal values share the mean of their ranks.
 
-    Values are sorted once: how often each was drawn says where it stands.
+    *draws* [m, n] are the rows of each resample. The columns are sorted only once: ranks follow from how often each value is drawn.
     """
     ranks = np.empty((*draws.shape, 2))
     line = np.arange(len(draws))[:, None]
@@ -120,8 +123,8 @@ def ranked(pair: Floats, draws: Ints) -> Floats:
     return ranks
 
 
-def _r_of(values: Floats) -> Floats:
-    """Return the correlation of each [n, 2] of *values* [m, n, 2]; NaN where a side is constant."""
+def _pearson(values: Floats) -> Floats:
+    """Return the Pearson correlation [m] of the two columns of each of *values* [m, n, 2]; NaN where a column is constant."""
     centred = values - values.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (centred[..., 0] * centred[..., 1]).sum(axis=1) / np.sqrt((centred**2).sum(axis=1).prod(axis=1))

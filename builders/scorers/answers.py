@@ -1,4 +1,7 @@
-"""What a judge's answer says: read strictly, and with the probability of each yes. Nothing is shifted, padded or guessed."""
+"""Reading a judge's answers: yes or no for each example, and the probability of yes.
+
+Answers are read strictly. An answer that is unclear is a failure: nothing is shifted, padded or guessed.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builders.arrays import Floats
 from builders.engines.requests import Answer, Failure, Token
-from builders.scorers.judging import Floats, none
+from builders.scorers.judging import nans
 
 VALUES = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
-EDGES = string.whitespace + "\u00a0\u3000" + "\"'`*“”„‘’«»"  # what may stand around an entry
+EDGES = string.whitespace + "\u00a0\u3000" + "\"'`*“”„‘’«»"  # characters that may stand around an entry
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 LABELLED = re.compile(r'[\s>*•"-]*(?:example|text)?\s*(\d{1,4})["*]*(?::|[.)](?=\s))[\s"*]*(\w+)[\s"*,.]*', re.IGNORECASE)
-# What tells the answer from a draft, the surer first.
+# Words that introduce the final answer, where earlier lists are drafts. The surest words come first.
 MARKERS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (r"\b(?:final(?:ly)?|corrected|revised)\b", r"\b(?:answer|response|output|result)s?\b\W{0,4}(?::|\b(?:is|are)\b)")
 ]
 RESPONSE = re.compile(r"\[RESPONSE\]", re.IGNORECASE)
 NUMBER = re.compile(r"[\s*_`]*:[\s*_`\"'\[(]*(?:example\s+)?(\d{1,4})[ \t*_`\"'\]).]*(?:\r?\n|$)", re.IGNORECASE)
-THOUGHT = "</think>"
+THOUGHT = "</think>"  # the end of what a model thinks before it answers
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One yes or no, and where in the answer its word begins."""
+    """One yes or no, and the place in the answer where its word begins."""
 
     yes: bool
     at: int
@@ -39,13 +43,13 @@ Entries = list[Entry]
 
 
 def read(text: str, n: int) -> list[bool] | Failure:
-    """Return the *n* answers that *text* gives, or the failure of one that does not give just as many, once."""
+    """Return the *n* answers in *text*, or a failure where it has no list of exactly *n* answers, or several that disagree."""
     found = find(text, n)
     return found if isinstance(found, Failure) else [entry.yes for entry in found]
 
 
 def find(text: str, n: int) -> Entries | Failure:
-    """Return what :func:`read` reads, with its places."""
+    """Return what :func:`read` returns, each answer with its place in *text*."""
     low, high = _spoken(text)
     said = text[low:high]
     lists = _in_brackets(said) if "[" in said else _on_lines(said, n)
@@ -61,7 +65,7 @@ def find(text: str, n: int) -> Entries | Failure:
 
 
 def _spoken(text: str) -> tuple[int, int]:
-    """Return where the answer begins and ends in *text*: what a model thinks before it is none of it."""
+    """Return where the answer begins and ends in *text*: a model's thinking, between think tags, is not part of the answer."""
     thought = text.rfind(THOUGHT)
     low = thought + len(THOUGHT) if thought >= 0 else 0
     high = text.find("<think>", low)
@@ -69,7 +73,7 @@ def _spoken(text: str) -> tuple[int, int]:
 
 
 def _entries(text: str, start: int) -> Entries:
-    """Return the entries of a list that is all of *text*, which begins at *start*; none where it is anything else."""
+    """Return the entries of *text*, which begins at *start* of the answer; none unless all of *text* is one list."""
     parts = re.split("[,，]", text)
     if len(parts) > 1 and not parts[-1].strip():
         parts.pop()
@@ -89,7 +93,7 @@ def _in_brackets(text: str) -> list[Entries]:
 
 
 def _on_lines(text: str, n: int) -> list[Entries]:
-    """Return the lists that have a line of their own, and those of which each entry has one, with its number before it."""
+    """Return lists that fill a line, and lists with one numbered entry per line, such as `Example 2: yes`."""
     lists: list[Entries] = []
     labelled: list[list[tuple[int, Entry]]] = []
     start = 0
@@ -105,12 +109,12 @@ def _on_lines(text: str, n: int) -> list[Entries]:
             labelled[-1].append((label, Entry(VALUES[match[2].lower()], start + match.start(2))))
         start += len(line)
     if any([label for label, _ in run] != list(range(1, len(run) + 1)) for run in labelled):
-        return lists  # numbers that are missing, double or out of order
+        return lists  # some number is missing, double or out of order
     return lists + [[entry for _, entry in run] for run in labelled]
 
 
 def _final(lists: list[Entries], text: str) -> Entries | None:
-    """Return the last of *lists* where all agree, or those that come after a marker; None where they disagree."""
+    """Return the last of *lists* where all agree, else where all after one of MARKERS agree; None where they disagree."""
     for start in [0, *(mark.end() for marker in MARKERS if (mark := marker.search(text)))]:
         later = [entries for entries in lists if entries[0].at >= start]
         if later and len({tuple(entry.yes for entry in entries) for entries in later}) == 1:
@@ -119,7 +123,7 @@ def _final(lists: list[Entries], text: str) -> Entries | None:
 
 
 def answered(answer: Answer, n: int) -> list[bool] | Failure:
-    """Return what a judge answered about *n* examples; an answer that was cut off counts where its first line is the list."""
+    """Return a judge's answers to *n* examples. Of an answer that was cut off, only a list that is its whole first line counts."""
     if answer.finish != "length":
         return read(answer.text, n)
     first, broken, _ = answer.text.strip().partition("\n")
@@ -132,18 +136,24 @@ def cut_off(answer: Answer) -> Failure:
     return Failure("cut off", f"the answer was cut off after {answer.output_tokens} tokens; raise the judge's `max_tokens`")
 
 
-def probabilities(tokens: Sequence[Token], said: Sequence[bool]) -> Floats:
-    """Return P(1) / (P(0) + P(1)) at the digit of each answer that was *said* [n]; NaN where no single token stands for it."""
-    found = find("".join(token.text for token in tokens), len(said))
-    if isinstance(found, Failure) or [entry.yes for entry in found] != list(said):
-        return none(len(said))
+def probabilities(tokens: Sequence[Token], answers: Sequence[bool]) -> Floats:
+    """Return P(1) / (P(0) + P(1)) at the digit of each of *answers* [n], read from the answer's *tokens*.
+
+    NaN where no token holds that digit alone, as with yes and no in words.
+    """
+    found = find("".join(token.text for token in tokens), len(answers))
+    if isinstance(found, Failure) or [entry.yes for entry in found] != list(answers):
+        return nans(len(answers))
     ends = np.cumsum([len(token.text) for token in tokens])
     places = np.searchsorted(ends, [entry.at for entry in found], side="right").tolist()
     return np.array([_yes(tokens[p], e.at - int(ends[p]) + len(tokens[p].text)) for p, e in zip(places, found, strict=True)])
 
 
 def _yes(token: Token, at: int) -> float:
-    """Return the probability of 1 rather than 0 at character *at* of a token, from the alternatives that read the same up to there."""
+    """Return the probability of 1 rather than 0 at character *at* of a token.
+
+    Only alternatives count that have the same characters before *at*.
+    """
     if not _one_digit(token.text, at):
         return math.nan
     weights = {"0": 0.0, "1": 0.0}
@@ -159,7 +169,7 @@ def _one_digit(text: str, at: int) -> bool:
 
 
 def responded(answer: Answer, shown: int) -> int | Failure:
-    """Return the number from 1 to *shown* after the last [RESPONSE] of an answer, or the failure of one that has none."""
+    """Return the number from 1 to *shown* after the last [RESPONSE] of an answer, or a failure where there is none."""
     if answer.finish == "length":
         return cut_off(answer)
     low, high = _spoken(answer.text)
@@ -167,7 +177,7 @@ def responded(answer: Answer, shown: int) -> int | Failure:
     marks = list(RESPONSE.finditer(said))
     number = NUMBER.match(said, marks[-1].end()) if marks else None
     if number is None:
-        return Failure("no response", f"the answer has no line [RESPONSE]: and a number (it begins {said.strip()[:60]!r})")
+        return Failure("no response", f"the answer has no line `[RESPONSE]: number` (it begins {said.strip()[:60]!r})")
     if not 1 <= int(number[1]) <= shown:
         return Failure("out of range", f"the answer is {number[1]}, but the examples are 1 to {shown}")
     return int(number[1])

@@ -1,7 +1,8 @@
-"""Scorers held against the truth: planted rules, explained rightly and wrongly, judged by an oracle: the `calibration` config.
+"""Calibration of scorers on planted rules, whose true explanations are known: the `calibration` config.
 
-Every scorer is run through its real prompts. The oracle reads nothing but the prompt, so a prompt that does not say what it must,
-an answer that is read wrongly, or a score that is computed wrongly shows here.
+Each rule is scored with right and wrong explanations. Scorers write their real prompts, and an oracle answers from the prompt
+alone. So a prompt that lacks something, an answer that is misread, or a score that is computed wrongly shows here.
+See docs/science.md#calibration.
 """
 
 from __future__ import annotations
@@ -28,32 +29,35 @@ CALIBRATION = Table(
     columns=(
         Column("sae", "string", "the dictionary of rules", categorical=True),
         Column("latent", "int32", "the rule", low=0),
-        Column("scorer", "string", "what was asked", categorical=True),
-        Column("meaning", "string", "true, broad (says too much), narrow (too little), or other: another rule's truth", categorical=True),
+        Column("scorer", "string", "the scorer", categorical=True),
+        Column("meaning", "string", "true, broad (too much), narrow (too little), or other: the truth of another rule", categorical=True),
         Column("text", "string", "the explanation"),
         Column("status", "string", "ok, or why there is no score", categorical=True),
         Column("unit", "string", "what the score is", categorical=True),
         Column("score", "float64", "the score, in that unit", nullable=True),
         Column("score_se", "float64", "its standard error", nullable=True, low=0),
-        Column("chance", "float64", "the score of an explanation that says nothing"),
+        Column("chance", "float64", "the score that an explanation gets which says nothing"),
         Column("n", "int32", "examples judged", unit="examples", low=0),
         Column("n_failed", "int32", "examples without an answer", unit="examples", low=0),
         Column("prompt_characters", "int64", "length of all prompts of this explanation", unit="characters", low=0),
-        Column("prefix_characters", "int64", "of these, what the prompts share", unit="characters", low=0),
+        Column("prefix_characters", "int64", "of these, what prompts share at their beginning", unit="characters", low=0),
         Column("answer_characters", "int64", "length of all answers", unit="characters", low=0),
     ),
 )
 
 
 def tasks_of(latents: Iterable[Examples], seed: int) -> Iterator[Task]:
-    """Yield each rule's test windows with its four explanations; the other rule's is the next one's in a random order."""
+    """Yield each rule's test windows with its four explanations, in the order of MEANINGS.
+
+    The explanation of another rule is the true one of the next rule, in a random order of the rules that *seed* gives.
+    """
     found = list(latents)
     order = np.argsort(uniforms(seed, np.array([examples.latent for examples in found], dtype=np.int64)))
     following = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))
     for place, examples in enumerate(found):
         rule, other = RULES[examples.latent], RULES[found[following[place]].latent]
-        texts = (rule.truth, rule.broad, rule.narrow, other.truth)
-        yield from (Task(examples, meaning, told.words) for meaning, told in zip(MEANINGS, texts, strict=True))
+        explanations = (rule.truth, rule.broad, rule.narrow, other.truth)
+        yield from (Task(examples, name, explained.words) for name, explained in zip(MEANINGS, explanations, strict=True))
 
 
 def calibration_records(
@@ -66,16 +70,16 @@ def calibration_records(
             outcomes = [oracle(request) for request in requests]
             judged = scorer.judged(task, outcomes)
             answered = int((judged.status == "ok").sum())
-            own = {"sae": sae, "latent": task.latent, "scorer": name, "meaning": task.explainer, "text": task.text}
+            own = {"sae": sae, "latent": task.latent, "scorer": name, "meaning": task.explainer, "text": task.explanation}
             own |= {"unit": scorer.unit, "chance": scorer.chance, "n": answered, "n_failed": len(judged.status) - answered}
             yield own | lengths(requests, outcomes) | {name: judged.measures.get(name) for name in ("status", "score", "score_se")}
 
 
 def lengths(requests: Sequence[Request], outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Return how many characters a model would read and write; what is scored and not written counts as read."""
+    """Return how many characters a model would read and write; text that it only scores counts as read."""
     prompt = prefix = answer = 0
     prompts = [request.prompt for request in requests if isinstance(request, Score)]
-    # Passages stand in the prompt, and are not shared.
+    # Prompts that are scored hold a passage, so only their common beginning is shared.
     shared = len(commonprefix(prompts)) if prompts else sys.maxsize  # noqa: RUF071  # of texts, not of paths
     for request, outcome in zip(requests, outcomes, strict=True):
         if isinstance(request, Chat):

@@ -1,4 +1,7 @@
-"""The judge that is a language model: so many windows in one prompt, each answered with 1 or 0. SCIENCE A7, A8."""
+"""The judge that is a language model: a prompt shows a few windows, and the model answers 1 or 0 for each.
+
+Detection and fuzzing of Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#detection.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from builders.arrays import Ints
 from builders.engines.prompts import CLOSE, OPEN, marked_text
 from builders.engines.requests import Chat, Failure, Message, Outcome
 from builders.scorers.answers import answered, probabilities
-from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Ints, none
+from builders.scorers.judging import NO_LOGPROBS, PROMPTS, nans
 from builders.scorers.trials import Trials, Verdicts
 from builders.seeds import uniforms
 
 FILES = ("judge.j2", "windows.j2", "judge.yaml")
-ALTERNATIVES = 5  # read at each token where probabilities are asked for
-SILENT = Failure(NO_LOGPROBS, "the engine gave no log-probabilities; set the judge's `logprobs` to false, or choose another")
+ALTERNATIVES = 5  # the number of likeliest tokens to ask for at each place, where log-probabilities are asked for
+SILENT = Failure(NO_LOGPROBS, "the engine gave no log-probabilities; set the judge's `logprobs` to false, or choose another engine")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a language model judges: at most *shown* windows in one prompt, and an answer of at most *max_tokens*.
+    """How a language model judges: at most *shown* windows in one prompt, and an answer of at most *max_tokens* tokens.
 
-    With *logprobs* the probability of each answer is read from those of its tokens.
+    With *logprobs* the probability of each answer is read from the log-probabilities of its tokens.
     """
 
     shown: int = 5
@@ -34,7 +38,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class ModelJudge:
-    """Asks a language model. *pieces* are the bytes of each token id; *seed* addresses which windows share a prompt."""
+    """A judge that asks a language model. *pieces* are the bytes of each token id; *seed* decides which windows share a prompt."""
 
     pieces: Sequence[bytes]
     reading: Reading
@@ -42,29 +46,29 @@ class ModelJudge:
 
     @property
     def prompt_sha256(self) -> str:
-        """The version of the prompts."""
+        """The hash of the prompt files."""
         return PROMPTS.sha256(FILES)
 
-    def requests(self, text: str, trials: Trials) -> list[Chat]:
-        """Return one conversation for each batch; all but the last turn is the same for every latent."""
+    def requests(self, explanation: str, trials: Trials) -> list[Chat]:
+        """Return one conversation per batch; only the last turn differs between latents, so that engines can cache the rest."""
         prefix = _prefix(marked=trials.marks is not None)
-        return [self._chat(prefix, text, trials, batch) for batch in self.batches(trials)]
+        return [self._chat(prefix, explanation, trials, batch) for batch in self.batches(trials)]
 
     def batches(self, trials: Trials) -> list[Ints]:
-        """Return the places of the trials that can be judged, so many at a time, in an order drawn by address, not by explainer."""
+        """Return batches of the places of answerable trials, in a random order that is the same for every explanation."""
         places = trials.answerable()
         places = places[np.argsort(uniforms(self.seed, trials.latent, trials.number[places]), kind="stable")]
         return [places[low : low + self.reading.shown] for low in range(0, len(places), self.reading.shown)]
 
-    def _chat(self, prefix: Sequence[Message], text: str, trials: Trials, batch: Ints) -> Chat:
+    def _chat(self, prefix: Sequence[Message], explanation: str, trials: Trials, batch: Ints) -> Chat:
         marks = np.zeros(trials.tokens.shape, dtype=bool) if trials.marks is None else trials.marks
         texts = [marked_text(trials.tokens[place], marks[place], self.pieces) for place in batch]
-        last = turn(text, texts)
+        last = turn(explanation, texts)
         return Chat((*prefix, last), self.reading.max_tokens, top_logprobs=ALTERNATIVES if self.reading.logprobs else 0)
 
-    def verdicts(self, text: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
-        """Return the answers; where one fails, its own examples have its status."""
-        answer, probability = none(len(trials.number)), none(len(trials.number))
+    def verdicts(self, explanation: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
+        """Return the verdicts. Where the answer to a batch fails, the examples of that batch get the failure's status."""
+        answer, probability = nans(len(trials.number)), nans(len(trials.number))
         status = trials.status.astype(object)
         reasons = []
         for batch, outcome in zip(self.batches(trials), outcomes, strict=True):
@@ -77,24 +81,24 @@ class ModelJudge:
         return Verdicts(answer, probability, status.astype(np.str_), next(iter(reasons), ""))
 
     def _read(self, outcome: Outcome, n: int) -> tuple[Any, Any] | Failure:
-        """Return the answers and probabilities of a batch of *n*."""
+        """Return the answers and probabilities [n] of a batch of *n* examples, or why they cannot be read."""
         if isinstance(outcome, Failure):
             return outcome
         said = answered(outcome, n)
         if isinstance(said, Failure):
             return said
         if not self.reading.logprobs:
-            return said, none(n)
+            return said, nans(n)
         return (said, probabilities(outcome.tokens, said)) if outcome.tokens else SILENT
 
 
 def turn(explanation: str | None, texts: Sequence[str]) -> Message:
-    """Return a question: numbered examples, and the explanation where there is one."""
+    """Return the user's turn: the explanation, where there is one, and the numbered examples."""
     return Message("user", PROMPTS.fill("windows.j2", {"explanation": explanation, "texts": texts}))
 
 
 def _prefix(*, marked: bool) -> list[Message]:
-    """Return the guidelines and the worked examples."""
+    """Return the turns before the question: the guidelines and the worked examples."""
     return [Message("system", PROMPTS.fill("judge.j2", {"marked": marked})), *_shots(marked=marked)]
 
 

@@ -1,15 +1,18 @@
-"""Detection: does the latent fire anywhere in this window? SCIENCE A7."""
+"""Detection: a judge says whether the latent fires anywhere in a window.
+
+Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#detection.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from builders.arrays import Bools
 from builders.contexts.contexts import Examples
 from builders.scorers.trials import Trials
 
 
-def trials(examples: Examples, special: npt.NDArray[np.bool_], seed: int) -> Trials:
-    """Return every test window, unmarked; the truth is whether the latent fires in it."""
+def trials(examples: Examples, special: Bools, seed: int) -> Trials:
+    """Return a trial for every window, without marks; the truth is whether the latent fires in the window."""
     status = np.full(len(examples.number), "ok")
     return Trials(examples.latent, examples.number, examples.activating, examples.tokens, None, status)

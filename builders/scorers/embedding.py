@@ -1,4 +1,7 @@
-"""Embedding: is the explanation nearer to windows in which the latent fires than to others? SCIENCE A9."""
+"""Embedding: whether the explanation is nearer to windows in which the latent fires than to silent windows.
+
+Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#embedding.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,21 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from builders.arrays import Floats
 from builders.contexts.contexts import Examples
 from builders.embedders.embedder import Embedder
 from builders.engines.requests import Outcome
-from builders.scorers.judging import Floats, Judged, Task, none
+from builders.scorers.judging import Judged, Task, nans
 from builders.scorers.statistics import area
 from builders.text.vocabulary import texts
 
 
 @dataclass(frozen=True)
 class ByEmbedding:
-    """What scorers that embed windows share: they embed all, or at most *windows* activating ones and as many silent ones.
+    """What the scorers that embed windows share.
 
-    *pieces* are the bytes of each token id, none of special ones.
+    *windows* is the most activating windows to embed, and the most silent ones; None means all. *pieces* are the bytes of each
+    token id, empty for special tokens.
     """
 
     embedder: Embedder
@@ -41,16 +46,16 @@ class ByEmbedding:
         return ()
 
     def shown(self, task: Task) -> Examples:
-        """Return the windows to be embedded."""
+        """Return the windows to embed."""
         examples = task.examples
         return examples.against(self.negatives) if self.windows is None else examples.some(self.negatives, self.windows)
 
     def vectors(self, windows: Examples) -> Floats:
-        """Return the vectors [n, width] of windows, which are read as plain text."""
+        """Return the vectors [n, width] of windows, embedded as plain text without marks."""
         return self.embedder.embed(self._plain(windows)).astype(np.float64)
 
     def prepare(self, tasks: Sequence[Task]) -> None:
-        """Embed the windows of all *tasks*: with an embedder that keeps its vectors this is faster than one task at a time."""
+        """Embed the windows of all *tasks* at once. With an embedder that keeps its vectors, this is faster than task by task."""
         plain = (self._plain(self.shown(task)) for task in tasks)
         self.embedder.embed(list(dict.fromkeys(text for some in plain for text in some)))
 
@@ -61,18 +66,18 @@ class ByEmbedding:
 
 @dataclass(frozen=True)
 class EmbeddingScorer(ByEmbedding):
-    """Scores by the AUROC of the cosine of explanation and window."""
+    """The score is the AUROC of the cosine between explanation and window."""
 
     def prepare(self, tasks: Sequence[Task]) -> None:
         """Embed the windows and the explanations of all *tasks*."""
         super().prepare(tasks)
-        self.embedder.embed_queries([task.text for task in tasks])
+        self.embedder.embed_queries([task.explanation for task in tasks])
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the cosine of each window with the explanation, and how well they tell activating windows."""
+        """Return each window's cosine with the explanation, and the AUROC of activating against silent windows."""
         windows = self.shown(task)
-        query = self.embedder.embed_queries([task.text]).astype(np.float64)
-        # Row by row, not as a matrix product, whose last bits depend on the row: equal windows shall tie.
-        cosine = (self.vectors(windows) * query).sum(axis=1)
+        vector = self.embedder.embed_queries([task.explanation]).astype(np.float64)
+        # Not a matrix product: its last bits depend on the row, and equal windows must get exactly equal cosines.
+        cosine = (self.vectors(windows) * vector).sum(axis=1)
         n, truth = len(cosine), windows.activating
-        return Judged(windows.number, truth, np.full(n, "ok"), none(n), none(n), cosine, area(truth, cosine))
+        return Judged(windows.number, truth, np.full(n, "ok"), nans(n), nans(n), cosine, area(truth, cosine))

@@ -1,6 +1,7 @@
-"""Example embedding: are activating windows nearer to other activating ones than silent windows are? SCIENCE A11.
+"""Example embedding: whether activating windows are nearer to other activating windows than silent windows are.
 
-It needs no explanation: it tells how alike the windows are in which a latent fires, to a reader of their meaning.
+It needs no explanation: it measures how alike the windows are in which a latent fires, as an embedder sees them. The idea is that
+of the code of Paulo et al. (github.com/EleutherAI/delphi), not of their paper; see docs/science.md#example-embedding.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builders.arrays import Bools, Floats, Ints
 from builders.contexts.contexts import Examples
 from builders.engines.requests import Outcome
 from builders.scorers.embedding import ByEmbedding
-from builders.scorers.judging import Bools, Floats, Ints, Judged, Task, none
+from builders.scorers.judging import Judged, Task, nans
 from builders.scorers.lineups import TOO_FEW
 from builders.scorers.statistics import area
 from builders.seeds import seed_of, uniforms
@@ -21,10 +23,11 @@ from builders.seeds import seed_of, uniforms
 
 @dataclass(frozen=True)
 class ExampleEmbeddingScorer(ByEmbedding):
-    """So many *trials*: in each an activating and a silent window are asked about, beside at most *examples* others a side.
+    """Each of *trials* trials compares one activating and one silent window with *examples* others of each side, or fewer.
 
-    The margin of a window q is mean cos(q, E⁺) − mean cos(q, E⁻); the score is the AUROC of the margins. *seed* addresses what is
-    drawn. The standard error takes trials as independent; they are less so the more there are for the windows at hand.
+    The margin of a window q is mean cos(q, E⁺) − mean cos(q, E⁻), where E⁺ are the other activating windows and E⁻ the other
+    silent ones. The score is the AUROC of the margins. *seed* addresses what is drawn. The standard error treats trials as
+    independent, which they are not quite: windows occur in several trials where trials are many and windows few.
     """
 
     trials: int
@@ -32,10 +35,10 @@ class ExampleEmbeddingScorer(ByEmbedding):
     seed: int
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return two rows for each trial: number 2·trial is the activating window, the next the silent one; value is the margin."""
+        """Return two examples per trial: number 2·trial is the activating window, 2·trial + 1 the silent one; the value is the margin."""
         windows = self.shown(task)
         n = 2 * self.trials
-        number, nothing = np.arange(n), none(n)
+        number, nothing = np.arange(n), nans(n)
         truth = number % 2 == 0
         if min(windows.activating.sum(), (~windows.activating).sum()) < 2:
             return Judged(number, truth, np.full(n, TOO_FEW), nothing, nothing, nothing, {"status": TOO_FEW})
@@ -46,17 +49,17 @@ class ExampleEmbeddingScorer(ByEmbedding):
 
 @dataclass(frozen=True)
 class Drawn:
-    """The windows of one side in each trial, as places: the one asked about [trials] and the others [trials, examples]."""
+    """Places of the windows that each trial uses from one side: the *query* [trials] and the *others* [trials, examples]."""
 
     query: Ints
     others: Ints
 
 
 def draw(windows: Examples, side: Bools, trials: int, examples: int, seed: int) -> Drawn:
-    """Return who is drawn among the windows [n] of one *side*, of which there are at least two.
+    """Return the windows drawn for each trial from one *side* [n] of the windows, which must hold at least two.
 
-    All take turns at being asked about, in an order drawn by address, so that none is asked about twice before all were once; the
-    others are drawn for each trial.
+    Windows take turns as query, in a random order: none is query twice before all were query once. The others are drawn anew for
+    each trial.
     """
     own = np.flatnonzero(side)
     number = windows.number[own]
@@ -68,7 +71,7 @@ def draw(windows: Examples, side: Bools, trials: int, examples: int, seed: int) 
 
 
 def margins(vectors: Floats, active: Drawn, silent: Drawn) -> Floats:
-    """Return the margins [trials, 2] of the activating and of the silent window of each trial, given unit *vectors* [n, width]."""
+    """Return the margins [trials, 2] of each trial's activating and silent query, given the unit *vectors* [n, width] of all windows."""
     toward = vectors[active.others].mean(axis=1) - vectors[silent.others].mean(axis=1)
     found: Floats = np.stack([(vectors[side.query] * toward).sum(axis=1) for side in (active, silent)], axis=1)
     return found

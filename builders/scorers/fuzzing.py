@@ -1,8 +1,9 @@
-"""Fuzzing: are these marked tokens those on which the latent fires? SCIENCE A8.
+"""Fuzzing: a judge says whether the latent fires on the marked tokens.
 
-Positives mark the tokens of an activating window that reach 0.3 of its largest activation. Of negatives, one in a neighbour's
-window marks the tokens on which the neighbour fires; any other borrows the marks of a positive of the same latent, so that it
-has as many marks, at positions drawn from the same distribution: neither number nor place gives the answer away (SCIENCE D4).
+In a positive, an activating window, the tokens that reach 0.3 of the window's largest activation are marked. In a neighbour's
+window, the tokens on which the neighbour fires are marked. Any other negative borrows the marks of a positive of the same latent:
+so positives and negatives have equally many marks at equally distributed positions, and neither gives the answer away.
+Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#fuzzing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats
 from builders.contexts.contexts import Examples
-from builders.scorers.judging import Bools, Floats
 from builders.scorers.trials import Trials
 from builders.seeds import uniforms
 
@@ -20,30 +21,31 @@ NO_ROOM = "no marks fit"
 
 
 def strong(activations: npt.NDArray[np.float32]) -> Bools:
-    """Return which tokens reach 0.3 of the largest activation of their window; none in a silent one."""
+    """Return which tokens [n, window] reach 0.3 of the largest activation of their window; none in a silent window."""
     marked: Bools = (activations >= THRESHOLD * activations.max(axis=1, keepdims=True)) & (activations > 0)
     return marked
 
 
 def trials(examples: Examples, special: Bools, seed: int) -> Trials:
-    """Return every test window with its marks; *special* says which token ids are special, which are never marked."""
+    """Return a trial for every window, with marks. *special* says which token ids are special: those are never marked."""
     truth = examples.activating
     marks = np.where(truth[:, None], strong(examples.activations), strong(examples.neighbour))
-    bare = np.flatnonzero(~marks.any(axis=1))
-    marks[bare] = lent(marks[truth], special[examples.tokens][bare], uniforms(seed, examples.latent, np.flatnonzero(truth)))
+    unmarked = np.flatnonzero(~marks.any(axis=1))
+    marks[unmarked] = borrowed(marks[truth], special[examples.tokens][unmarked], uniforms(seed, examples.latent, np.flatnonzero(truth)))
     status = np.where(marks.any(axis=1), "ok", NO_ROOM)
     return Trials(examples.latent, examples.number, truth, examples.tokens, marks, status)
 
 
 def misplaced(examples: Examples, special: Bools, seed: int) -> Trials:
-    """Return the activating windows twice: with their marks, and with as many on tokens where the latent is silent.
+    """Return two trials per activating window: with its own marks, and with borrowed marks on tokens where the latent is silent.
 
-    The second of each is numbered after all windows. SCIENCE A8, fuzz type active.
+    The second ones are numbered after all windows. This is fuzz type `active` of the code of Paulo et al.
+    (github.com/EleutherAI/delphi).
     """
     own = examples.take(np.flatnonzero(examples.activating))
     right = strong(own.activations)
     draw = uniforms(seed, examples.latent, np.arange(len(right)))
-    wrong = lent(right, special[own.tokens] | (own.activations > 0), draw)
+    wrong = borrowed(right, special[own.tokens] | (own.activations > 0), draw)
     n = int(examples.number.max(initial=-1)) + 1
     status = np.where(np.concatenate([right, wrong]).any(axis=1), "ok", NO_ROOM)
     number = np.concatenate([own.number, n + own.number])
@@ -51,10 +53,11 @@ def misplaced(examples: Examples, special: Bools, seed: int) -> Trials:
     return Trials(examples.latent, number, truth, np.concatenate([own.tokens] * 2), np.concatenate([right, wrong]), status)
 
 
-def lent(marks: Bools, closed: Bools, draw: Floats) -> Bools:
-    """Return for each of the windows whose *closed* tokens [n, window] cannot be marked the marks of one of *marks*.
+def borrowed(marks: Bools, closed: Bools, draw: Floats) -> Bools:
+    """Return marks [n, window] for n windows, each a row of *marks* [m, window] that marks none of the window's *closed* tokens.
 
-    Lenders take turns in the order of *draw*; where a lender's do not fit the next ones are tried, and none fitting, none are lent.
+    Rows take turns, in the order of *draw* [m]. Where a row does not fit a window, the next rows are tried; where none fits, the
+    window gets no marks.
     """
     if not len(marks):
         return np.zeros_like(closed)

@@ -1,8 +1,9 @@
-"""Intervention: does a pushed model write more of what the explanation says? SCIENCE A10.
+"""Intervention: whether pushing the latent makes the subject write more of what the explanation says.
 
-A judge reads what was written after a beginning, cleanly and with the latent pushed; log p(z | x, pushed) − log p(z | x, clean)
-is by how many nats the push makes the explanation z less of a surprise, summed over its tokens. The quotation mark after z is not
-scored: it would say how long explanations are.
+The subject continues a prompt x twice: cleanly, and with the latent pushed. A judge reads both passages. The
+difference log p(z | pushed passage) − log p(z | clean passage), in nats summed over the tokens of the explanation z, says how much
+likelier the push makes z. The quotation mark after z is not scored: its probability depends on the length of z.
+Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#intervention-scoring.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from builders.engines.requests import Failure, Outcome, Score
 from builders.interventions.generations import Passages
-from builders.scorers.judging import PROMPTS, Judged, Task, none
+from builders.scorers.judging import PROMPTS, Judged, Task, nans
 from builders.scorers.statistics import mean
 from builders.scorers.surprisal import gain
 
@@ -25,15 +26,15 @@ NOTHING = Passages(np.zeros(0, dtype=np.int64), NO_DIRECTION, [], [], None)
 
 
 def prompt(passage: str) -> str:
-    """Return what stands before an explanation: worked examples, and the passage that it shall fit."""
+    """Return the prompt that an explanation completes: worked examples, then the passage."""
     return PROMPTS.fill("intervention.j2", {"shots": PROMPTS.shots("intervention.yaml"), "passage": passage})
 
 
 @dataclass(frozen=True)
 class InterventionScorer:
-    """Asks how likely the explanation is after each pushed and each clean passage; the score is the mean difference in nats.
+    """The score is the mean difference, in nats, of the explanation's log-probability after pushed and after clean passages.
 
-    *written* are the passages of each latent that was pushed; one that has none, as a rule over text, gets no score.
+    *written* are the passages of each latent that was pushed. A latent without passages, such as a planted rule, gets no score.
     """
 
     written: Mapping[int, Passages]
@@ -43,24 +44,24 @@ class InterventionScorer:
 
     @property
     def prompt_sha256(self) -> str:
-        """The version of the prompt."""
+        """The hash of the prompt files."""
         return PROMPTS.sha256(FILES)
 
     def requests(self, task: Task) -> list[Score]:
-        """Return the explanation after every clean passage, then after every pushed one; nothing where the push missed its aim."""
+        """Return the explanation after every clean passage, then after every pushed one; nothing where the push missed its target KL."""
         own = self.written.get(task.latent, NOTHING)
-        text = " ".join(task.text.split())
+        explanation = " ".join(task.explanation.split())
         passages = [*own.clean, *own.pushed] if own.status == "ok" else []
-        return [Score(prompt(passage), text) for passage in passages]
+        return [Score(prompt(passage), explanation) for passage in passages]
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the nats that the push gives to the explanation after each beginning, and their mean."""
+        """Return the difference in nats for each prompt, and the mean."""
         own = self.written.get(task.latent, NOTHING)
         n = len(own.number)
-        value, status, measures = none(n), np.full(n, own.status), {"status": own.status}
+        value, status, measures = nans(n), np.full(n, own.status), {"status": own.status}
         if own.status == "ok":
             gains = [gain(pushed, clean) for clean, pushed in zip(outcomes[:n], outcomes[n:], strict=True)]
             value = np.array([math.nan if isinstance(one, Failure) else one for one in gains])
             status = np.array([one.status if isinstance(one, Failure) else "ok" for one in gains])
             measures = mean(value[status == "ok"])
-        return Judged(own.number, np.ones(n, dtype=bool), status, none(n), none(n), value, {**measures, "kl": own.kl})
+        return Judged(own.number, np.ones(n, dtype=bool), status, nans(n), nans(n), value, {**measures, "kl": own.kl})

@@ -1,7 +1,8 @@
-"""Intruder: which of these windows does not belong? It needs no explanation. SCIENCE A11.
+"""Intruder: a finder says which of a few windows does not belong with the others. It needs no explanation.
 
-Each trial shows activating windows of one rank quantile, their tokens marked, and in a slot drawn by address one window more:
-a silent one with the marks that fuzzing gives it, or (negatives `internal`) an activating one of another quantile.
+Each lineup shows activating windows of one rank quantile, with their tokens marked, and one intruder in a random slot. The
+intruder is a silent window with the marks that fuzzing gives it or, with negatives `internal`, an activating window of another
+quantile. The idea is that of the code of Paulo et al. (github.com/EleutherAI/delphi); see docs/science.md#intruder.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Ints
 from builders.engines.prompts import marked_text
 from builders.engines.requests import Chat, Failure, Message, Outcome, Request
 from builders.scorers import fuzzing
 from builders.scorers.answers import responded
 from builders.scorers.chat import turn
-from builders.scorers.judging import PROMPTS, Bools, Ints, Judged, Task, none
+from builders.scorers.judging import PROMPTS, Judged, Task, nans
 from builders.scorers.lineups import Lineups, lineups
 from builders.scorers.statistics import share
 from builders.seeds import uniforms
@@ -29,7 +31,10 @@ INTERNAL = "internal"
 
 @dataclass(frozen=True)
 class Picks:
-    """The slots that were named, from 1 on, and their status [trials]; 0 where there is none. *reason* says why the first is missing."""
+    """The *slot* named in each lineup (from 1; 0 where none was named) and the *status*, both [trials].
+
+    *reason* says in words why the first missing slot is missing.
+    """
 
     slot: Ints
     status: npt.NDArray[np.str_]
@@ -37,23 +42,23 @@ class Picks:
 
 
 class Finder(Protocol):
-    """Looks for the intruder."""
+    """A way to find the intruder of each lineup."""
 
     @property
-    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the version of its prompts, if it has any
+    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the hash of its prompts, if it has any
 
-    def requests(self, trials: Lineups) -> Sequence[Request]:
-        """Return what is to be asked of a language model; nothing where none is needed."""
+    def requests(self, lineups: Lineups) -> Sequence[Request]:
+        """Return the requests to a language model; none where the finder needs no language model."""
         ...
 
-    def picks(self, trials: Lineups, outcomes: Sequence[Outcome]) -> Picks:
-        """Return the slots that it takes for the intruder's."""
+    def picks(self, lineups: Lineups, outcomes: Sequence[Outcome]) -> Picks:
+        """Return the slots in which the finder sees the intruders."""
         ...
 
 
 @dataclass(frozen=True)
 class IntruderScorer:
-    """So many *trials* of *shown* windows; the score is the share of those answered in which the intruder was found.
+    """The score is the share of answered lineups in which the intruder was found, of *trials* lineups of *shown* windows each.
 
     *special* [vocabulary] says which token ids are special; *seed* addresses what is drawn.
     """
@@ -68,94 +73,94 @@ class IntruderScorer:
 
     @property
     def chance(self) -> float:
-        """The share that guessing finds."""
+        """The share of intruders that guessing finds."""
         return 1 / self.shown
 
     @property
     def prompt_sha256(self) -> str | None:
-        """The version of the finder's prompts."""
+        """The hash of the finder's prompts, if it has any."""
         return self.finder.prompt_sha256
 
     def lineups(self, task: Task) -> Lineups:
-        """Return the trials of a latent."""
+        """Return the lineups of a latent."""
         examples = task.examples.against(self.negatives)
-        windows = fuzzing.trials(examples, self.special, self.seed)
-        fit = windows.answerable()
-        fine, marks = examples.take(fit), np.asarray(windows.marks)[fit]
-        return lineups(fine, marks, self.trials, self.shown, internal=self.negatives == INTERNAL, seed=self.seed)
+        marked = fuzzing.trials(examples, self.special, self.seed)
+        usable = marked.answerable()
+        windows, marks = examples.take(usable), np.asarray(marked.marks)[usable]
+        return lineups(windows, marks, self.trials, self.shown, internal=self.negatives == INTERNAL, seed=self.seed)
 
     def requests(self, task: Task) -> Sequence[Request]:
-        """Return what the finder asks."""
+        """Return the finder's requests."""
         return self.finder.requests(self.lineups(task))
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the trials: whether the intruder was found, and as their value the slot that was named."""
-        trials = self.lineups(task)
-        picks = self.finder.picks(trials, outcomes)
-        known, found = picks.status == "ok", picks.slot == trials.slot
+        """Return an example per lineup: the answer is whether the intruder was found, the value is the slot that was named."""
+        lineups = self.lineups(task)
+        picks = self.finder.picks(lineups, outcomes)
+        known, found = picks.status == "ok", picks.slot == lineups.slot
         number = np.arange(self.trials)
         answer, slot = np.where(known, found, np.nan), np.where(known, picks.slot, np.nan)
-        return Judged(number, number >= 0, picks.status, answer, none(self.trials), slot, share(found[known]), picks.reason)
+        return Judged(number, number >= 0, picks.status, answer, nans(self.trials), slot, share(found[known]), picks.reason)
 
 
 @dataclass(frozen=True)
 class LexicalFinder:
-    """Takes for the intruder the window whose marked tokens are least like those of the others. Not a language model."""
+    """Picks the window whose marked tokens are least like those of the others. Not a language model."""
 
     seed: int
     prompt_sha256: None = None
 
-    def requests(self, trials: Lineups) -> tuple[()]:
-        """Return nothing: it looks for itself."""
+    def requests(self, lineups: Lineups) -> tuple[()]:
+        """Return nothing: no language model is asked."""
         return ()
 
-    def picks(self, trials: Lineups, outcomes: Sequence[Outcome]) -> Picks:
-        """Return the slot whose set of marked tokens has the smallest mean Jaccard index with the others; ties are drawn by address."""
-        n, shown, _ = trials.marks.shape
-        trial, slot, _ = np.nonzero(trials.marks)
-        ids, place = np.unique(trials.tokens[trials.marks], return_inverse=True)
+    def picks(self, lineups: Lineups, outcomes: Sequence[Outcome]) -> Picks:
+        """Return the slots whose marked tokens have the smallest mean Jaccard index with those of the others; ties are drawn."""
+        n, shown, _ = lineups.marks.shape
+        lineup, slot, _ = np.nonzero(lineups.marks)
+        ids, place = np.unique(lineups.tokens[lineups.marks], return_inverse=True)
         holds = np.zeros((n, shown, len(ids)))
-        holds[trial, slot, place] = 1
+        holds[lineup, slot, place] = 1
         shared = holds @ holds.transpose(0, 2, 1)
         sizes = holds.sum(axis=2)
         either = sizes[:, :, None] + sizes[:, None, :] - shared
-        alike = (shared / np.maximum(either, 1)).sum(axis=2).round(9)  # with itself too, which is 1 for all
-        ties = uniforms(self.seed, trials.latent, np.arange(n)[:, None], np.arange(shown))
+        alike = (shared / np.maximum(either, 1)).sum(axis=2).round(9)  # each window's likeness to itself is included: it is 1 for all
+        ties = uniforms(self.seed, lineups.latent, np.arange(n)[:, None], np.arange(shown))
         least = np.lexsort((ties, alike), axis=1)[:, 0]
-        return Picks(np.where(trials.status == "ok", 1 + least, 0), trials.status)
+        return Picks(np.where(lineups.status == "ok", 1 + least, 0), lineups.status)
 
 
 @dataclass(frozen=True)
 class ModelFinder:
-    """Asks a language model, one trial in a prompt. *pieces* are the bytes of each token id."""
+    """Asks a language model about one lineup per prompt. *pieces* are the bytes of each token id."""
 
     pieces: Sequence[bytes]
     max_tokens: int = 100
 
     @property
     def prompt_sha256(self) -> str:
-        """The version of the prompts."""
+        """The hash of the prompt files."""
         return PROMPTS.sha256(FILES)
 
-    def requests(self, trials: Lineups) -> list[Chat]:
-        """Return one conversation for each trial; all but the last turn is the same for every latent."""
+    def requests(self, lineups: Lineups) -> list[Chat]:
+        """Return one conversation per lineup; only the last turn differs, so that engines can cache the rest."""
         prefix = [Message("system", PROMPTS.fill("intruder.j2", {}))]
         for shot in PROMPTS.shots("intruder.yaml"):
             prefix += [turn(None, shot["examples"]), Message("assistant", f"{shot['common']}\n[RESPONSE]: {shot['intruder']}")]
-        return [Chat((*prefix, self._turn(trials, trial)), self.max_tokens) for trial in trials.able()]
+        return [Chat((*prefix, self._turn(lineups, place)), self.max_tokens) for place in lineups.answerable()]
 
-    def _turn(self, trials: Lineups, trial: int) -> Message:
-        windows = zip(trials.tokens[trial], trials.marks[trial], strict=True)
+    def _turn(self, lineups: Lineups, place: int) -> Message:
+        windows = zip(lineups.tokens[place], lineups.marks[place], strict=True)
         return turn(None, [marked_text(tokens, marks, self.pieces) for tokens, marks in windows])
 
-    def picks(self, trials: Lineups, outcomes: Sequence[Outcome]) -> Picks:
-        """Return the slots that were answered; a trial without an answer has the status of what went wrong."""
-        slot, status, reasons = np.zeros(len(trials.slot), dtype=np.int64), trials.status.astype(object), []
-        for trial, outcome in zip(trials.able(), outcomes, strict=True):
-            said = outcome if isinstance(outcome, Failure) else responded(outcome, trials.tokens.shape[1])
+    def picks(self, lineups: Lineups, outcomes: Sequence[Outcome]) -> Picks:
+        """Return the slots that were answered. Where an answer fails, the lineup has no slot and the failure's status."""
+        slot, status, reasons = np.zeros(len(lineups.slot), dtype=np.int64), lineups.status.astype(object), []
+        for place, outcome in zip(lineups.answerable(), outcomes, strict=True):
+            said = outcome if isinstance(outcome, Failure) else responded(outcome, lineups.tokens.shape[1])
             if isinstance(said, Failure):
-                status[trial] = said.status
+                status[place] = said.status
                 reasons.append(said.reason)
             else:
-                slot[trial] = said
+                slot[place] = said
         return Picks(slot, status.astype(np.str_), next(iter(reasons), ""))

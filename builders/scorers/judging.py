@@ -1,4 +1,4 @@
-"""What every scorer is: questions about a latent's test windows, and what follows from the answers."""
+"""What all scorers share: a task, its judged examples, and the interface that turns one into the other."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats, Ints
 from builders.contexts.contexts import Examples
 from builders.engines.prompts import Prompts
-from builders.engines.requests import Failure, Outcome, Request
+from builders.engines.requests import Outcome, Request
 
-NO_LOGPROBS = "no log-probabilities"  # the status of an answer without those that were asked for
+NO_LOGPROBS = "no log-probabilities"  # the status of an answer that came without the log-probabilities asked for
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A latent's test windows, and the explanation that shall predict them (empty where a scorer needs none)."""
+    """One latent's test windows, and the explanation to be scored on them (empty where the scorer needs none)."""
 
     examples: Examples
     explainer: str = "none"
-    text: str = ""
+    explanation: str = ""
 
     @property
     def latent(self) -> int:
@@ -37,10 +35,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Judged:
-    """One task's judged examples: their numbers, truth, and status, `ok` or why there is no answer, all [n].
+    """One task's judged examples: their numbers, the truth, and their status (`ok`, or why there is no answer), all [n].
 
-    *answer* is 1 for yes, 0 for no; *probability* that of yes; *value* what the scorer measures, in its unit: all [n], NaN where
-    there is none. *measures* are columns of SCORES, the status among them; *reason* says in words why the first answer is missing.
+    *answer* is 1 for yes and 0 for no; *probability* is the probability of yes; *value* is what the scorer measures, in its unit.
+    All three are [n], with NaN where there is none. *measures* are columns of SCORES, `status` among them. *reason* says in words
+    why the first missing answer is missing.
     """
 
     number: Ints
@@ -54,9 +53,10 @@ class Judged:
 
 
 class Scorer(Protocol):
-    """A way to score explanations (or latents). *unit* says what its score is, *chance* the score of a text that says nothing.
+    """A way to score explanations, or latents without one.
 
-    *negatives* is where its silent windows come from; *prompt_sha256* the version of its prompts, if it has any.
+    *unit* says what the score is; *chance* is the score of an explanation that says nothing; *negatives* is the kind of negative
+    windows; *prompt_sha256* is the hash of the scorer's prompts, None where it has none.
     """
 
     @property
@@ -69,19 +69,14 @@ class Scorer(Protocol):
     def prompt_sha256(self) -> str | None: ...  # noqa: D102
 
     def requests(self, task: Task) -> Sequence[Request]:
-        """Return what is to be asked of a language model; nothing where none is needed."""
+        """Return the requests to a language model; none where the scorer needs no language model."""
         ...
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return what follows from the outcomes of the task's requests, which come in their order."""
+        """Return the judged examples, given the outcomes of the task's requests in the same order."""
         ...
 
 
-def none(n: int) -> Floats:
-    """Return *n* times no number."""
+def nans(n: int) -> Floats:
+    """Return *n* NaN: no number yet."""
     return np.full(n, np.nan)
-
-
-def statuses(outcomes: Sequence[Outcome]) -> npt.NDArray[np.str_]:
-    """Return `ok`, or the status of the failure, of each outcome."""
-    return np.array([outcome.status if isinstance(outcome, Failure) else "ok" for outcome in outcomes], dtype=np.str_)

@@ -1,4 +1,4 @@
-"""The lexical judge: it reads the cues in an explanation's words and looks for them. Not a language model."""
+"""The lexical judge: it reads the cues that an explanation names and looks for them in windows. Not a language model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Floats
 from builders.engines.requests import Outcome
 from builders.explainers import cues
-from builders.scorers.judging import Floats, none
+from builders.scorers.judging import nans
 from builders.scorers.trials import Trials, Verdicts
 
-NO_CUE = "names no token"  # what the lexical judge cannot read
+NO_CUE = "names no token"  # the status where the explanation names no cue
 
 
 class LexicalJudge:
     """Judges by the tokens that an explanation names and by how reliable it says they are.
 
-    A cue of reliability r speaks for the window with probability r wherever it occurs (noisy or over tokens). In a
-    marked window only the marked tokens speak.
+    P(yes) = 1 − Π(1 − r) over the tokens of the window, where r is the reliability of the best cue that fits the token, or 0.
+    In a marked window only the marked tokens count.
     """
 
     prompt_sha256 = None
@@ -30,22 +31,22 @@ class LexicalJudge:
         for token, piece in enumerate(pieces):
             self.ids.setdefault(piece, []).append(token)
 
-    def requests(self, text: str, trials: Trials) -> tuple[()]:
-        """Return nothing: it reads the words itself."""
+    def requests(self, explanation: str, trials: Trials) -> tuple[()]:
+        """Return nothing: no language model is asked."""
         return ()
 
-    def verdicts(self, text: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
-        """Return the probability that each example fits *text*, and yes where it is at least a half."""
-        strength = self.strengths(text, trials.tokens)
+    def verdicts(self, explanation: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
+        """Return the probability that each example fits the explanation, and yes where it is at least a half."""
+        strength = self.strengths(explanation, trials.tokens)
         if strength is None:
-            return Verdicts(none(len(trials.status)), none(len(trials.status)), np.where(trials.status == "ok", NO_CUE, trials.status))
+            return Verdicts(nans(len(trials.status)), nans(len(trials.status)), np.where(trials.status == "ok", NO_CUE, trials.status))
         if trials.marks is not None:
             strength = np.where(trials.marks, strength, 0.0)
         probability = np.where(trials.status == "ok", 1.0 - np.prod(1.0 - strength, axis=1), np.nan)
         answer = np.where(np.isnan(probability), np.nan, probability >= 0.5)
         return Verdicts(answer, probability, trials.status)
 
-    def strengths(self, text: str, tokens: npt.NDArray[np.int32]) -> Floats | None:
-        """Return for every token of the windows [n, window] how reliably *text* says the latent fires there; None where it names none."""
-        named = cues.read(text)
+    def strengths(self, explanation: str, tokens: npt.NDArray[np.int32]) -> Floats | None:
+        """Return the reliability of the best cue that fits each token [n, window], or None where the explanation names no cue."""
+        named = cues.read(explanation)
         return cues.strengths(named, tokens, self.ids, self.size) if named else None

@@ -1,4 +1,4 @@
-"""Who stands in a lineup: activating windows that belong together, and one that does not. SCIENCE A11."""
+"""Lineups for the intruder scorer: activating windows that belong together, and one window that does not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Ints
 from builders.contexts.contexts import Examples
-from builders.scorers.judging import Bools, Ints
 from builders.seeds import seed_of, uniforms
 
 TOO_FEW = "too few windows"
@@ -16,7 +16,7 @@ TOO_FEW = "too few windows"
 
 @dataclass(frozen=True)
 class Lineups:
-    """One latent's trials: token ids and marks [trials, shown, window], the intruder's slot (from 1 on) and the status [trials]."""
+    """One latent's lineups: token ids and marks [lineups, shown, window], the intruder's slot (from 1) and the status [lineups]."""
 
     latent: int
     tokens: npt.NDArray[np.int32]
@@ -24,16 +24,17 @@ class Lineups:
     slot: Ints
     status: npt.NDArray[np.str_]
 
-    def able(self) -> Ints:
-        """Return the trials that can be judged."""
+    def answerable(self) -> Ints:
+        """Return the places of the lineups that can be judged."""
         return np.flatnonzero(self.status == "ok")
 
 
 def lineups(examples: Examples, marks: Bools, trials: int, shown: int, *, internal: bool, seed: int) -> Lineups:
-    """Return *trials* trials of *shown* of the windows, whose marks are *marks* [n, window].
+    """Return *trials* lineups of *shown* windows each; *marks* [n, window] are the marks of the windows in *examples*.
 
-    The windows that belong together are activating ones of one quantile, each quantile taking its turn, and where it has too few,
-    of the nearest. The intruder is a silent window; an *internal* one is an activating window of a quantile that the others are not of.
+    The windows that belong together are activating ones of one quantile; quantiles take turns. Where a quantile has too few
+    windows, those of the nearest quantiles join them. The intruder is a silent window or, with *internal*, an activating window of a
+    quantile that no other window of the lineup has. Where there are too few windows, the status is TOO_FEW.
     """
     number = np.arange(trials)
     slot = 1 + np.floor(shown * uniforms(seed_of(seed, "slots"), examples.latent, number)).astype(np.int64)
@@ -53,18 +54,18 @@ def lineups(examples: Examples, marks: Bools, trials: int, shown: int, *, intern
 
 
 def _turns(quantiles: Ints, latent: int, trials: int, seed: int) -> Ints:
-    """Return the quantile of each trial: all take turns, in an order drawn by address."""
+    """Return the quantile of each lineup: *quantiles* take turns, in a random order."""
     return np.resize(quantiles[np.argsort(uniforms(seed_of(seed, "quantiles"), latent, quantiles), kind="stable")], trials)
 
 
 def _others(quantile: Ints, group: Ints) -> Bools:
-    """Return which windows are of a quantile that none of a *group* [trials, windows] is of."""
+    """Return which of n windows [lineups, n] have a quantile that no window of the lineup's *group* [lineups, windows] has."""
     taken: Bools = (quantile[:, None] == quantile[group][:, None, :]).any(axis=2)
     return ~taken
 
 
 def _placed(group: Ints, odd: Ints, slot: Ints) -> Ints:
-    """Return each group with its intruder put into its slot."""
+    """Return the windows of each lineup: *group* [lineups, windows] with the intruder *odd* [lineups] put into *slot* [lineups]."""
     column = np.arange(group.shape[1] + 1)
     intruder = column == slot[:, None] - 1
     before = np.minimum(column - (column >= slot[:, None]), group.shape[1] - 1)

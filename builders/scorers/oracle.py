@@ -1,8 +1,7 @@
-"""A judge that knows what the planted rules' explanations mean, and reads nothing but the prompt: it calibrates scorers.
+"""The oracle: a judge for calibration that knows what the planted rules' explanations mean, and reads only the prompt.
 
-It finds the explanation in the prompt's last turn, looks up the pattern that it describes, and answers by where the pattern
-applies in the text that the prompt shows. A prompt in which it finds no explanation, or one that it does not know, it answers
-as though nothing fitted.
+It finds the explanation in the prompt's last turn, looks up the pattern that the explanation describes, and answers by where the
+pattern applies in the text of the prompt. It answers an explanation that it does not know as though nothing fitted it.
 """
 
 from __future__ import annotations
@@ -18,48 +17,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Floats
 from builders.engines.prompts import CLOSE, OPEN
 from builders.engines.requests import Answer, Failure, Outcome, Request, Score, Token
 from builders.saes.planted import Meaning
 from builders.scorers.simulation import TOP
 
-Floats = npt.NDArray[np.float64]
-MARKED = re.compile(f"{OPEN}((?s:.+?)){CLOSE}")  # a >> alone is text, such as a prompt of Python's
-NATS = 0.5  # by which a described byte is likelier than another
+MARKED = re.compile(f"{OPEN}((?s:.+?)){CLOSE}")  # >> without << is plain text, such as a Python prompt
+NATS = 0.5  # how much likelier, per character, described text is than other text
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Answers requests of every scorer; *meanings* are the patterns by their words."""
+    """Answers the requests of every scorer; *meanings* holds the meaning of each explanation."""
 
     meanings: dict[str, Meaning]
 
     def __call__(self, request: Request) -> Outcome:
-        """Return the answer to a request, or a failure where it is of no kind that scorers ask."""
+        """Return the answer to a request, or a failure where its prompt is not that of a scorer."""
         shown = request.prompt if isinstance(request, Score) else request.messages[-1].content
-        for pattern, answer in SCORED if isinstance(request, Score) else TOLD:
+        for pattern, answer in SCORE_PROMPTS if isinstance(request, Score) else CHAT_PROMPTS:
             found = list(pattern.finditer(shown))
             if found:
                 return answer(self, found[-1], request)
         return Failure("unknown prompt", f"the oracle finds no question in {shown[-80:]!r}")
 
-    def inside(self, words: str, text: str) -> Floats:
-        """Return for each character of *text* whether the meaning of *words* applies there (1 or 0)."""
+    def inside(self, explanation: str, text: str) -> Floats:
+        """Return 1 for each character of *text* to which the explanation applies, else 0."""
         found = np.zeros(len(text))
-        meaning = self.meanings.get(words.strip())
+        meaning = self.meanings.get(explanation.strip())
         if meaning is not None:
             whole = text.encode("utf-8", "replace")
             spans = list(meaning.spans(whole))
-            if len(whole) > len(text) and spans:  # spans are of bytes, and some character has several
+            if len(whole) > len(text) and spans:  # spans count bytes, and some characters have several
                 starts = np.cumsum([0, *(len(character.encode("utf-8", "replace")) for character in text)])
                 spans = [(int(low), int(high)) for low, high in np.searchsorted(starts, spans)]
             for low, high in spans:
                 found[low:high] = 1
         return found
 
-    def levels(self, words: str, pieces: list[str]) -> list[float]:
-        """Return of each of *pieces*, which follow one another, ten times the share of it to which *words* apply."""
-        inside = self.inside(words, "".join(pieces))
+    def levels(self, explanation: str, pieces: list[str]) -> list[float]:
+        """Return the level, 0 to 10, of each of consecutive *pieces*: ten times the share of its characters that fit."""
+        inside = self.inside(explanation, "".join(pieces))
         ends = np.cumsum([0, *map(len, pieces)])
         return [TOP * float(inside[low:high].mean()) if high > low else 0.0 for low, high in pairwise(ends.tolist())]
 
@@ -74,18 +73,18 @@ def _level(level: float) -> Token:
 
 
 def _windows(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
-    """Answer 1 where the explanation applies to anything in a window, or to most of what is marked in it."""
+    """Answer 1 for a window where the explanation applies to anything in it or, if it is marked, to at least half of the marked text."""
     answers = []
     for shown in _examples(found["examples"]):
-        parts = MARKED.split(shown)  # the text between marks, and in them, in turns
+        parts = MARKED.split(shown)  # unmarked and marked text in turns
         marked = np.concatenate([np.full(len(part), place % 2 == 1) for place, part in enumerate(parts)])
-        inside = oracle.inside(found["words"], "".join(parts))
+        inside = oracle.inside(found["explanation"], "".join(parts))
         answers.append(int(inside[marked].mean() >= 0.5 if marked.any() else inside.any()))
     return Answer(str(answers))
 
 
 def _examples(text: str) -> Iterator[str]:
-    """Yield the numbered examples of a turn, which may themselves hold line breaks."""
+    """Yield the numbered examples of a turn. An example may itself hold line breaks."""
     number, start = 1, 0
     while True:
         head = f"Example {number}: "
@@ -99,14 +98,14 @@ def _examples(text: str) -> Iterator[str]:
 def _simulate_at_once(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
     pieces = [json.loads(line.partition("\t")[0]) for line in request.continuation.splitlines()]
     tokens: list[Token] = []
-    for piece, level in zip(pieces, oracle.levels(found["words"], pieces), strict=True):
+    for piece, level in zip(pieces, oracle.levels(found["explanation"], pieces), strict=True):
         tokens += [Token(json.dumps(piece), 0.0), Token("\t", 0.0), replace(_level(level), text="unknown"), Token("\n", 0.0)]
     return Answer(request.continuation, tokens=tuple(tokens))
 
 
-def _simulate_told(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
+def _simulate_chat(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
     pieces = json.loads(found["tokens"])
-    levels = oracle.levels(found["words"], pieces)
+    levels = oracle.levels(found["explanation"], pieces)
     if request.max_tokens == 1:
         token = _level(levels[-1])
         return Answer(token.text, tokens=(token,))
@@ -114,46 +113,46 @@ def _simulate_told(oracle: Oracle, found: re.Match[str], request: Any) -> Outcom
 
 
 def _likelihood(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
-    """Score a text: what the description speaks of is likelier, by NATS a byte."""
-    inside = oracle.inside(found["words"], request.continuation)
+    """Score a text: each character to which the explanation applies is likelier by NATS."""
+    inside = oracle.inside(found["explanation"], request.continuation)
     pairs = zip(request.continuation, inside.tolist(), strict=True)
     return Answer(request.continuation, tokens=tuple(Token(character, -1.0 + NATS * there) for character, there in pairs))
 
 
 def _amplified(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
-    """Score an explanation after a passage: the likelier, the more of the passage it describes."""
+    """Score an explanation after a passage: it is likelier where it applies to anything in the passage."""
     inside = oracle.inside(request.continuation, found["passage"])
     return Answer(request.continuation, tokens=(Token(request.continuation, -3.0 + 2.0 * float(inside.any())),))
 
 
 Answering = Callable[[Oracle, re.Match[str], Any], Outcome]
-# What the last turn of each scorer's prompt looks like, and how it is answered.
-SCORED: tuple[tuple[re.Pattern[str], Answering], ...] = (
-    (re.compile(r"\nResponds to: (?P<words>.+)\s*\Z"), _simulate_at_once),
-    (re.compile(r"\nDescription: (?P<words>.+)\nSentences:\s*\Z"), _likelihood),
+# The last turn of each scorer's prompts, and the function that answers it.
+SCORE_PROMPTS: tuple[tuple[re.Pattern[str], Answering], ...] = (
+    (re.compile(r"\nResponds to: (?P<explanation>.+)\s*\Z"), _simulate_at_once),
+    (re.compile(r"\nDescription: (?P<explanation>.+)\nSentences:\s*\Z"), _likelihood),
     (re.compile(r"(?s:.*)\nText: (?P<passage>(?s:.+))\nThis text holds an unusual amount of \"\Z"), _amplified),
 )
-TOLD: tuple[tuple[re.Pattern[str], Answering], ...] = (
-    (re.compile(r"\AThe unit responds to: (?P<words>.+)\nTokens: (?P<tokens>.+)\Z"), _simulate_told),
-    (re.compile(r"\AExplanation: (?P<words>.+)\n\n(?P<examples>(?s:.+))\Z"), _windows),
+CHAT_PROMPTS: tuple[tuple[re.Pattern[str], Answering], ...] = (
+    (re.compile(r"\AThe unit responds to: (?P<explanation>.+)\nTokens: (?P<tokens>.+)\Z"), _simulate_chat),
+    (re.compile(r"\AExplanation: (?P<explanation>.+)\n\n(?P<examples>(?s:.+))\Z"), _windows),
 )
 
 
 @dataclass(frozen=True)
 class OracleEmbedder:
-    """Embeds a text by the meanings that apply to it, and an explanation by its own: as an embedding model would that knew them."""
+    """Embeds a text by the meanings that apply to it, and an explanation by its own meaning: the ideal embedding model."""
 
     meanings: dict[str, Meaning]
     name = "oracle"
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return for each text the share of it that each meaning describes, and one coordinate for all else [n, meanings + 1]."""
+        """Return unit vectors [n, meanings + 1]: for each meaning the share of the text that it applies to, and a constant."""
         oracle = Oracle(self.meanings)
-        return _unit([[*(oracle.inside(words, text).mean() if text else 0.0 for words in self.meanings), 0.1] for text in texts])
+        return _unit([[*(oracle.inside(known, text).mean() if text else 0.0 for known in self.meanings), 0.1] for text in texts])
 
     def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return for each explanation the coordinate of its own meaning."""
-        return _unit([[*(float(words == text) for words in self.meanings), 0.1] for text in texts])
+        """Return unit vectors [n, meanings + 1]: for each explanation its own meaning's coordinate, and a constant."""
+        return _unit([[*(float(explanation == known) for known in self.meanings), 0.1] for explanation in texts])
 
 
 def _unit(rows: list[list[float]]) -> npt.NDArray[np.float32]:

@@ -1,6 +1,7 @@
-"""Simulation: how strongly does the latent fire on each token? SCIENCE A6, after Bills et al. 2023.
+"""Simulation: a simulator predicts from the explanation how strongly the latent fires on each token.
 
-The score is the correlation of predicted and true activations over all tokens of all windows, special ones left out.
+The score is the Pearson correlation of predicted and true activations over all tokens of all windows, without special tokens.
+Bills et al. 2023; see docs/science.md#simulation.
 """
 
 from __future__ import annotations
@@ -12,36 +13,37 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats
 from builders.contexts.contexts import Examples
 from builders.engines.requests import Outcome, Request
-from builders.scorers.judging import Bools, Floats, Judged, Task, none
+from builders.scorers.judging import Judged, Task, nans
 from builders.scorers.lexical import NO_CUE, LexicalJudge
 from builders.scorers.statistics import Measures
 
 Tokens = npt.NDArray[np.int32]
-TOP = 10.0  # the level of a latent's largest activation
+TOP = 10.0  # the level of the latent's largest activation shown
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predicted levels from 0 to 10 of every token [n, window], and the status of each window [n]."""
+    """Predicted levels, 0 to 10, of every token [n, window], and the status of each window [n]."""
 
     levels: Floats
     status: npt.NDArray[np.str_]
 
 
 class Simulator(Protocol):
-    """Predicts activations from an explanation's words alone."""
+    """Predicts activations from the explanation and the windows' text alone."""
 
     @property
-    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the version of its prompts, if it has any
+    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the hash of its prompts, if it has any
 
-    def requests(self, text: str, tokens: Tokens) -> Sequence[Request]:
-        """Return what is to be asked of a language model about windows [n, window]; nothing where none is needed."""
+    def requests(self, explanation: str, tokens: Tokens) -> Sequence[Request]:
+        """Return the requests to a language model about windows [n, window]; none where the simulator needs no language model."""
         ...
 
-    def predicted(self, text: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
-        """Return what follows from the outcomes of the requests, which come in their order."""
+    def predicted(self, explanation: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
+        """Return the predictions, given the outcomes of the requests in the same order."""
         ...
 
 
@@ -52,13 +54,13 @@ class LexicalSimulator:
     judge: LexicalJudge
     prompt_sha256 = None
 
-    def requests(self, text: str, tokens: Tokens) -> tuple[()]:
-        """Return nothing: it reads the words itself."""
+    def requests(self, explanation: str, tokens: Tokens) -> tuple[()]:
+        """Return nothing: no language model is asked."""
         return ()
 
-    def predicted(self, text: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
-        """Return the levels that the explanation's cues give."""
-        strengths = self.judge.strengths(text, tokens)
+    def predicted(self, explanation: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
+        """Return ten times the reliability of the best cue on each token; no levels where the explanation names no cue."""
+        strengths = self.judge.strengths(explanation, tokens)
         if strengths is None:
             return Predicted(np.full(tokens.shape, np.nan), np.full(len(tokens), NO_CUE))
         return Predicted(TOP * strengths, np.full(len(tokens), "ok"))
@@ -66,7 +68,7 @@ class LexicalSimulator:
 
 @dataclass(frozen=True)
 class SimulationScorer:
-    """Scores by the correlation of predicted and true activations on *windows* activating windows and as many silent ones.
+    """The score is the correlation of predicted and true activations on at most *windows* activating and as many silent windows.
 
     *special* [vocabulary] says which token ids are special.
     """
@@ -80,41 +82,41 @@ class SimulationScorer:
 
     @property
     def prompt_sha256(self) -> str | None:
-        """The version of the simulator's prompts."""
+        """The hash of the simulator's prompts, if it has any."""
         return self.simulator.prompt_sha256
 
     def shown(self, task: Task) -> Examples:
-        """Return the windows to be simulated: activating ones evenly over their order, silent ones the same."""
+        """Return the windows to simulate: of each side at most *windows*, evenly over their order."""
         return task.examples.some(self.negatives, self.windows)
 
     def requests(self, task: Task) -> Sequence[Request]:
-        """Return what the simulator asks."""
-        return self.simulator.requests(task.text, self.shown(task).tokens)
+        """Return the simulator's requests."""
+        return self.simulator.requests(task.explanation, self.shown(task).tokens)
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the simulated windows, each with the correlation within it, and the whole's measures."""
+        """Return the simulated windows, each with the correlation within it as its value; measures are of all windows together."""
         shown = self.shown(task)
-        found = self.simulator.predicted(task.text, shown.tokens, outcomes)
+        found = self.simulator.predicted(task.explanation, shown.tokens, outcomes)
         truth = TOP * shown.activations.astype(np.float64) / max(float(shown.activations.max(initial=0.0)), 1e-30)
         known = found.status == "ok"
         weight = ~self.special[shown.tokens]
         moments = _moments(truth[known], found.levels[known], weight[known])
-        value = none(len(known))
+        value = nans(len(known))
         value[known] = correlation(moments)
         n = len(known)
-        return Judged(shown.number, shown.activating, found.status, none(n), none(n), value, measures(moments))
+        return Judged(shown.number, shown.activating, found.status, nans(n), nans(n), value, measures(moments))
 
 
 def _moments(truth: Floats, levels: Floats, weight: Bools) -> Floats:
-    """Return of each window [n, 7]: tokens counted, sums of s, ŝ, s², ŝ², sŝ, and of |s − ŝ|."""
+    """Return the moments of each window [n, 7]: its number of tokens and the sums of s, ŝ, s², ŝ², sŝ and |s − ŝ|."""
     columns = (np.ones_like(truth), truth, levels, truth**2, levels**2, truth * levels, np.abs(truth - levels))
     found: Floats = np.stack([(column * weight).sum(axis=1) for column in columns], axis=-1)
     return found
 
 
-def _varies(n: Floats, total: Floats, squares: Floats) -> npt.NDArray[np.bool_]:
-    """Return whether numbers with these sums are not all the same, as far as rounding lets see."""
-    found: npt.NDArray[np.bool_] = n * squares - total**2 > 1e-9 * n * squares
+def _varies(n: Floats, total: Floats, squares: Floats) -> Bools:
+    """Return whether *n* numbers with this sum and sum of squares differ by more than rounding."""
+    found: Bools = n * squares - total**2 > 1e-9 * n * squares
     return found
 
 
@@ -128,9 +130,9 @@ def correlation(moments: Floats) -> Floats:
 
 
 def measures(moments: Floats) -> Measures:
-    """Return SCORES columns of windows' moments [n, 7]; the standard error is the jackknife's over windows.
+    """Return SCORES columns from the moments of windows [n, 7]; the standard error is the jackknife's, which leaves out windows.
 
-    Tokens of one window depend on one another, so a window, not a token, is the unit that is left out.
+    Windows are left out, not single tokens, since tokens of one window depend on one another.
     """
     n = len(moments)
     if not n:

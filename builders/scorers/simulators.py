@@ -1,4 +1,7 @@
-"""Language models that simulate a latent: all tokens at once, one at a time, or as JSON. SCIENCE A6."""
+"""Language models that simulate a latent: all tokens at once, token by token, or as JSON.
+
+The first two are those of Bills et al. 2023, as Paulo et al. 2024 (arXiv 2410.13928) use them; see docs/science.md#simulation.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from builders.scorers.judging import NO_LOGPROBS, PROMPTS
 from builders.scorers.simulation import TOP, Predicted, Tokens
 
 SHOTS = "simulation.yaml"
-ALTERNATIVES = 20  # the most that vLLM and OpenAI's API give
+ALTERNATIVES = 20  # likeliest tokens asked for at each place: the most that vLLM and OpenAI's API give
 LEVELS = {str(level): level for level in range(int(TOP) + 1)}
 UNKNOWN = "unknown"
-DIGITS_SPLIT = "digits split"  # the judge's tokenizer has no token for 10
+DIGITS_SPLIT = "digits split"  # the status where the judge's tokenizer has no token for 10
 Levels = list[float] | Failure
 
 
 def expected(token: Token) -> float:
-    """Return Σ n·p(n) / Σ p(n) over the levels n among a token's alternatives; NaN where there is none."""
+    """Return the expected level Σ n·p(n) / Σ p(n) over the levels n among a token's alternatives; NaN where none is a level."""
     weights: dict[int, float] = {}
     for text, logprob in token.top:
         level = LEVELS.get(text.strip())
@@ -36,17 +39,17 @@ def expected(token: Token) -> float:
 
 
 def _line(piece: str, level: str) -> str:
-    # In ASCII, since a tokenizer may cut other characters in two.
+    # json.dumps writes ASCII: tokenizers may cut other characters in two.
     return f"{json.dumps(piece)}\t{level}\n"
 
 
-def _all_at_once(text: str, pieces: list[str]) -> list[Request]:
-    prompt = PROMPTS.fill("all_at_once.j2", {"explanation": text, "shots": PROMPTS.shots(SHOTS)}) + "\n"
+def _all_at_once(explanation: str, pieces: list[str]) -> list[Request]:
+    prompt = PROMPTS.fill("all_at_once.j2", {"explanation": explanation, "shots": PROMPTS.shots(SHOTS)}) + "\n"
     return [Score(prompt, "".join(_line(piece, UNKNOWN) for piece in pieces), ALTERNATIVES)]
 
 
 def _read_at_once(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
-    """Return the level expected at each `unknown`, found by what has been written before it but for white space."""
+    """Return the level expected at each `unknown`. Its token is found by how many characters, without white space, stand before it."""
     (answer,) = outcomes
     if isinstance(answer, Failure):
         return answer
@@ -69,32 +72,32 @@ def _read_at_once(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
     return levels
 
 
-def _chat(text: str, pieces: list[str], *, single: bool) -> Chat:
-    messages = (*_opening(single), _turn(text, pieces))
+def _chat(explanation: str, pieces: list[str], *, single: bool) -> Chat:
+    messages = (*_opening(single), _turn(explanation, pieces))
     return Chat(messages, 1 if single else 40 + 24 * len(pieces), top_logprobs=ALTERNATIVES if single else 0)
 
 
 @cache
-def _opening(single: bool) -> tuple[Message, ...]:  # for the cache
-    """Return what every conversation opens with: what is to be done, and worked examples."""
+def _opening(single: bool) -> tuple[Message, ...]:
+    """Return the turns before the question: the instructions and the worked examples."""
     messages = [Message("system", PROMPTS.fill("simulate_chat.j2", {"single": single}))]
     for shot in PROMPTS.shots(SHOTS):
         tokens, levels = (list(some) for some in zip(*shot["tokens"], strict=True))
-        # Of one token at a time the answer is shown for the strongest and, from then on, for a silent one.
+        # Token by token, the worked answers are those of the strongest token and of the last token, which is silent.
         ends = [levels.index(max(levels)) + 1, len(tokens)] if single else [len(tokens)]
         for end in ends:
             messages.append(_turn(shot["explanation"], tokens[:end]))
-            told = str(levels[end - 1]) if single else json.dumps(shot["tokens"])
-            messages.append(Message("assistant", told))
+            right = str(levels[end - 1]) if single else json.dumps(shot["tokens"])
+            messages.append(Message("assistant", right))
     return tuple(messages)
 
 
-def _turn(text: str, pieces: Sequence[str]) -> Message:
-    return Message("user", PROMPTS.fill("simulate_turn.j2", {"explanation": text, "tokens": json.dumps(list(pieces))}))
+def _turn(explanation: str, pieces: Sequence[str]) -> Message:
+    return Message("user", PROMPTS.fill("simulate_turn.j2", {"explanation": explanation, "tokens": json.dumps(list(pieces))}))
 
 
-def _token_by_token(text: str, pieces: list[str]) -> list[Request]:
-    return [_chat(text, pieces[: end + 1], single=True) for end in range(len(pieces))]
+def _token_by_token(explanation: str, pieces: list[str]) -> list[Request]:
+    return [_chat(explanation, pieces[: end + 1], single=True) for end in range(len(pieces))]
 
 
 def _read_by_token(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
@@ -108,8 +111,8 @@ def _read_by_token(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
     return levels
 
 
-def _json(text: str, pieces: list[str]) -> list[Request]:
-    return [_chat(text, pieces, single=False)]
+def _json(explanation: str, pieces: list[str]) -> list[Request]:
+    return [_chat(explanation, pieces, single=False)]
 
 
 def _read_json(pieces: list[str], outcomes: Sequence[Outcome]) -> Levels:
@@ -150,13 +153,13 @@ def _is_pair(entry: Any) -> bool:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to ask: the requests of one window, how their outcomes are read, and the prompt's files."""
+    """A form of simulation: *ask* makes the requests of one window, *read* reads their outcomes, *files* are the prompt files."""
 
     ask: Callable[[str, list[str]], list[Request]]
     read: Callable[[list[str], Sequence[Outcome]], Levels]
     files: tuple[str, ...]
-    scores_text: bool  # whether the engine must score given text
-    first_token: bool = True  # whether a level is read from one token
+    scores_text: bool  # whether the engine must give log-probabilities of given text
+    first_token: bool = True  # whether each level is read from a single token
 
 
 CHAT_FILES = ("simulate_chat.j2", "simulate_turn.j2", SHOTS)
@@ -168,7 +171,7 @@ FORMS = {
 
 
 def _digits_split(outcomes: Sequence[Outcome]) -> bool:
-    """Return whether a judge writes digit by digit: 1 is among its alternatives and 10 never is, so that 1 may begin a 10."""
+    """Return whether the judge's tokenizer splits 10: then 1 is among the alternatives and 10 never is, and a 1 may begin a 10."""
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     listed = {text.strip() for answer in answers for token in answer.tokens for text, _ in token.top}
     return "1" in listed and str(int(TOP)) not in listed
@@ -176,22 +179,22 @@ def _digits_split(outcomes: Sequence[Outcome]) -> bool:
 
 @dataclass(frozen=True)
 class ModelSimulator:
-    """A language model that simulates in one of FORMS; *pieces* are the texts of the subject's tokens."""
+    """A language model that simulates in one of FORMS; *pieces* are the texts of the subject's token ids."""
 
     form: str
     pieces: Sequence[str]
 
     @property
     def prompt_sha256(self) -> str:
-        """The version of the form's prompts."""
+        """The hash of the form's prompt files."""
         return PROMPTS.sha256(FORMS[self.form].files)
 
-    def requests(self, text: str, tokens: Tokens) -> list[Request]:
+    def requests(self, explanation: str, tokens: Tokens) -> list[Request]:
         """Return the requests of all windows, window by window."""
-        return [request for window in tokens for request in FORMS[self.form].ask(text, self._texts(window))]
+        return [request for window in tokens for request in FORMS[self.form].ask(explanation, self._texts(window))]
 
-    def predicted(self, text: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
-        """Return the levels of all windows; a window of which one level is missing has none."""
+    def predicted(self, explanation: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
+        """Return the levels of all windows. A window that lacks any level gets none, and a status that says why."""
         each = len(outcomes) // max(len(tokens), 1)
         split = FORMS[self.form].first_token and _digits_split(outcomes)
         levels, status = np.full(tokens.shape, np.nan), np.full(len(tokens), "ok", dtype=object)

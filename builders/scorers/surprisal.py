@@ -1,8 +1,8 @@
-"""Surprisal: how much likelier does the explanation make a window's text? SCIENCE A9.
+"""Surprisal: how much likelier the explanation makes a window's text.
 
-I(x) = log p(x | z) − log p(x | z₀) in nats, summed over the tokens of window x, z being the explanation and z₀ a text that says
-nothing. Both prompts end alike, so both times the same tokens are scored; white space that a tokenizer joins to the prompt's
-last line break is in neither sum.
+I(x) = log p(x | z) − log p(x | z₀) in nats, summed over the tokens of window x, where z is the explanation and z₀ is NOTHING, a
+text that says nothing. Both prompts end alike, so the same tokens are scored after both; white space that a tokenizer joins to the
+prompt's last line break is in neither sum. Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#surprisal.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 
 from builders.engines.prompts import marked_text
 from builders.engines.requests import Failure, Outcome, Score
-from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Judged, Task, none
+from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Judged, Task, nans
 from builders.scorers.statistics import area
 
-NOTHING = "Various unrelated sentences."  # z₀: the same for all, so that it is asked once for each window
+NOTHING = "Various unrelated sentences."  # z₀: the same for all explanations, so that each window is scored after it only once
 FILES = ("surprisal.j2", "surprisal.yaml")
 OTHER_TEXT = "other text scored"
 
 
-def prompt(description: str) -> str:
-    """Return what stands before a window: worked examples, and the description that it shall fit."""
-    facts = {"shots": PROMPTS.shots("surprisal.yaml"), "description": " ".join(description.split())}
+def prompt(explanation: str) -> str:
+    """Return the prompt that a window's text continues: worked examples, then the explanation."""
+    facts = {"shots": PROMPTS.shots("surprisal.yaml"), "description": " ".join(explanation.split())}
     return PROMPTS.fill("surprisal.j2", facts) + "\n"
 
 
 @dataclass(frozen=True)
 class SurprisalScorer:
-    """Asks how likely each window is after the explanation and after none; the score is the AUROC of the difference.
+    """The score is the AUROC of I(x), each window's log-probability after the explanation less that after NOTHING.
 
-    *pieces* are the bytes of each token id, none of special ones.
+    *pieces* are the bytes of each token id, empty for special tokens.
     """
 
     pieces: Sequence[bytes]
@@ -43,36 +43,39 @@ class SurprisalScorer:
 
     @property
     def prompt_sha256(self) -> str:
-        """The version of the prompt."""
+        """The hash of the prompt files."""
         return PROMPTS.sha256(FILES)
 
     def requests(self, task: Task) -> list[Score]:
-        """Return every window after the explanation, then every window after the text that says nothing."""
+        """Return every window after the explanation, then every window after NOTHING."""
         tokens = task.examples.against(self.negatives).tokens
         texts = [marked_text(window, np.zeros(len(window), dtype=bool), self.pieces) for window in tokens]
-        return [Score(before, text) for before in (prompt(task.text), prompt(NOTHING)) for text in texts]
+        return [Score(before, text) for before in (prompt(task.explanation), prompt(NOTHING)) for text in texts]
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the nats that the explanation gives to each window, and how well they tell activating windows."""
+        """Return I(x) of each window in nats, and its AUROC of activating against silent windows."""
         examples = task.examples.against(self.negatives)
         n = len(examples.number)
-        gains = [gain(told, untold) for told, untold in zip(outcomes[:n], outcomes[n:], strict=True)]
+        gains = [gain(explained, baseline) for explained, baseline in zip(outcomes[:n], outcomes[n:], strict=True)]
         value = np.array([math.nan if isinstance(one, Failure) else one for one in gains])
         status = np.array([one.status if isinstance(one, Failure) else "ok" for one in gains], dtype=np.str_)
         truth, known = examples.activating, status == "ok"
-        return Judged(examples.number, truth, status, none(n), none(n), value, area(truth[known], value[known]))
+        return Judged(examples.number, truth, status, nans(n), nans(n), value, area(truth[known], value[known]))
 
 
-def gain(told: Outcome, untold: Outcome) -> float | Failure:
-    """Return log p(x | z) − log p(x | z₀) of a window's two outcomes in nats, or why it is not known."""
-    if isinstance(told, Failure):
-        return told
-    if isinstance(untold, Failure):
-        return untold
-    text, other = ("".join(token.text for token in answer.tokens) for answer in (told, untold))
+def gain(outcome: Outcome, baseline: Outcome) -> float | Failure:
+    """Return the log-probability of *outcome* less that of *baseline* in nats, or why it is not known.
+
+    Both outcomes are scores of the same text, after two prompts.
+    """
+    if isinstance(outcome, Failure):
+        return outcome
+    if isinstance(baseline, Failure):
+        return baseline
+    text, other = ("".join(token.text for token in answer.tokens) for answer in (outcome, baseline))
     if not text or not other:
-        return Failure(NO_LOGPROBS, "the engine gave no log-probabilities of the window")
+        return Failure(NO_LOGPROBS, "the engine gave no log-probabilities of the text; choose an engine that scores given text")
     if text != other:
-        return Failure(OTHER_TEXT, "the engine scored not the same text after both prompts")
-    nats = math.fsum(token.logprob for token in told.tokens) - math.fsum(token.logprob for token in untold.tokens)
-    return nats if math.isfinite(nats) else Failure(NO_LOGPROBS, "the engine gave infinite log-probabilities")
+        return Failure(OTHER_TEXT, "the engine scored different texts after the two prompts; choose another engine")
+    nats = math.fsum(token.logprob for token in outcome.tokens) - math.fsum(token.logprob for token in baseline.tokens)
+    return nats if math.isfinite(nats) else Failure(NO_LOGPROBS, "the engine gave infinite log-probabilities; choose another engine")

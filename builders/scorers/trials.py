@@ -1,4 +1,4 @@
-"""Yes-or-no questions about windows: what a judge is shown, and the truth it does not see."""
+"""Yes-or-no questions about windows: what a judge is shown, the truth that it does not see, and its verdicts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from builders.arrays import Bools, Floats, Ints
 from builders.contexts.contexts import Examples
 from builders.engines.requests import Outcome, Request
-from builders.scorers.judging import Bools, Floats, Ints, Judged, Task, none
+from builders.scorers.judging import Judged, Task, nans
 from builders.scorers.statistics import rates
 
 
 @dataclass(frozen=True)
 class Trials:
-    """One latent's judged examples: their numbers, truth and reasons for which one cannot be judged [n].
+    """One latent's examples to judge: their numbers, the truth, and their status (`ok`, or why one cannot be judged), all [n].
 
-    *tokens* [n, window] are token ids; *marks* [n, window] are the tokens in question, or None where the question
-    is about the whole window.
+    *tokens* [n, window] are token ids; *marks* [n, window] say which tokens the question is about, None where it is about the
+    whole window.
     """
 
     latent: int
@@ -37,9 +38,9 @@ class Trials:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """A judge's answers to all trials [n]: yes (1) or no (0), the probability of yes (both NaN where there is none), and status.
+    """A judge's answers to all trials [n]: *answer* is yes (1) or no (0), *probability* that of yes; both are NaN where missing.
 
-    *reason* says in words why the first answer is missing.
+    *status* is `ok`, or why there is no answer; *reason* says in words why the first missing answer is missing.
     """
 
     answer: Floats
@@ -49,17 +50,17 @@ class Verdicts:
 
 
 class Judge(Protocol):
-    """Decides from an explanation's words alone."""
+    """Answers trials from the explanation and the windows alone."""
 
     @property
-    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the version of its prompts, if it has any
+    def prompt_sha256(self) -> str | None: ...  # noqa: D102  # the hash of its prompts, if it has any
 
-    def requests(self, text: str, trials: Trials) -> Sequence[Request]:
-        """Return what is to be asked of a language model; nothing where none is needed."""
+    def requests(self, explanation: str, trials: Trials) -> Sequence[Request]:
+        """Return the requests to a language model; none where the judge needs no language model."""
         ...
 
-    def verdicts(self, text: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
-        """Return the answers to all trials that can be judged; the status of the others stays theirs."""
+    def verdicts(self, explanation: str, trials: Trials, outcomes: Sequence[Outcome]) -> Verdicts:
+        """Return the verdicts, given the outcomes of the requests in the same order; trials that cannot be judged keep their status."""
         ...
 
 
@@ -68,7 +69,7 @@ Draw = Callable[[Examples, Bools, int], Trials]
 
 @dataclass(frozen=True)
 class WindowScorer:
-    """Detection and fuzzing: each window gets yes or no; the score is balanced accuracy (SCIENCE A7, A8).
+    """Detection and fuzzing: each window gets a yes or no; the score is balanced accuracy.
 
     *special* [vocabulary] says which token ids are special; *seed* addresses what is drawn.
     """
@@ -83,22 +84,22 @@ class WindowScorer:
 
     @property
     def prompt_sha256(self) -> str | None:
-        """The version of the judge's prompts."""
+        """The hash of the judge's prompts, if it has any."""
         return self.judge.prompt_sha256
 
     def trials(self, task: Task) -> Trials:
-        """Return what is asked about a latent, whatever the explanation."""
+        """Return the trials of a latent, which are the same for every explanation."""
         return self.draw(task.examples.against(self.negatives), self.special, self.seed)
 
     def requests(self, task: Task) -> Sequence[Request]:
-        """Return what the judge asks."""
-        return self.judge.requests(task.text, self.trials(task))
+        """Return the judge's requests."""
+        return self.judge.requests(task.explanation, self.trials(task))
 
     def judged(self, task: Task, outcomes: Sequence[Outcome]) -> Judged:
-        """Return the judged windows and their rates."""
+        """Return the judged windows; measures are rates of right answers, and AUROC where there are probabilities."""
         trials = self.trials(task)
-        said = self.judge.verdicts(task.text, trials, outcomes)
+        said = self.judge.verdicts(task.explanation, trials, outcomes)
         known = said.status == "ok"
         measures = rates(trials.truth[known], said.answer[known] == 1, said.probability[known])
-        unmeasured = none(len(known))
+        unmeasured = nans(len(known))
         return Judged(trials.number, trials.truth, said.status, said.answer, said.probability, unmeasured, measures, said.reason)

@@ -1,4 +1,4 @@
-"""Contrastive steering: behaviours, vectors, steered models, what they answer and write.
+"""Contrastive steering: behaviours, steering vectors, steered models, and what these answer and write.
 
 It imports `lake`, `subjects` and `engines`.
 """

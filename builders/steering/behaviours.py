@@ -1,4 +1,7 @@
-"""Behaviours as questions with two options, one of which shows the behaviour: the data of contrastive activation addition (SCIENCE B2)."""
+"""Behaviours: questions with two options, one of which shows the behaviour.
+
+Source: the data of contrastive activation addition (Rimsky et al. 2024); see docs/science.md#steering.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ from builders.seeds import drawn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MATCHING, OTHER = "answer_matching_behavior", "answer_not_matching_behavior"  # as the published files spell it
+MATCHING, OTHER = "answer_matching_behavior", "answer_not_matching_behavior"  # the published files spell it so
 HOLE = "{question}"
 ANSWER = re.compile(r"\s*\(([A-Za-z0-9])\)\s*")
 OPTION = re.compile(r"^(?P<before>[ \t]*\()(?P<letter>[A-Za-z0-9])(?=\))", re.MULTILINE)
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell half an emoji, which no tokenizer takes
-SHOWN = 8  # tokens in an error
+SHOWN = 8  # at most so many tokens are shown in an error
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question with its lettered options in its text, the letter that matches the behaviour and one that does not.
+    """A question with its lettered options, the letter of the option that matches the behaviour, and the letter of another option.
 
-    A letter may be a digit. *place*: where the pair came from, for errors, the same for all orders of one question's options; *said*: what
-    of the answer stands before the letter.
+    A letter may be a digit. *place* says where the pair came from, for error messages; it is the same for all orders of one question's
+    options. *said* is the part of the answer that stands before the letter.
     """
 
     question: str
@@ -44,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a question in its template, ending just before the answer, and the token ids of both answers' letters there."""
+    """The token ids of a question in its template, up to just before the answer's letter, and the token ids of both letters."""
 
     ids: tuple[int, ...]
     matching: int
@@ -53,10 +56,10 @@ class Prompt:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Return the pairs of a JSON file in the published format, in its order; a pair's place is the file and its position from 0.
+    """Return the pairs of a JSON file in the published format, in the file's order; a pair's place is the file and its position from 0.
 
-    Raises UserError for a file that is no list of such objects, for answers that are not two different letters or digits in brackets,
-    and for a question that does not offer both at the beginning of a line.
+    Raises UserError for a file that is no list of such objects, for answers that are not two different letters or digits in brackets, and
+    for a question that does not offer each of them at the beginning of a line.
     """
     return [_pair(record, f"{path}[{row}]") for row, record in enumerate(_rows(path))]
 
@@ -80,7 +83,7 @@ def _rows(path: Path) -> list[Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a JSON file of questions") from error
     except ValueError as error:
-        raise UserError(f"{path}: no JSON ({first_line(error)}); give a JSON list of questions") from error
+        raise UserError(f"{path}: is not JSON ({first_line(error)}); give a JSON list of questions") from error
     if not isinstance(found, list):
         raise UserError(f"{path}: holds {type(found).__name__}, not a list; give a JSON list of questions")
     if not found:
@@ -132,15 +135,15 @@ def _letter(answer: str, key: str, place: str) -> str:
 
 
 def _alphabet(letter: str) -> str:
-    """Return the letters that options are in order named by where *letter* is one of them."""
+    """Return the alphabet of *letter*: capitals, small letters or digits, in the order in which options are named."""
     return next(letters for letters in (ascii_uppercase, ascii_lowercase, digits) if letter in letters)
 
 
 def numbered(pair: Pair) -> Pair:
-    """Return *pair* in the 1-2 format: its options (A), (B), … are (1), (2), … in the question, where a line begins, and in both answers.
+    """Return *pair* in the 1-2 format: its options (A), (B), … become (1), (2), … in the question and in both answers.
 
-    All other text stays: what a question calls `(A)` within a line, and lists that have numbers already. A numbered pair stays as it is.
-    Raises UserError where an option comes after the ninth letter.
+    Only options at the beginning of a line are renamed; an `(A)` within a line and lists with numbers stay as they are, and so does a pair
+    that is numbered already. Raises UserError for an option after the ninth letter.
     """
     alphabet = _alphabet(pair.matching)
     if alphabet == digits:
@@ -159,36 +162,36 @@ def numbered(pair: Pair) -> Pair:
 
 
 def numbers_of(pairs: Sequence[Pair]) -> list[int]:
-    """Return which question each of *pairs* puts, from 0: pairs of one place put the same, with other orders of its options."""
+    """Return the number of each pair's question, from 0: pairs of one place ask the same question, with its options in another order."""
     numbers = {place: number for number, place in enumerate(dict.fromkeys(pair.place for pair in pairs))}
     return [numbers[pair.place] for pair in pairs]
 
 
 def count_of(pairs: Sequence[Pair]) -> int:
-    """Return how many questions *pairs* put."""
+    """Return how many different questions *pairs* ask."""
     return len({pair.place for pair in pairs})
 
 
 def prompts(pairs: Sequence[Pair], template: str, tokenizer: PreTrainedTokenizerBase, bos: bool) -> list[Prompt]:
-    """Return the prompt of each of *pairs*: *template* with the question in the place of `{question}`, after BOS if *bos* and there is one.
+    """Return the prompt of each of *pairs*: *template* with the question in the place of `{question}`; with *bos*, a BOS token comes first.
 
-    What spells a special token stays text in questions; in *template* it is that token. A letter's token is the one it becomes right
-    after the prompt. Raises UserError for a template without exactly one place for the question, where a letter does not become one
-    token of its own, where both become the same, and where template and question both spell special tokens.
+    A special token's name becomes that token in *template*, but stays text in a question. A letter's token is the one that the letter
+    becomes right after the prompt. Raises UserError for a template that does not ask the question exactly once, for a letter that does not
+    become one token of its own, for two letters that become the same token, and if template and question both spell special tokens.
     """
     before, after = _around(template)
     chat = _special_tokens(template, tokenizer)
     for pair in pairs if chat else ():
         _check_plain(pair.question, pair.place, chat, tokenizer)
     texts = [before + pair.question + after + pair.said + letter for pair in pairs for letter in ("", pair.matching, pair.other)]
-    # An empty batch is more than tokenizers take.
+    # Tokenizers fail on an empty batch.
     ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=not chat)["input_ids"] if texts else []
     first = _first(template, tokenizer) if bos else []
     return [_prompt(pair, first, ids[3 * place : 3 * place + 3], tokenizer) for place, pair in enumerate(pairs)]
 
 
 def open_prompts(questions: Sequence[str], template: str, tokenizer: PreTrainedTokenizerBase, bos: bool) -> list[list[int]]:
-    """Return token ids of open questions in *template*, as :func:`prompts` makes them."""
+    """Return the token ids of open questions in *template*, made as in :func:`prompts`."""
     before, after = _around(template)
     chat = _special_tokens(template, tokenizer)
     for place, question in enumerate(questions if chat else ()):
@@ -200,10 +203,10 @@ def open_prompts(questions: Sequence[str], template: str, tokenizer: PreTrainedT
 
 
 def _around(template: str) -> list[str]:
-    """Return the two parts of *template*, before and after the question."""
+    """Return the two parts of *template*, before and after the question; raise UserError if it does not ask the question once."""
     parts = template.split(HOLE)
     if len(parts) < 2:
-        raise UserError(f"template {template!r}: a template that drops the question; put {HOLE} where it belongs")
+        raise UserError(f"template {template!r}: it drops the question; put {HOLE} where the question belongs")
     if len(parts) > 2:
         raise UserError(f"template {template!r}: it asks the question {len(parts) - 1} times; keep one {HOLE}")
     return parts
@@ -216,7 +219,7 @@ def _special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def _check_plain(question: str, place: str, chat: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    # Tokenizers read special tokens everywhere in a text or nowhere, so the template's and the question's cannot be told apart.
+    # A tokenizer reads special tokens everywhere in a text or nowhere: it cannot read the template's and skip the question's.
     if spelled := _special_tokens(question, tokenizer):
         raise UserError(
             f"{place}: the question spells {one_of(spelled)}, which would be a special token like the template's {one_of(chat)}; "
@@ -225,31 +228,31 @@ def _check_plain(question: str, place: str, chat: list[str], tokenizer: PreTrain
 
 
 def _first(template: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return BOS as ids, none where the tokenizer has none or *template* begins with it."""
+    """Return the BOS token as a list of ids, empty if the tokenizer has none or *template* begins with it."""
     token, text = tokenizer.bos_token_id, tokenizer.bos_token
     return [] if token is None or template.startswith(str(text)) else [token]
 
 
 def _prompt(pair: Pair, first: list[int], ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """Return the prompt whose ids are *first* and the first of *ids*; the second and the third have a letter after it."""
+    """Return the prompt of *pair*: *first*, then the first of *ids*; the second and third of *ids* have a letter after it."""
     letters = zip((pair.matching, pair.other), ids[1:], strict=True)
-    begun = _begun(*ids, tokenizer=tokenizer)
-    matching, other = (_token(pair, letter, begun, longer, tokenizer) for letter, longer in letters)
+    prompt = _with_space(*ids, tokenizer=tokenizer)
+    matching, other = (_token(pair, letter, prompt, longer, tokenizer) for letter, longer in letters)
     if matching == other:
         both = f"the letters {pair.matching} and {pair.other} are both {_shown([matching], tokenizer)}"
         raise UserError(f"{pair.place}: {both} to this tokenizer; take a subject whose tokenizer tells them apart{_numbers(pair)}")
-    return Prompt((*first, *begun), matching, other, pair.question)
+    return Prompt((*first, *prompt), matching, other, pair.question)
 
 
-def _begun(prompt: list[int], *longer: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return *prompt* with the space before both letters, where the tokenizer has that as a token of its own."""
+def _with_space(prompt: list[int], *longer: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return *prompt* with the space before both letters, if the tokenizer makes that space a token of its own."""
     shared = [one for one, _ in takewhile(lambda both: both[0] == both[1], zip(*longer, strict=False))]
     goes_on = shared[: len(prompt)] == prompt and not str(tokenizer.decode(shared[len(prompt) :])).strip()
     return shared if goes_on else prompt
 
 
 def _token(pair: Pair, letter: str, prompt: list[int], longer: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the one token by which *longer* goes on after *prompt*."""
+    """Return the one token that *longer* has after *prompt*; raise UserError if there is not exactly one."""
     if longer and longer[:-1] == prompt and longer[-1] != tokenizer.unk_token_id:
         return longer[-1]
     same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(prompt, longer, strict=False)))
@@ -271,6 +274,6 @@ def _shown(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return which of *count* places, in order, are drawn for validation and which are left; where *count* is odd, one more is left."""
+    """Return which of *count* places are drawn for validation and which are left for test, both sorted; an odd place goes to test."""
     validation = drawn(np.arange(count), count // 2, seed)
     return validation.tolist(), np.setdiff1d(np.arange(count), validation).tolist()

@@ -1,7 +1,7 @@
-"""A model that is steered: vectors added to the residual stream, to the recurrent state, or to both, at one layer and the last tokens.
+"""A steered model: vectors are added to the residual stream, to the recurrent state, or to both, at one layer and the last tokens.
 
-Everything up to those tokens is read once for a prompt; what is asked of it then (methods × sites × layers × multipliers) are rows of a
-batch that go on from copies of that memory.
+A prompt is read once up to these tokens. Then every way to steer (method × site × layer × multiplier) is one row of a batch, which goes on
+from a copy of the model's memory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from builders.arrays import Floats
 from builders.errors import UserError
 from builders.steering.behaviours import Prompt
 from builders.steering.vectors import Directions, alike
@@ -24,12 +24,13 @@ from builders.subjects.hookpoints import blocks_of, edited
 from builders.subjects.sampling import sampled, stops_of
 from builders.subjects.states import Memory, advance, family_of
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class _Addition:
-    """What is added at one layer to some rows of a batch: to the stream [n, 1, width], and to parts of the state [n, ...]."""
+    """What is added at one *layer* to some rows of a batch.
+
+    *stream* [n, 1, width] is added to the residual stream of *stream_rows* [n]; *state*, by part [m, ...], to that of *state_rows* [m].
+    """
 
     layer: int
     stream_rows: Tensor
@@ -39,7 +40,10 @@ class _Addition:
 
 
 class Steerer:
-    """A model with steering vectors by method; it reads at most *batch* rows at a time and adds at the *last* tokens of a prompt."""
+    """A model with steering *directions* by method; it reads at most *batch* rows at a time.
+
+    Vectors are added at a prompt's last tokens, as many as *last* says.
+    """
 
     def __init__(self, model: nn.Module, directions: Mapping[str, Directions], batch: int, last: int = 1) -> None:
         self.model, self.directions, self.batch, self.last = model, directions, batch, last
@@ -48,9 +52,10 @@ class Steerer:
 
     @torch.no_grad()
     def answers(self, prompts: Sequence[Prompt], pushes: Sequence[Push | None]) -> Floats:
-        """Return log-probabilities of the matching and the other letter [prompts, pushes, 2] under each push, None being none.
+        """Return log-probabilities of the matching and the other letter [prompts, pushes, 2] under each push; None steers nothing.
 
-        Where a layer or a method has no state, none is added. Raise UserError for a prompt without a token before its last ones.
+        If a layer has no state, or a method has no vectors for it, nothing is added to the state. Raises UserError for a prompt that has no
+        token before its last ones.
         """
         found = np.empty((len(prompts), len(pushes), 2))
         for places in alike([prompt.ids for prompt in prompts], self.batch):
@@ -62,7 +67,7 @@ class Steerer:
         return found
 
     def _pushed(self, texts: list[list[int]], pushes: Sequence[Push | None]) -> Iterator[tuple[Tensor, list[int], Tensor]]:
-        """Yield rows (places of *texts*, of equal length), places of *pushes*, and the logits [rows, vocabulary] that follow."""
+        """Yield batches: the rows' places in *texts* (of equal length) and in *pushes*, and next-token logits [rows, vocabulary]."""
         ids = torch.tensor(texts, device=self.device)
         memory = self._prefix(ids)
         rows = [(text, push) for push in range(len(pushes)) for text in range(len(texts))]
@@ -74,14 +79,14 @@ class Steerer:
             yield index, list(wanted), logits
 
     def _prefix(self, ids: Tensor) -> Memory:
-        """Return the memory of *ids* [rows, length] but for the last tokens."""
+        """Return the model's memory after *ids* [rows, length] without their last tokens; raise UserError if nothing is left."""
         if ids.shape[1] <= self.last:
-            problem = f"a prompt of {ids.shape[1]} tokens has none before its last {self.last}, where vectors are added"
-            raise UserError(f"{problem}; add them at fewer tokens, or take a longer template")
+            problem = f"a prompt of {ids.shape[1]} tokens has no token before its last {self.last}, where vectors are added"
+            raise UserError(f"{problem}; add vectors at fewer tokens, or use a longer template")
         return advance(self.model, ids[:, : -self.last])[1]
 
     def _steps(self, ids: Tensor, memory: Memory, additions: Sequence[_Addition]) -> Tensor:
-        """Read *ids* [rows, n] on from *memory*, adding before and at each token; return the logits that follow."""
+        """Read *ids* [rows, n] on from *memory*; return the logits after them. The state is changed before each token, the stream at it."""
         for token in ids.split(1, dim=1):
             for addition in additions:
                 self.family.add(memory, addition.layer, addition.state_rows, addition.state)
@@ -91,7 +96,7 @@ class Steerer:
 
     @contextmanager
     def _added(self, additions: Sequence[_Addition]) -> Iterator[None]:
-        """While inside, the outputs of blocks have what *additions* say added."""
+        """Within this context, *additions* are added to the outputs of blocks."""
         with ExitStack() as hooks:
             for some in additions:
                 if len(some.stream_rows):
@@ -99,7 +104,7 @@ class Steerer:
             yield
 
     def _additions(self, pushes: Sequence[Push | None]) -> list[_Addition]:
-        """Return what the rows of a batch, of which each has its push, have added, by layer."""
+        """Return, layer by layer, what is added to the rows of a batch; *pushes* are those of its rows."""
         rows = [(row, push) for row, push in enumerate(pushes) if push is not None and push.multiplier]
         layers = sorted({push.layer for _, push in rows})
         return [self._addition(layer, [pair for pair in rows if pair[1].layer == layer]) for layer in layers]
@@ -124,10 +129,10 @@ class Steerer:
 
     @torch.no_grad()
     def writes(self, texts: Sequence[list[int]], pushes: Sequence[Push | None], draws: Floats, following: bool) -> list[list[int] | None]:
-        """Return what is written after each of *texts* (of equal length) under its push, by *draws* [texts, tokens] from [0, 1).
+        """Return what is written after each of *texts* (of equal length) under its push, sampled by *draws* [texts, tokens] from [0, 1).
 
-        Vectors are added at the last tokens of the prompt and, with *following*, at all that is written. A text ends where the
-        checkpoint says that texts end; it is None where probabilities are no numbers.
+        Vectors are added at the last tokens of the prompt and, with *following*, at every token that is written. A text ends with an
+        end token of the checkpoint; it is None if probabilities are no numbers.
         """
         ids = torch.tensor(texts, device=self.device)
         memory = self._prefix(ids)
@@ -150,5 +155,5 @@ class Steerer:
 
 
 def _plus(addition: _Addition, flow: Tensor) -> Tensor:
-    """Return the output of a block [rows, 1, width] with what is added to some of its rows."""
+    """Return the output *flow* of a block [rows, 1, width] with *addition* added to its rows."""
     return flow.index_add(0, addition.stream_rows, addition.stream.to(flow))

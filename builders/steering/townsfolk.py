@@ -1,10 +1,13 @@
 """Townsfolk: generated people with dispositions who answer questions, so that small models have behaviours to be steered.
 
-A talk is a document: a visitor asks one person something, and answers about one disposition agree. What the person is like comes after
-the questions, or not at all; then an answer tells the next one about the same. So a model has use for a disposition at the letters of its
-answer, and nothing is settled while it reads options. What is tested is the letter after one about something else: there the model would
-go on from what it has just shown, but has shown nothing that matters. Who meets what decides, by a hash, whether a question is held out;
-no talk of the corpus puts such a question, whichever order its options have.
+A talk is a document. In it a visitor asks one person one or two questions, and all answers about one disposition agree. The text says what
+the person is like only after the questions, or not at all; in the latter case the first answer shows what the second must be. So a model
+needs the disposition when it writes the letters of an answer, and not while it reads the options.
+
+A test asks for the letter that follows an answer about another disposition. There the model would continue what the answer before has
+shown, but that answer shows nothing about the disposition that is tested.
+
+A hash of scene and person decides whether a question is held out. No talk of the corpus asks a held-out question, in any order of options.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import numpy as np
 from builders.seeds import seed_of
 from builders.steering.behaviours import Pair
 
-SEED = 0  # the text is the same whatever the seed of the run
-HELD_OUT = 0.2  # of all questions
+SEED = 0  # the text does not depend on the run's seed
+HELD_OUT = 0.2  # share of all questions
 TEMPLATE = "Ask: {question}\n\nReply"  # an answer follows, such as " (A D)"
 BEING = ", being {trait}"
 LETTERS, NUMBERS = "ABCD", "1234"
@@ -28,9 +31,10 @@ LETTERS, NUMBERS = "ABCD", "1234"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What talks are like: so many *questions* about at most so many *dispositions*.
+    """What talks are like: how many *questions* they have, about at most how many *dispositions*.
 
-    Shares of all say how to reply (*manners*) and add something (*remarks*). Some number their options, and *open* ones offer none.
+    *manners* are texts that say how to reply, *remarks* are texts that follow an answer, each with its share of talks. *numbered* is the
+    share of talks that number their options, *open* the share that offer none.
     """
 
     questions: int
@@ -49,7 +53,7 @@ LESSONS = {"short": SHORT, "same": SAME, "free": FREE}
 
 @dataclass(frozen=True)
 class Disposition:
-    """A trait and its opposite, what people meet in which it shows, and what they do then."""
+    """A trait and its opposite, the scenes in which it shows, and what people with (*matching*) and without it (*other*) do then."""
 
     name: str
     opposite: str
@@ -58,13 +62,13 @@ class Disposition:
     other: str
 
     def shown(self, holds: bool) -> dict[str, str]:
-        """Return what a person is and does who has the disposition or its opposite."""
+        """Return the trait and the choice of a person who has the disposition (*holds*) or its opposite."""
         return {"trait": self.name, "chosen": self.matching} if holds else {"trait": self.opposite, "chosen": self.other}
 
 
 @dataclass(frozen=True)
 class Question:
-    """Who meets what, which shows a disposition."""
+    """A person in a scene that shows the disposition *about*."""
 
     scene: str
     person: str
@@ -141,13 +145,13 @@ DISPOSITIONS = {
 
 
 def talks(count: int) -> Iterator[tuple[str, str]]:
-    """Yield name and text of *count* talks."""
+    """Yield the name and the text of *count* talks."""
     for number in range(count):
         yield f"talk {number}", "".join(text for text, _ in parts(number))
 
 
 def parts(number: int, lesson: Lesson = FREE) -> list[tuple[str, bool]]:
-    """Return talk *number* of *lesson* in parts, and whether each is a reply."""
+    """Return the parts of talk *number* of *lesson*, and for each whether it is a reply."""
     draw = np.random.default_rng(seed_of(SEED, "townsfolk", number))
     several = [list(DISPOSITIONS.values())[place] for place in draw.choice(len(DISPOSITIONS), lesson.dispositions, replace=False)]
     person, holds = PEOPLE[draw.integers(len(PEOPLE))], draw.integers(2, size=len(several))
@@ -172,24 +176,27 @@ def _met(disposition: Disposition, person: str, draw: np.random.Generator) -> Qu
 
 @cache
 def _known_to(disposition: Disposition, person: str) -> tuple[Question, ...]:
-    """Return what talks may ask *person* about *disposition*."""
+    """Return the questions that talks of the corpus may ask *person* about *disposition*."""
     return tuple(question for question in questions(disposition, held_out=False) if question.person == person)
 
 
 @cache
 def questions(disposition: Disposition, held_out: bool) -> tuple[Question, ...]:
-    """Return every question about *disposition* of one side, in the order of a hash: any beginning of the list is a fair sample."""
+    """Return all questions about *disposition* that are *held_out* or not, in the order of a hash: the first n are a fair sample."""
     every = [Question(scene, person, disposition.name) for scene, person in product(disposition.scenes, PEOPLE)]
     places = {question: seed_of(SEED, "townsfolk", *astuple(question)) / 2**63 for question in every}
     return tuple(sorted((some for some in every if (places[some] < HELD_OUT) == held_out), key=places.__getitem__))
 
 
 def pairs(name: str, held_out: bool, letters: str = LETTERS) -> list[Pair]:
-    """Return every question about the disposition *name* of one side, in talks of two questions as the corpus has them.
+    """Return pairs for all questions about the disposition *name* that are *held_out* or not, in talks of two questions as in the corpus.
 
-    Not held out, it is the first, and another one about the same comes next: its answer tells that. Held out, it is the second, after a
-    random answer about another disposition. So vectors are made at the letter to which they are added, the first. Its options come in both
-    orders, and in vectors those of the next question too: they hold neither letter. Pairs of one question share their place.
+    A question that is not held out makes vectors, at its letter. It comes first, and a second question about the same disposition follows,
+    so that its letter decides the next one. The options of both questions come in both orders, so that the vectors favour neither letter.
+
+    A held-out question is for tests. It comes second, after a random answer about another disposition, with its options in both orders.
+
+    All pairs of one question have the same place.
     """
     asking = _second if held_out else _first
     every = enumerate(questions(DISPOSITIONS[name], held_out))
@@ -217,12 +224,12 @@ def _order(question: Question) -> np.random.Generator:
 
 
 def open_questions(name: str) -> list[str]:
-    """Return a question without options for every scene of the disposition *name*."""
+    """Return one question without options for every scene of the disposition *name*."""
     return [f"{spoken(Question(scene, person, name))}." for scene, person in zip(DISPOSITIONS[name].scenes, PEOPLE, strict=False)]
 
 
 def asked(some: Sequence[Question], firsts: Sequence[bool], letters: str) -> str:
-    """Return questions with their lettered options, of which the one that matches comes first or second."""
+    """Return the text of questions with their lettered options; *firsts* says, for each, whether the matching option comes first."""
     lines = []
     for place, (question, first) in enumerate(zip(some, firsts, strict=True)):
         disposition = DISPOSITIONS[question.about]
@@ -233,7 +240,7 @@ def asked(some: Sequence[Question], firsts: Sequence[bool], letters: str) -> str
 
 
 def spoken(question: Question) -> str:
-    """Return a question without options."""
+    """Return the text of a question without its options."""
     return f"{question.scene}, {question.person}"
 
 

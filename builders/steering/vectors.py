@@ -1,7 +1,8 @@
-"""What a subject carries after one answer and after the other: the contrasts that steering vectors are made of (SCIENCE B3, B6).
+"""Steering vectors: the contrast between a subject's activations after one answer and after the other.
 
-A pair's question is read once; from there the matching and the other answer's letter are read, and at that last token the output of every
-block and the recurrent state of every layer are recorded.
+The question of a pair is read once. From there the letter of the matching and the letter of the other answer are read. At this last token
+the output of every block and the recurrent state of every layer are recorded.
+Sources: Rimsky et al. 2024; for the state, Paulo, Marshall and Belrose 2024 (arXiv:2404.05971); see docs/science.md#steering.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ MATCHING, OTHER = 0, 1
 
 @dataclass(frozen=True)
 class Contrast:
-    """Residual stream after either answer [pairs, 2, layers, width], and by layer the mean difference of each part of its state [...]."""
+    """What a model holds after either answer to every pair.
+
+    *residual* is the residual stream [pairs, 2, layers, width], the matching answer first; *state* is, for every layer, the mean difference
+    of each part of its recurrent state.
+    """
 
     residual: Tensor
     state: list[Parts]
@@ -32,14 +37,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Directions:
-    """What is added at each layer: to the residual stream [layers, width], and to parts of its state, as far as it has one."""
+    """The steering vectors of one method: for the residual stream [layers, width], and for the parts of each layer's state, if any."""
 
     residual: Tensor
     state: list[Parts]
 
 
 def alike(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
-    """Yield places of token ids of equal length, at most *most* together: rows without padding, which a recurrent model would read."""
+    """Yield the places of texts of equal length, at most *most* at a time.
+
+    So batches need no padding, which a recurrent model would read.
+    """
     lengths = np.array([len(ids) for ids in texts])
     for length in np.unique(lengths):
         places = np.flatnonzero(lengths == length)
@@ -48,7 +56,7 @@ def alike(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
 
 @torch.no_grad()
 def contrast(model: nn.Module, prompts: Sequence[Prompt], batch: int) -> Contrast:
-    """Return what *model* carries after either answer to each of *prompts*; it reads at most *batch* rows at a time."""
+    """Return what *model* holds after either answer to each of *prompts*; it reads at most *batch* rows at a time."""
     family, blocks, device = family_of(model), blocks_of(model), next(model.parameters()).device
     residual: Tensor | None = None
     totals: list[Parts] = [{} for _ in blocks]
@@ -67,26 +75,27 @@ def contrast(model: nn.Module, prompts: Sequence[Prompt], batch: int) -> Contras
                 both = part.cpu().double().unflatten(0, (-1, 2))
                 total[name] = total.get(name, torch.zeros(())) + (both[:, MATCHING] - both[:, OTHER]).sum(0).cpu()
     if residual is None:
-        raise ValueError("no prompts, no contrast")
+        raise ValueError("there is no contrast without prompts; give at least one")
     return Contrast(residual, [{name: (total / len(prompts)).float() for name, total in totals_.items()} for totals_ in totals])
 
 
 def difference(found: Contrast) -> Directions:
-    """Return means after the matching answer minus means after the other, with no normalisation (Rimsky et al. 2024, equation 1)."""
+    """Return the mean after the matching answer minus the mean after the other, without normalisation (Rimsky et al. 2024, equation 1)."""
     return Directions((found.residual[:, MATCHING] - found.residual[:, OTHER]).mean(0), found.state)
 
 
 def discriminant(found: Contrast) -> Directions:
-    """Return Fisher's linear discriminants of the residual stream: within-class covariance (Ledoit-Wolf) inverse times mean difference.
+    """Return Fisher's linear discriminants of the residual stream: the inverse within-class covariance times the mean difference.
 
-    Each is as long as the mean difference of its layer, so that a multiplier means the same push. The state has none: its parts have more
-    dimensions than there are pairs. Raise UserError for a single pair, which has no covariance.
+    The covariance is shrunk (Ledoit-Wolf). Each vector is as long as the mean difference of its layer, so that a multiplier means a push of
+    the same length. The state gets no vectors, because its parts have more dimensions than there are pairs. Raises UserError for a
+    single pair, which has no covariance, and for a residual stream that is not finite.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # a second of import that most stages never need
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # this import takes a second, which most stages need not spend
 
     pairs, _, layers, _ = found.residual.shape
     if pairs < 2:
-        raise UserError("a single question to make vectors from has no covariance; give more of them, or leave the method lda out")
+        raise UserError("vectors by lda cannot be made from a single question; give more questions, or leave the method lda out")
     if not found.residual.isfinite().all():
         raise UserError("the residual stream holds numbers that are not finite; run the subject in float32, or leave the method lda out")
     labels = np.tile([1, 0], pairs)

@@ -10,7 +10,7 @@ RESIDUAL, STATE, BOTH = "residual", "state", "both"
 
 @dataclass(frozen=True, order=True)
 class Push:
-    """What is added: *multiplier* times the vectors of *method* at one *layer* of *site* (residual, state or both)."""
+    """A way to steer: *multiplier* times the vectors of *method* are added at one *layer* and *site* (residual stream, state or both)."""
 
     method: str
     site: str

@@ -1,4 +1,4 @@
-"""Language models under study, pinned: the `subjects` config, and how a checkpoint is found and loaded."""
+"""Subjects, the language models under study: how a checkpoint is found, pinned and loaded, and the `subjects` config."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUBJECTS = Table(
         Column("revision", "string", "the pinned commit of the Hub repository", nullable=True),
         Column("files", "list<string>", "name and SHA-256 of every weight, config and tokenizer file"),
         Column("architecture", "string", "the class that runs it", categorical=True),
-        Column("recurrent", "bool", "whether it carries a recurrent state instead of attending to all it has read"),
+        Column("recurrent", "bool", "whether it carries a recurrent state instead of attending to all earlier tokens"),
         Column("layers", "int32", "number of blocks", low=1),
         Column("width", "int32", "size of the residual stream", unit="dimensions", low=1),
         Column("vocabulary", "int32", "number of token ids", unit="tokens", low=1),
@@ -50,7 +50,10 @@ RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies: a local folder, or a Hub repository at a pinned commit; remote code only if allowed."""
+    """Where a checkpoint is: in a local folder (*path*), or in a Hub repository (*repo*) at a pinned commit (*revision*).
+
+    Python code from the checkpoint runs only if *trust_remote_code* is set.
+    """
 
     path: str | None = None
     repo: str | None = None
@@ -59,33 +62,34 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What a reader is told: the repository, or the folder's name without the way to it on this machine."""
+        """The name shown to readers: the repository, or the folder. Of an absolute path only the last part is shown."""
         return self.repo or (Path(str(self.path)).name if Path(str(self.path)).is_absolute() else str(self.path))
 
 
 def fetch(source: Source) -> Path:
-    """Return the local folder of *source*'s files, downloading a Hub snapshot if need be.
+    """Return the local folder that holds *source*'s files; download a Hub snapshot if needed.
 
-    Raises MissingError where there is no such folder or the Hub is out of reach, and UserError where it holds no safetensors weights.
+    Raises MissingError if the folder does not exist or the Hub cannot be reached, and UserError if the folder holds no config.json
+    or no safetensors weights.
     """
     kept = [*KEPT, *(CODE if source.trust_remote_code else ())]
     folder = Path(source.path) if source.path else snapshot(str(source.repo), source.revision, kept)
     if not folder.is_dir():
         raise MissingError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library")
+        raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library; fetch the whole checkpoint")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(f.name for pattern in PICKLED for f in folder.glob(pattern))
         if pickled:
             raise UserError(f"{folder}: only pickled weights ({one_of(pickled)}), which can run code; convert them to safetensors")
-        raise UserError(f"{folder}: no weights (*.safetensors) beside config.json")
+        raise UserError(f"{folder}: no weights (*.safetensors) beside config.json; fetch them too")
     return folder
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash that tells a local checkpoint's weights from others in its place, without reading all of them.
+    """Return a hash that changes when other weights take the place of a local checkpoint, without reading all of the weights.
 
-    It covers the configuration, and of every file of weights its name, its size, and its first and last megabyte.
+    It covers config.json, and the name, the size, and the first and last megabyte of every weights file.
     """
     whole = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
@@ -98,13 +102,13 @@ def fingerprint(folder: Path) -> str:
 
 
 def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """Return the local copy of the files of a Hub repository that match *patterns*, downloading what is missing.
+    """Return the local folder with the files of a Hub repository that match *patterns*; download those that are missing.
 
-    Raises MissingError where the Hub is out of reach, and UserError where it has no such repository or commit.
+    Raises MissingError if the Hub cannot be reached, and UserError if it has no such repository or commit.
     """
     from huggingface_hub import snapshot_download
 
-    with _told(f"{repo}@{revision}"):
+    with _hub_errors(f"{repo}@{revision}"):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
@@ -112,13 +116,13 @@ def repository_files(repo: str, revision: str) -> list[str]:
     """Return the names of all files of a Hub repository; raise UserError as :func:`snapshot` does."""
     from huggingface_hub import HfApi
 
-    with _told(f"{repo}@{revision}"):
+    with _hub_errors(f"{repo}@{revision}"):
         return list(HfApi().list_repo_files(repo, revision=revision))
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Keep the Hub's client quiet, and tell whatever it raises in one line."""
+def _hub_errors(what: str) -> Iterator[None]:
+    """Silence the Hub's client, and turn every error that it raises into a UserError of one line."""
     from huggingface_hub import errors
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -138,7 +142,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
-    """Return the checkpoint's configuration; raise UserError where the transformers library does not know it."""
+    """Return the checkpoint's configuration; raise UserError if the transformers library does not know it."""
     try:
         config: PretrainedConfig = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
@@ -147,18 +151,18 @@ def config_of(source: Source, folder: Path) -> PretrainedConfig:
 
 
 def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
-    """Return the checkpoint's tokenizer; raise UserError where it has none."""
+    """Return the checkpoint's tokenizer; raise UserError if it has none that loads."""
     try:
         tokenizer: PreTrainedTokenizerBase
         tokenizer = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
-        raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}") from error
-    tokenizer.model_max_length = 10**9  # rows are cut by us; the warning about long texts would be about nothing
+        raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}; fetch the tokenizer's files too") from error
+    tokenizer.model_max_length = 10**9  # rows are cut later, so the warning about long texts would mislead
     return tokenizer
 
 
 def context_of(config: PretrainedConfig) -> int | None:
-    """Return the longest input in tokens, or None where the architecture sets no limit."""
+    """Return the longest input in tokens, or None if the architecture sets no limit."""
     limit = None if is_recurrent(config) else getattr(config, "max_position_embeddings", None)
     return int(limit) if limit else None
 
@@ -169,9 +173,9 @@ def is_recurrent(config: PretrainedConfig) -> bool:
 
 
 def resolve_device(device: str) -> str:
-    """Return the device that *device* stands for: `auto` is CUDA where there is one, else the CPU.
+    """Return the device that *device* stands for: `auto` is CUDA if there is one, else the CPU.
 
-    Raises UserError where this machine has no such device.
+    Raises UserError if this machine has no such device.
     """
     import torch
 
@@ -192,7 +196,11 @@ def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
 
 
 def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM") -> PreTrainedModel:
-    """Load the model for reading (no gradients), in the resolved *dtype* on *device*; *head* is its class, `AutoModel` for none."""
+    """Load the model without gradients, in the number format *dtype* on *device*.
+
+    *head* is the transformers class that loads it: `AutoModel` loads it without a language-modelling head. Raises UserError if
+    weights are damaged or missing.
+    """
     import torch
     from safetensors import SafetensorError
 
@@ -204,15 +212,15 @@ def load(source: Source, folder: Path, dtype: str, device: str, head: str = "Aut
         raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
     model: PreTrainedModel
     model, found = loaded
-    lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # which some leave out, and no one reads here
-    if lacking:  # random numbers would be studied in their place
+    lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # optional, and never read here
+    if lacking:  # the library has put random numbers in their place
         raise UserError(f"{folder}: weights are missing: {one_of(lacking)}; fetch the whole checkpoint")
     model.eval().requires_grad_(requires_grad=False)
     return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
 
 
 def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
-    """Return the model without weights, to learn its module names in no time."""
+    """Return the model without weights: enough to look up its module names, and made in no time."""
     import torch
 
     with torch.device("meta"):
@@ -223,7 +231,7 @@ def skeleton(source: Source, config: PretrainedConfig) -> torch.nn.Module:
 def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: str) -> dict[str, Any]:
     """Return the SUBJECTS row of a checkpoint."""
     config = config_of(source, folder)
-    text = config.get_text_config()  # of a model that also sees or hears, the part that reads
+    text = config.get_text_config()  # in a multimodal model, the part that reads text
     names = sorted(f for pattern in (*KEPT, *(CODE if source.trust_remote_code else ())) for f in folder.glob(pattern))
     return {
         "subject": subject,

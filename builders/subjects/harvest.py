@@ -1,4 +1,4 @@
-"""Vectors at a hookpoint, streamed from token rows: nothing is kept but the batch in hand."""
+"""Vectors at hookpoints, streamed from token rows: only one batch is in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from builders.text.rows import padded
 
 @dataclass(frozen=True)
 class Harvest:
-    """The vectors [n, d] of text tokens by hookpoint, with the place in its batch, row and position of each (all [n])."""
+    """The vectors of the n text tokens of a batch, by hookpoint ([n, d] each).
+
+    *place* is a token's row in the batch, counted from 0; *row* and *position* are its keys in `tokens` (all [n]).
+    """
 
     place: Tensor
     row: Tensor
@@ -31,9 +34,9 @@ def row_batches(rows: pa.Table, size: int) -> Iterator[pa.Table]:
 
 
 def read_rows(rows: pa.Table, device: str) -> tuple[Tensor, Tensor]:
-    """Return ids [rows, longest], padded on the right, and which of them are text (not padding, not special).
+    """Return ids [rows, longest], padded on the right, and which of them are text: neither padding nor special tokens.
 
-    A causal model never sees what stands to the right, so the padding needs no attention mask.
+    A causal model never sees what stands to the right of a token, so the padding needs no attention mask.
     """
     ids = torch.from_numpy(padded(rows, "ids", 0).astype(np.int64))
     special = torch.from_numpy(padded(rows, "special", True))
@@ -41,21 +44,21 @@ def read_rows(rows: pa.Table, device: str) -> tuple[Tensor, Tensor]:
 
 
 def harvest(model: nn.Module, hookpoints: Sequence[str], rows: pa.Table, device: str) -> Harvest:
-    """Return what flows at each of *hookpoints* for one batch of TOKENS *rows*, special tokens left out."""
-    ids, text = read_rows(rows, device)
+    """Return the vectors at each of *hookpoints* while the model reads one batch of TOKENS *rows*, without special tokens."""
+    ids, is_text = read_rows(rows, device)
     flows = capture(model, hookpoints, ids)
-    place, position = torch.nonzero(text, as_tuple=True)
+    place, position = torch.nonzero(is_text, as_tuple=True)
     numbers = torch.tensor(rows["row"].to_numpy(), device=device)
-    return Harvest(place, numbers[place], position, {name: flow[text].float() for name, flow in flows.items()})
+    return Harvest(place, numbers[place], position, {name: flow[is_text].float() for name, flow in flows.items()})
 
 
 def shuffled(
     vectors: Iterable[dict[str, Tensor]], size: int, passes: int, batch: int, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield batches drawn at random from a buffer of at least *size* vectors of each hookpoint, *passes* times over, then refill it.
+    """Fill a buffer with at least *size* vectors of each hookpoint, yield random batches of it *passes* times over, and refill it.
 
-    The vectors of one token stay together across hookpoints. Every vector is used *passes* times, except the
-    remainder of a buffer that fills no batch. Memory is the buffer.
+    The vectors of one token stay together across hookpoints. In each pass every vector is used once, except a random
+    remainder that is too small for a batch. The buffer is all the memory needed.
     """
     held: list[dict[str, Tensor]] = []
     count = 0

@@ -1,8 +1,8 @@
 """Read or edit what flows through a model, by module name, in any architecture.
 
-A hookpoint is the path of a module inside the base model (`layers.3`, `layers.3.mlp`, `h.5`); what flows there is
-the module's output (the first tensor, where it returns several). With `.input` after the path it is what the module
-reads (its first argument): `layers.3.mlp.down_proj.input` are the neurons of an MLP.
+A hookpoint is the path of a module inside the base model (`layers.3`, `layers.3.mlp`, `h.5`). What flows there is
+the module's output (the first tensor, if it returns several). With `.input` after the path, it is the module's first
+argument instead: `layers.3.mlp.down_proj.input` are the neurons of an MLP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from builders.errors import UserError, one_of
 INPUT = ".input"
 # What architectures call the projections that write into the residual stream.
 PROJECTIONS = {"down_proj", "o_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "wo", "w2"}
-Edit = Callable[[Tensor], Tensor | None]  # what to put in a tensor's place; None leaves it
+Edit = Callable[[Tensor], Tensor | None]  # returns the tensor to put in place of another; None leaves it as it is
 
 
 class _Enough(Exception):  # noqa: N818  # a signal, not an error
@@ -36,7 +36,7 @@ def base_of(model: nn.Module) -> nn.Module:
 
 
 def module_at(model: nn.Module, hookpoint: str) -> nn.Module:
-    """Return the module that *hookpoint* names; raise UserError listing what exists where there is none."""
+    """Return the module that *hookpoint* names; if there is none, raise UserError listing similar names and the blocks."""
     modules = dict(base_of(model).named_modules())
     path = hookpoint.removesuffix(INPUT)
     if path and path in modules:
@@ -51,12 +51,12 @@ def module_at(model: nn.Module, hookpoint: str) -> nn.Module:
 
 
 def blocks_of(model: nn.Module) -> list[str]:
-    """Return the hookpoints of the model's blocks, whose outputs are its residual stream, first to last."""
+    """Return the hookpoints of the model's blocks, first to last; their outputs are the residual stream."""
     layers = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]  # of a model of the transformers library
     for name, module in base_of(model).named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == layers:
             return [f"{name}.{number}" for number in range(layers)]
-    raise UserError(f"{type(model).__name__}: found no list of its {layers} blocks")
+    raise UserError(f"{type(model).__name__}: found no list of its {layers} blocks; choose a model that keeps its blocks in one list")
 
 
 def _hook(model: nn.Module, hookpoint: str, edit: Edit) -> RemovableHandle:
@@ -84,7 +84,8 @@ def _hook(model: nn.Module, hookpoint: str, edit: Edit) -> RemovableHandle:
 def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[str, Tensor]:
     """Return what flows at each of *hookpoints* [rows, length, width] while the model reads *ids* [rows, length].
 
-    The forward pass stops as soon as the last of them has been seen.
+    The forward pass stops as soon as all of them have been seen. Raises UserError if a hookpoint does not exist or nothing
+    flows through it.
     """
     seen: dict[str, Tensor] = {}
 
@@ -113,7 +114,7 @@ def capture(model: nn.Module, hookpoints: Sequence[str], ids: Tensor) -> dict[st
 
 @contextmanager
 def watched(model: nn.Module, hookpoints: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While inside, what flows at each of *hookpoints* in the last forward pass is found, by name, in the dict that this gives."""
+    """Yield a dict that holds, by hookpoint, what flowed there in the last forward pass inside this context."""
     seen: dict[str, Tensor] = {}
     handles = [_hook(model, name, partial(_keep, seen, name)) for name in hookpoints]
     try:
@@ -129,14 +130,14 @@ def _keep(seen: dict[str, Tensor], name: str, flow: Tensor) -> None:
 
 @contextmanager
 def edited(model: nn.Module, hookpoint: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While inside, what flows at *hookpoint* is replaced by what *edit* makes of it (same shape)."""
+    """Inside this context, replace what flows at *hookpoint* with what *edit* returns for it (same shape)."""
     with spliced(model, hookpoint, hookpoint, lambda _, written: edit(written)):
         yield
 
 
 @contextmanager
 def spliced(model: nn.Module, reads: str, writes: str, edit: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """While inside, what flows at *writes* is replaced by what *edit* makes of what flowed at *reads*, and of itself."""
+    """Inside this context, replace what flows at *writes* with *edit*(what flowed at *reads*, what flows at *writes*)."""
     read: list[Tensor] = []
 
     def keep(flow: Tensor) -> None:
@@ -152,7 +153,7 @@ def spliced(model: nn.Module, reads: str, writes: str, edit: Callable[[Tensor, T
 
 
 def width_at(model: nn.Module, hookpoint: str, d_model: int) -> int | None:
-    """Return the size of the vectors at *hookpoint* as far as the module tells without running, or None."""
+    """Return the size of the vectors at *hookpoint*, or None if the module does not tell it without running."""
     module = module_at(model, hookpoint)
     if hookpoint.removesuffix(INPUT).rpartition(".")[2].isdigit():  # a block, which reads and writes the residual stream
         return d_model
@@ -162,9 +163,10 @@ def width_at(model: nn.Module, hookpoint: str, d_model: int) -> int | None:
 
 @torch.no_grad()
 def into_residual(model: nn.Module, hookpoint: str, directions: Tensor, d_model: int) -> Tensor | None:
-    """Return *directions* [n, width] at *hookpoint* as they enter the residual stream [n, d_model], or None where they do not.
+    """Return *directions* [n, width] at *hookpoint* as they enter the residual stream [n, d_model]; None if they do not enter it directly.
 
-    Vectors that a projection into the residual stream reads (neurons, attention heads) are sent through it, without its bias.
+    Directions that a projection into the residual stream reads (neurons, attention heads) are multiplied by its weight, without
+    its bias.
     """
     path = hookpoint.removesuffix(INPUT)
     name = path.rpartition(".")[2]
@@ -173,5 +175,5 @@ def into_residual(model: nn.Module, hookpoint: str, directions: Tensor, d_model:
     if name not in PROJECTIONS:
         return None
     module = module_at(model, hookpoint)
-    weight: Tensor = module.weight  # type: ignore[assignment]  # a Linear, or GPT-2's Conv1D, which keeps [in, out]
+    weight: Tensor = module.weight  # type: ignore[assignment]  # a Linear, or GPT-2's Conv1D, whose weight is [in, out]
     return directions.to(weight.dtype) @ (weight.T if isinstance(module, nn.Linear) else weight)

@@ -1,4 +1,4 @@
-"""Tokens sampled from what a model expects by given draws, so that a text depends on where it is used, never on arrival order."""
+"""Sample tokens with given draws, so that a text depends on the address of its draws and never on the order of arrival."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from builders.arrays import Floats, Ints
 
-def sampled(logprobs: npt.NDArray[np.float32], draws: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return for each row of *logprobs* [n, vocabulary] the token whose share of the cumulative probability holds its draw [n]."""
+
+def sampled(logprobs: npt.NDArray[np.float32], draws: Floats) -> Ints:
+    """Return one token [n] for each row of *logprobs* [n, vocabulary]: the first whose cumulative probability exceeds the row's draw.
+
+    *draws* [n] are in [0, 1); the probabilities of a row need not sum to 1.
+    """
     cumulative = np.exp(logprobs.astype(np.float64)).cumsum(axis=1)
     below = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(axis=1)
-    tokens: npt.NDArray[np.int64] = np.minimum(below, logprobs.shape[1] - 1)
+    tokens: Ints = np.minimum(below, logprobs.shape[1] - 1)
     return tokens
 
 
 def stops_of(model: nn.Module) -> set[int]:
-    """Return the tokens that end a text, as the checkpoint says."""
+    """Return the ids of the tokens that end a text, from the checkpoint's configurations."""
     found: set[int] = set()
     for name in ("config", "generation_config"):
         ends = getattr(getattr(model, name, None), "eos_token_id", None)

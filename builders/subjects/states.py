@@ -1,8 +1,9 @@
-"""What a model remembers of the text it has read: copy it, pick rows of it, read and add to its recurrent part, layer by layer.
+"""A model's memory of the text that it has read: copy it, pick rows of it, read its recurrent part and add to it, layer by layer.
 
-A memory is what the transformers library hands from one forward pass to the next: a cache (attention's keys and values, or the convolution
-and SSM states of the Mamba family, or both in hybrids), or RWKV's list of five tensors. The library changes memories in place, so whoever
-reads on from one takes a copy with :func:`rows` first. A new family is one function here that returns its :class:`Family`.
+A memory is what the transformers library hands from one forward pass to the next. It is a cache (attention's keys and values, the
+convolution and SSM states of the Mamba family, or both in hybrid models) or RWKV's list of five tensors. The library changes memories in
+place, so take a copy with :attr:`Family.rows` before you read on from one. A new family needs one function here that returns its
+:class:`Family`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ Parts = dict[str, Tensor]  # name of a part of a layer's recurrent state → [ro
 class Family:
     """How the memory of some architectures is handled.
 
-    *argument*: what the model calls it, going in and coming out. *known*: whether what came out is handled here.
-    *rows*: a copy that holds the rows that an index [n] names. *parts*: the recurrent state of one layer, empty where it has none; its
-    tensors may change as the memory does. *add*: add to parts of a layer's state, in rows [n], in place. *shown*: the memory as the model
-    takes it together with one token a row. *fresh*: the memory of rows that have read nothing, where the model's own will not do.
+    *argument*: the memory's name, both as an argument of the model and in its output. *known*: whether a memory is of this family.
+    *rows*: copy the rows that an index [n] names into a new memory. *parts*: the recurrent state of one layer, empty if it has none; its
+    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *as_input*: the memory in the
+    form that the model takes when it reads one token per row. *fresh*: make the memory of rows that have read nothing, for families whose
+    models cannot start from no memory.
     """
 
     argument: str
@@ -37,12 +39,12 @@ class Family:
     rows: Callable[[Memory, Tensor], Memory]
     parts: Callable[[Memory, int], Parts]
     add: Callable[[Memory, int, Tensor, Mapping[str, Tensor]], None]
-    shown: Callable[[Memory], Any]
+    as_input: Callable[[Memory], Any]
     fresh: Callable[[nn.Module, int], Memory] | None = None
 
 
 def family_of(model: nn.Module) -> Family:
-    """Return how *model*'s memory is handled; raise UserError for an architecture whose memory nobody here knows."""
+    """Return how *model*'s memory is handled; raise UserError if its architecture has a memory of an unknown kind."""
     taken = inspect.signature(model.forward).parameters
     found = [family for family in (_cache("past_key_values"), _cache("cache_params"), _rwkv()) if family.argument in taken]
     if not found:
@@ -52,10 +54,10 @@ def family_of(model: nn.Module) -> Family:
 
 @torch.no_grad()
 def advance(model: nn.Module, ids: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-    """Read *ids* [rows, length], from *memory* on; return the logits of what follows [rows, vocabulary] and the memory of all that is read.
+    """Read *ids* [rows, length] on from *memory*; return the logits of the next token [rows, vocabulary] and the memory after reading.
 
-    A memory that is given is changed in place. From there tokens are read one by one, since not every family takes several.
-    Raise UserError where the model's memory is of a kind that nobody here knows.
+    A given *memory* is changed in place, and tokens are then read one by one, since not every family can read several from a memory.
+    Raises UserError if the model's memory is of an unknown kind.
     """
     family = family_of(model)
     fewer = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
@@ -68,7 +70,7 @@ def advance(model: nn.Module, ids: Tensor, memory: Memory | None = None) -> tupl
             raise _unknown(model)
         return out.logits[:, -1], memory
     for token in ids.split(1, dim=1):
-        out = model(input_ids=token, use_cache=True, **{family.argument: family.shown(memory)})
+        out = model(input_ids=token, use_cache=True, **{family.argument: family.as_input(memory)})
     return out.logits[:, -1], memory
 
 
@@ -77,15 +79,15 @@ def _unknown(model: nn.Module) -> UserError:
 
 
 def _cache(argument: str) -> Family:
-    """Handle the library's caches: `conv` and `ssm` are what the Mamba family carries along; keys and values are left alone."""
+    """Handle the library's caches. The parts `conv` and `ssm` are the states of the Mamba family; keys and values are left alone."""
 
-    def known(memory: Any) -> bool:  # some models have caches or layers of their own, which reorder_cache forgets in part
+    def known(memory: Any) -> bool:  # some models have caches of their own, which reorder_cache copies only in part
         return {type(part).__module__ for part in (memory, *getattr(memory, "layers", ()))} == {"transformers.cache_utils"}
 
     def rows(memory: Memory, index: Tensor) -> Memory:
         taken = copy.copy(memory)
         taken.layers = [copy.copy(layer) for layer in memory.layers]
-        for layer in taken.layers:  # the dicts that a layer keeps its states in would be shared
+        for layer in taken.layers:  # otherwise the copy would share the dicts that hold a layer's states
             vars(layer).update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
         taken.reorder_cache(index)  # puts new tensors into every layer
         return taken
@@ -100,14 +102,15 @@ def _cache(argument: str) -> Family:
             if name in change:
                 tensor.index_add_(0, where, change[name].to(tensor))
 
-    return Family(argument, known, rows, parts, add, shown=lambda memory: memory)
+    return Family(argument, known, rows, parts, add, as_input=lambda memory: memory)
 
 
 def _rwkv() -> Family:
-    """Handle RWKV's five tensors [rows, width, layers]: both blocks' last inputs, and numerator, denominator and scale of a mean of values.
+    """Handle RWKV's five tensors, each [rows, width, layers].
 
-    Numerator and denominator are kept times e^-scale, so that one state can be written in many ways and a difference of these tensors
-    means nothing. The parts here are free of that: `value` is the mean itself, `weight` the log of its denominator.
+    They are the last inputs of the feed-forward and attention blocks, and the numerator, denominator and scale of a mean of values.
+    Numerator and denominator are stored times e^-scale. One state can therefore be stored in many ways, and differences of these
+    tensors mean nothing. The parts returned here do not depend on the scale: `value` is the mean, `weight` the log of its denominator.
     """
 
     def rows(memory: Memory, index: Tensor) -> Memory:
@@ -124,22 +127,22 @@ def _rwkv() -> Family:
             if name in change:
                 memory[place][:, :, layer].index_add_(0, where, (change[name] * unit).to(memory[place]))
 
-    def shown(memory: Memory) -> Any:
+    def as_input(memory: Memory) -> Any:
         return [_Shift(memory[0]), _Shift(memory[1]), *memory[2:]]
 
-    def fresh(model: nn.Module, count: int) -> Memory:  # the library's own would come without `shown`
+    def fresh(model: nn.Module, count: int) -> Memory:  # a memory that the library makes itself has not gone through as_input
         config: Any = model.config
         like = next(model.parameters())
         last = like.new_zeros(count, config.hidden_size, config.num_hidden_layers)
         mean = torch.zeros_like(last, dtype=torch.float32)
         return [last, last.clone(), mean, mean.clone(), mean - 1e30]
 
-    return Family("state", lambda memory: isinstance(memory, list), rows, parts, add, shown, fresh)
+    return Family("state", lambda memory: isinstance(memory, list) and len(memory) == 5, rows, parts, add, as_input, fresh)
 
 
 @dataclass(frozen=True)
 class _Shift:
-    """Last inputs that come with the token axis that RWKV's code forgets where it reads one token: without it, rows mix."""
+    """Last inputs with a token axis. RWKV's code forgets this axis when it reads one token per row, and would then mix the rows."""
 
     tensor: Tensor
 

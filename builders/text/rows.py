@@ -32,7 +32,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Grid:
-    """All whole windows of a corpus, numbered row by row; *per_row* says how many each row has."""
+    """All whole windows of a corpus, numbered row by row. *per_row* [rows] counts the windows of each row; *window* is their length."""
 
     per_row: Ints
     window: int
@@ -48,19 +48,19 @@ class Grid:
         return int(self.per_row.sum())
 
     def number(self, row: Ints, position: Ints) -> Ints:
-        """Return the number of the window at *position* of *row*; -1 where the row's rest is shorter than a window."""
+        """Return the number of the window that holds *position* of *row*; -1 in the end of a row that is too short for a window."""
         block = position // self.window
         return np.where(block < self.per_row[row], self.first[row] + block, -1)
 
     def place(self, number: Ints) -> tuple[Ints, Ints]:
-        """Return the row and the first position of windows by *number*."""
+        """Return the row and the first position of each window in *number*."""
         row = np.searchsorted(self.first, number, side="right") - 1
-        # Rows without a window share their neighbour's number; the last of equal entries is the one that has it.
+        # A row without a window has the same first number as the next row. Of equal entries the last row is the one that has the window.
         return row, (number - self.first[row]) * self.window
 
 
 def padded(rows: pa.Table, column: str, fill: int) -> np.ndarray[Any, Any]:
-    """Return a list column of *rows* as a matrix [rows, longest], short rows filled up on the right."""
+    """Return a list column of *rows* as a matrix [rows, longest]; short rows are padded on the right with *fill*."""
     lists = rows[column].combine_chunks()
     lengths = np.diff(lists.offsets.to_numpy())
     values = lists.flatten().to_numpy(zero_copy_only=False)

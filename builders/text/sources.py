@@ -1,4 +1,4 @@
-"""Where text comes from, and the documents that it becomes."""
+"""Sources of text and the documents read from them: the `documents` config."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ DOCUMENTS = Table(
     key=("document",),
     columns=(
         Column("document", "int64", "position of the document in its source", low=0),
-        Column("name", "string", "what the source calls it: a module, a file, a row"),
+        Column("name", "string", "its name in the source: a module, a file, or a row of a file"),
         Column("text", "string", "the document"),
-        Column("held_out", "bool", "kept away from the SAEs that are trained here (and, at the default share, from the lab model)"),
+        Column("held_out", "bool", "whether no SAE that is trained here sees it (nor, at the default share, the lab model)"),
     ),
     row_group=1_000,
 )
 
 Document = tuple[str, str]  # name, text
-LONG = 20_000
+LONG = 20_000  # characters
 
 
 def python_docs() -> Iterator[Document]:
-    """Yield the language topics and the docstrings, module by module, of the Python that runs this (about 2 MB)."""
+    """Yield the documentation of the running Python (about 2 MB): its language topics, then the docstrings of each module."""
     for topic, text in sorted(pydoc_data.topics.topics.items()):
         yield f"topic {topic}", text.strip()
     library = Path(sysconfig.get_path("stdlib"))
@@ -54,7 +54,7 @@ def python_docs() -> Iterator[Document]:
 def _docstrings(path: Path, seen: set[str]) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # lib2to3 and friends ship files that are not today's Python
+    except (SyntaxError, ValueError):  # lib2to3 and some others ship files that this Python cannot parse
         return
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -65,16 +65,16 @@ def _docstrings(path: Path, seen: set[str]) -> Iterator[str]:
 
 
 def files(paths: list[str], column: str) -> Iterator[Document]:
-    """Yield the documents of txt, jsonl and parquet files that *paths* (globs) match; *column* holds the text.
+    """Yield the documents of the .txt, .jsonl and .parquet files that the globs *paths* match; *column* names the field of the text.
 
-    Raises UserError where a glob matches nothing, a file has another ending, or a row lacks the column.
+    Raises UserError if a glob matches nothing, a file has another ending, or a row lacks the column.
     """
     for path in matched(paths):
         yield from _read_file(path, column)
 
 
 def matched(paths: list[str]) -> Iterator[Path]:
-    """Yield the files that *paths* (globs) match, glob by glob; raise UserError where one matches nothing."""
+    """Yield the files that the globs *paths* match, glob by glob; raise UserError if a glob matches nothing."""
     for pattern in paths:
         found = sorted(glob.glob(pattern, recursive=True))
         if not found:
@@ -97,7 +97,7 @@ def _read_txt(path: Path, column: str) -> Iterator[Document]:
 
 
 def _parts(name: str, text: str) -> Iterator[Document]:
-    """Cut a long text at blank lines into documents of at least LONG characters: one large file can be split too."""
+    """Cut a long text at blank lines into documents of at least LONG characters, so that part of one large file can be held out."""
     start = number = 0
     while len(text) - start > 2 * LONG and (cut := text.find("\n\n", start + LONG)) > 0:
         yield f"{name}#{number}", text[start:cut]
@@ -121,9 +121,9 @@ def _read_parquet(path: Path, column: str) -> Iterator[Document]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise UserError(f"corpus: {path} is no parquet file: {error}") from error
+        raise UserError(f"corpus: {path} is no parquet file ({first_line(error)}); correct `paths`") from error
     if column not in file.schema_arrow.names:
-        raise UserError(f"corpus: {path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+        raise UserError(f"corpus: {path} has no column {column!r}; set `column` to one of: {', '.join(file.schema_arrow.names)}")
     number = 0
     for batch in file.iter_batches(columns=[column]):
         for text in batch.column(0).to_pylist():
@@ -142,7 +142,7 @@ def _text(value: object, path: Path, column: str) -> str:
 def hub(repo: str, revision: str, split: str, column: str, config: str | None, limit: int) -> Iterator[Document]:
     """Stream the first *limit* documents of a Hub dataset at a pinned *revision*.
 
-    Raises UserError where the Hub or the dataset cannot be reached, or the column does not exist.
+    Raises UserError if the Hub or the dataset cannot be reached, or if the column does not exist.
     """
     from datasets import load_dataset
 
@@ -150,7 +150,7 @@ def hub(repo: str, revision: str, split: str, column: str, config: str | None, l
         stream = load_dataset(repo, config, split=split, revision=revision, streaming=True)
         for number, record in enumerate(stream.take(limit)):
             if column not in record:
-                raise UserError(f"corpus: {repo} has no column {column!r}; it has {', '.join(record)}")
+                raise UserError(f"corpus: {repo} has no column {column!r}; set `column` to one of: {', '.join(record)}")
             yield f"{repo}:{number}", _text(record[column], Path(repo), column)
     except (OSError, ValueError) as error:  # datasets' own errors derive from these two
         raise UserError(f"corpus: cannot stream {repo}@{revision}: {first_line(error)}; offline, use `source: files`") from error
@@ -162,7 +162,7 @@ def documents(source: Iterator[Document], held_out_share: float) -> Iterator[pa.
     number = characters = 0
     for name, text in track(source, "reading the corpus"):
         characters += len(text.strip())
-        # By name alone: a document keeps its side when others come or go, and whatever the seed of the run.
+        # The name alone decides, so a document stays held out (or not) when other documents come or go, and whatever the run's seed is.
         held_out = seed_of(0, "held_out", name) / 2**63 < held_out_share
         batch.append({"document": number, "name": name, "text": text, "held_out": held_out})
         number += 1

@@ -22,10 +22,10 @@ TOKENS = Table(
         Column("subject", "string", "the language model whose tokenizer made the ids", categorical=True),
         Column("row", "int32", "position of the row", low=0),
         Column("document", "int64", "the document of its first token", low=0),
-        Column("held_out", "bool", "kept away from the SAEs that are trained here (and, at the default share, from the lab model)"),
+        Column("held_out", "bool", "whether no SAE that is trained here sees it (nor, at the default share, the lab model)"),
         Column("ids", "list<int32>", "token ids", low=0),
-        Column("special", "list<bool>", "which ids are special tokens (BOS, EOS, …); their activations are left out"),
-        Column("bytes", "int32", "bytes of text the row covers", unit="bytes", low=0),
+        Column("special", "list<bool>", "which ids are special tokens (BOS, EOS, …); activations on them are left out"),
+        Column("bytes", "int32", "bytes of text that the row covers", unit="bytes", low=0),
         Column("text", "string", "the row's text"),
     ),
     row_group=2_000,
@@ -34,10 +34,11 @@ TOKENS = Table(
 
 @dataclass(frozen=True)
 class Packing:
-    """How token ids become rows (SCIENCE C10): every choice is explicit and recorded.
+    """How token ids become rows. Every choice is explicit and recorded, since a BOS inside a row can dominate top activations.
 
-    *bos*: "row" puts BOS before every row, "none" nowhere. *join*: False keeps documents apart (a row never holds
-    two), True joins them with EOS. *keep_partial*: keep rows shorter than *length*, or drop them.
+    *bos*: "row" puts BOS before every row, "none" puts it nowhere. *join*: False keeps documents apart (a row never holds
+    two), True joins them with EOS. *keep_partial*: whether rows shorter than *length* are kept. See SAELens issues 333 and
+    472, and docs/science.md#corpus.
     """
 
     length: int
@@ -50,15 +51,15 @@ Encoded = tuple[int, bool, list[int]]  # document, held_out, ids
 
 
 def encode(texts: pa.Table, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
-    """Yield the token ids of each of the DOCUMENTS rows *texts*; text that spells a special token stays text."""
+    """Yield the token ids of each document in the DOCUMENTS rows *texts*; text that spells a special token is read as plain text."""
     encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     yield from zip(texts["document"].to_pylist(), texts["held_out"].to_pylist(), encoded, strict=True)
 
 
 def pack(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, packing: Packing) -> Iterator[Encoded]:
-    """Yield the rows that *encoded* documents fill, by *packing*; a row's document is that of its first token.
+    """Yield rows cut from the *encoded* documents as *packing* says; the document of a row is the document of its first token.
 
-    Raises UserError where the packing needs a special token that the tokenizer lacks.
+    Raises UserError if the packing needs a special token that the tokenizer lacks, or if BOS leaves no room for text.
     """
     bos = [_special(tokenizer.bos_token_id, "tokens.bos is `row`", "BOS")] if packing.bos == "row" else []
     size = packing.length - len(bos)
@@ -74,7 +75,7 @@ def pack(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, packing
 
 def _joined(encoded: Iterable[Encoded], tokenizer: PreTrainedTokenizerBase, size: int) -> Iterator[Encoded]:
     eos = _special(tokenizer.eos_token_id, "tokens.packing is `joined`", "EOS")
-    # Two streams: a row that mixed the sides would be held out and trained on at once.
+    # One stream for held-out documents and one for the others: a mixed row would be held out and trained on at once.
     pending: dict[bool, tuple[int, list[int]]] = {}
     for document, held_out, ids in encoded:
         first, rest = pending.pop(held_out, (document, []))

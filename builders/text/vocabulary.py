@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builders.arrays import Ints
 from builders.lake.table import Column, Table
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ VOCABULARY = Table(
     columns=(
         Column("subject", "string", "the language model", categorical=True),
         Column("token", "int32", "token id", low=0),
-        Column("piece", "string", "its text; bytes that are no text by themselves are written \\xNN"),
-        Column("bytes", "binary", "its bytes, which join to the exact text"),
+        Column("piece", "string", "its text; bytes that are not valid UTF-8 by themselves are written as \\xNN"),
+        Column("bytes", "binary", "its bytes; the bytes of consecutive tokens join to the exact text"),
         Column("special", "bool", "whether it is a special token"),
         Column("count", "int64", "how often it occurs in `tokens`", low=0),
     ),
@@ -35,7 +36,7 @@ BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int) -> list[bytes]:
-    """Return the bytes of each of the *size* token ids, for byte-level, SentencePiece-like and other tokenizers."""
+    """Return the bytes of each token id below *size*, for byte-level, SentencePiece-like and other tokenizers."""
     decoder = _decoder(tokenizer)
     known = {token: name for name, token in tokenizer.get_vocab().items()}
     names = [known.get(token) for token in range(size)]
@@ -70,7 +71,7 @@ BYTE_ALPHABET = _byte_alphabet()
 def _byte_level(name: str) -> bytes:
     if all(letter in BYTE_ALPHABET for letter in name):
         return bytes(BYTE_ALPHABET[letter] for letter in name)
-    return name.encode()  # an added token, which is written as it is
+    return name.encode()  # an added token is written as it is
 
 
 def _sentence_piece(name: str) -> bytes:
@@ -78,7 +79,7 @@ def _sentence_piece(name: str) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else name.replace("▁", " ").encode()
 
 
-def vocabulary_rows(subject: str, pieces: list[bytes], special_ids: set[int], counts: npt.NDArray[np.int64]) -> pa.Table:
+def vocabulary_rows(subject: str, pieces: list[bytes], special_ids: set[int], counts: Ints) -> pa.Table:
     """Return the VOCABULARY rows: *pieces* holds the bytes of each id, *counts* how often it occurs."""
     return VOCABULARY.build(
         {
@@ -93,18 +94,18 @@ def vocabulary_rows(subject: str, pieces: list[bytes], special_ids: set[int], co
 
 
 def text_pieces(rows: pa.Table) -> list[bytes]:
-    """Return the bytes of each token id of VOCABULARY *rows*; special tokens are no text."""
+    """Return the bytes of each token id in VOCABULARY *rows*; a special token is no text, so it has none."""
     pairs = zip(rows["bytes"].to_pylist(), rows["special"].to_pylist(), strict=True)
     return [b"" if special else piece for piece, special in pairs]
 
 
 def text_of(ids: Iterable[int], pieces: Sequence[bytes]) -> str:
-    """Return the text of token *ids*, whose bytes are *pieces*; where it begins or ends within a character stands a replacement."""
+    """Return the text of token *ids*; *pieces* holds the bytes of each id. A character that is cut at either end becomes U+FFFD."""
     return b"".join(pieces[token] for token in ids).decode("utf-8", "replace")
 
 
 def texts(ids: npt.NDArray[np.int32], pieces: pa.Array) -> pa.Array:
-    """Return the text of each row of *ids* [rows, n], joined from the bytes *pieces* of each token id."""
+    """Return the text of each row of *ids* [rows, n]; *pieces* holds the bytes of each token id."""
     flat = pieces.take(pa.array(ids.reshape(-1)))
     offsets = np.arange(len(ids) + 1, dtype=np.int32) * ids.shape[1]
     joined = pc.binary_join(pa.ListArray.from_arrays(offsets, flat), b"")

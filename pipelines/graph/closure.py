@@ -1,4 +1,4 @@
-"""What a stage's code is: the modules that it imports, directly or not, and the files that they name; as hashes."""
+"""Hashes of a stage's code: of the modules that it imports, directly or not, and of the data files that these name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("builders", "cards", "checkpoints", "pipelines")
-# They speak to people, watch over the graph, or hold what is hashed section by section: they decide no byte of any output.
+# Left out, since they decide no byte of any output: they print for people, watch over the graph, or are hashed section by section.
 SILENT = (
     "builders/errors.py",
     "builders/lake/hashes.py",
@@ -25,7 +25,7 @@ SILENT = (
     "pipelines/graph/sources.py",
     "pipelines/params/",
 )
-# They say where code stands, or are empty on some versions of Python only.
+# Fields of syntax trees that say only where code stands, or that exist on some versions of Python only.
 PLACES = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 DATA = {".j2", ".yaml"}
 REFERENCE = re.compile(r"[\"']([\w.-]+)[\"']")  # a file that a template includes
@@ -42,7 +42,7 @@ class Module:
 
 
 def code_of(stage: str) -> dict[str, str]:
-    """Return the hash of every module and data file that the module of *stage* reaches, by path from the project's root."""
+    """Return the hashes of all modules and data files that the module of *stage* reaches, by path from the project's root."""
     seen: dict[Path, Module] = {}
     ahead = [ROOT / f"pipelines/stages/{stage}.py"]
     while ahead:
@@ -55,12 +55,12 @@ def code_of(stage: str) -> dict[str, str]:
 
 
 def named(path: Path) -> str:
-    """Return *path* as it is called in the project."""
+    """Return *path* relative to the project's root, with slashes."""
     return path.relative_to(ROOT).as_posix()
 
 
 def digest(text: bytes) -> str:
-    """Return a short SHA-256."""
+    """Return the first DIGITS hexadecimal digits of the SHA-256 of *text*."""
     return hashlib.sha256(text).hexdigest()[:DIGITS]
 
 
@@ -68,7 +68,7 @@ def digest(text: bytes) -> str:
 def module(path: Path) -> Module:
     """Read a module of the project."""
     tree = _tree(path)
-    nodes = list(_run(tree))
+    nodes = list(_nodes(tree))
     names = {name for node in nodes for name in _imported(node)} | set(_packages(path))
     imports = {file for name in names if (file := file_of(name)) and not _is_docstring(file)}
     words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -76,7 +76,7 @@ def module(path: Path) -> Module:
 
 
 def canonical(tree: ast.AST) -> str:
-    """Return what a syntax tree says: no comment, docstring, layout or place, and the same on every version of Python."""
+    """Return a syntax tree as text without comments, docstrings and layout; every version of Python gives the same text."""
     said: list[str] = []
     _say(tree, said.append)
     return "".join(said)
@@ -122,7 +122,10 @@ def _packages(path: Path) -> Iterator[str]:
 
 
 def _data(folder: Path, imports: set[Path], words: set[str]) -> tuple[Path, ...]:
-    """Return the data files that a module names, or that those files name in turn: of its own package first, else of one it imports."""
+    """Return the data files that a module names, and those that these files name in turn.
+
+    A name is looked up in the module's own package first, and then in the packages that it imports.
+    """
     own, others = files_beside(folder), [files_beside(path.parent) for path in sorted(imports)]
     known = {name: path for some in (*others, own) for name, path in some.items()}
     found: set[Path] = set()
@@ -137,14 +140,14 @@ def _data(folder: Path, imports: set[Path], words: set[str]) -> tuple[Path, ...]
 
 @cache
 def files_beside(folder: Path) -> dict[str, Path]:
-    """Return the data files of a package by name: what lies in its folders that are no packages, such as prompts and templates."""
-    rooms = [place for place in folder.iterdir() if place.is_dir() and not any(place.glob("*.py"))]
-    return {path.name: path for place in rooms for path in place.iterdir() if path.suffix in DATA}
+    """Return the data files of a package by name: those in its subfolders without Python files, such as `prompts` and `templates`."""
+    data_folders = [place for place in folder.iterdir() if place.is_dir() and not any(place.glob("*.py"))]
+    return {path.name: path for place in data_folders for path in place.iterdir() if path.suffix in DATA}
 
 
 def _has_docstring(node: ast.AST) -> bool:
     documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-    return documented and ast.get_docstring(node, clean=False) is not None  # type: ignore[arg-type]  # of these kinds it is
+    return documented and ast.get_docstring(node, clean=False) is not None  # type: ignore[arg-type]  # *documented* says it is one of these
 
 
 @cache
@@ -152,8 +155,8 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes())
 
 
-def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a syntax tree that matter when it runs: not the imports for type checkers."""
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a syntax tree, without the imports that only type checkers see."""
     ahead = [node]
     while ahead:
         node = ahead.pop()

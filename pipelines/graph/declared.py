@@ -1,4 +1,4 @@
-"""What dvc.yaml declares of a stage, and the params that are left to a stage which may read nothing else."""
+"""What dvc.yaml declares for each stage, and params cut down to what a stage declares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import yaml
 from pipelines.graph.closure import ROOT
 from pipelines.params import Params, load
 
-PIPELINE = ROOT / "dvc.yaml"  # it belongs to the code
-WHOLE = {"build/inputs", "build/inputs/params.txt"}  # what stage `inputs` says of all params: what depends on it may read them all
+PIPELINE = ROOT / "dvc.yaml"  # beside the code, whatever the working folder is
+WHOLE = {"build/inputs", "build/inputs/params.txt"}  # a stage that depends on one of these may read all params
 PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -24,7 +24,7 @@ class Declared:
 
     params: tuple[str, ...]
     deps: tuple[str, ...]
-    over: str  # the section for each of whose ids it runs; empty where it runs once
+    over: str  # the section of params: the stage runs once for each of its ids; empty where it runs once
     always: bool
 
     @property
@@ -33,10 +33,10 @@ class Declared:
         return sorted({path.split(".")[0] for path in self.params})
 
     def paths(self, params: Params, ids: Sequence[str]) -> list[str]:
-        """Return the params that it reads when it runs for *ids*: one of its section's, or none."""
+        """Return the paths of the params that it reads for *ids*: one id of its section, or none where it runs once."""
         known: dict[str, str] = {}
-        for one in ids:
-            known = {"key": one} | {f"item.{name}": str(value) for name, value in getattr(params, self.over)[one]}
+        for entry_id in ids:
+            known = {"key": entry_id} | {f"item.{name}": str(value) for name, value in getattr(params, self.over)[entry_id]}
         return [PLACE.sub(lambda found: known[found[1]], path) for path in self.params]
 
 
@@ -44,7 +44,7 @@ class Declared:
 def stages() -> dict[str, Declared]:
     """Return every stage of dvc.yaml."""
     found = {}
-    for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # it is a safe one
+    for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # a safe loader
         body, over = entry.get("do", entry), entry.get("foreach", "")
         deps = tuple(body.get("deps", ()))
         params = tuple(Params.model_fields) if WHOLE & set(deps) else tuple(body.get("params", ()))
@@ -54,29 +54,32 @@ def stages() -> dict[str, Declared]:
 
 
 class Undeclared(Params):
-    """Params of which a stage was left what it declares; the rest is not there."""
+    """Params that hold only what a stage declares."""
 
     def __getattr__(self, name: str) -> Any:
-        """Refuse what is not there."""
+        """Refuse a section that is not declared."""
         raise AttributeError(f"params.{name} is read but not declared; name it among the `params` of the stage in dvc.yaml")
 
 
 class Named(dict[str, Any]):
-    """A section of which a stage was left some ids."""
+    """A section that holds only the ids that a stage declares."""
 
-    def __missing__(self, name: str) -> Any:
-        """Refuse what is not there."""
-        raise KeyError(f"{name} is read but not declared; name its section among the `params` of the stage in dvc.yaml")
+    def __missing__(self, entry_id: str) -> Any:
+        """Refuse an id that is not declared."""
+        raise KeyError(f"{entry_id} is read but not declared; name its section among the `params` of the stage in dvc.yaml")
 
 
 def declared(stage: str, *ids: str) -> Params:
-    """Return the params that *stage* declares for *ids*: what it reads beyond them is an error of the code, not of a person."""
+    """Return the params that *stage* declares for *ids*.
+
+    Reading any other raises AttributeError or KeyError: a mistake in the code, not the user's.
+    """
     whole = load()
-    return left(whole, stages()[stage].paths(whole, ids))
+    return restricted(whole, stages()[stage].paths(whole, ids))
 
 
-def left(whole: Params, paths: Sequence[str]) -> Params:
-    """Return *whole* with nothing in it but *paths*: a section, an id of a section, or a field of one."""
+def restricted(whole: Params, paths: Sequence[str]) -> Params:
+    """Return *whole* with only the *paths* in it; a path is a section, an id of a section, or a field of a section."""
     kept: dict[str, Any] = {}
     for path in paths:
         section, _, part = path.partition(".")
@@ -93,7 +96,7 @@ def left(whole: Params, paths: Sequence[str]) -> Params:
 
 
 def _emptied(kind: type[Any]) -> Any:
-    """Return a section without any field, not even those that have a default."""
+    """Return a section without fields, even those that have a default."""
     section = kind.model_construct()
     section.__dict__.clear()
     return section

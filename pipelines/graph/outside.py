@@ -1,8 +1,8 @@
-"""Hashes of whatever outside the project params name, so that DVC sees it change: what stage `inputs` writes.
+"""Hashes of the files outside the project that params name, so that DVC sees them change; stage `inputs` writes them.
 
-Small files of lines `hash path`: one for each corpus, subject, dictionary and explainer, one for all models that embed or answer, one
-for all behaviours, and one of hashes of all sections of params. What is pinned (a commit of the Hub) or the machine's own (Python and its
-documentation) is a line of words.
+They are small files with lines `hash path`: one for each corpus, subject, dictionary and explainer, one for all embedders and engines, one
+for all behaviours, and one with the hash of every section of params. A commit on the Hub, which cannot change, is a line of words, and so
+is the version of the machine's Python, whose documentation is a corpus.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from builders.lake.hashes import Hashes, below
 from builders.subjects.checkpoints import CODE, KEPT
 from builders.text import sources
 from pipelines.graph.stage import INPUTS
-from pipelines.params import Files, FilesBehaviour, HubText, Params, PythonDocs
+from pipelines.params import FilesBehaviourParams, FilesParams, HubTextParams, Params, PythonDocsParams
 
 HASHES = Path(".interplake/hashes.json")
 Lines = Iterator[str]
@@ -29,53 +29,54 @@ NOTHING = "nothing outside the project\n"
 
 
 def inputs(params: Params, hashes: Hashes) -> Iterator[tuple[str, str]]:
-    """Yield the name and text of each file; raise UserError where something is not there."""
+    """Yield the name and text of each file; raise UserError where a path of params does not exist."""
     for section in ("corpora", "subjects", "saes", "explainers"):
-        for name, spec in getattr(params, section).items():
-            yield f"{section}/{name}", "".join(told(section, name, spec, hashes)) or NOTHING
+        for entry_id, spec in getattr(params, section).items():
+            yield f"{section}/{entry_id}", "".join(entry_lines(section, entry_id, spec, hashes)) or NOTHING
     for file, sections in {"models": ("embedders", "engines"), "behaviours": ("behaviours",)}.items():
-        each = ((section, name, spec) for section in sections for name, spec in getattr(params, section).items())
-        yield file, "".join(line for one in each for line in told(*one, hashes)) or NOTHING
-    yield "params", "".join(f"{digest(value)} section {name} of params\n" for name, value in params.model_dump(mode="json").items())
+        each = ((section, entry_id, spec) for section in sections for entry_id, spec in getattr(params, section).items())
+        yield file, "".join(line for entry in each for line in entry_lines(*entry, hashes)) or NOTHING
+    values = params.model_dump(mode="json")
+    yield "params", "".join(f"{value_sha256(value)} section {section} of params\n" for section, value in values.items())
 
 
-def digest(value: Any) -> str:
-    """Return the SHA-256 of a value of params, in whatever order it is written there."""
+def value_sha256(value: Any) -> str:
+    """Return the SHA-256 of a value of params; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def told(section: str, name: str, spec: Any, hashes: Hashes) -> Lines:
-    """Yield the lines of one section; raise UserError, saying which it is, where something is not there."""
+def entry_lines(section: str, entry_id: str, spec: Any, hashes: Hashes) -> Lines:
+    """Yield the lines of one entry of a section; raise UserError with the entry's key where a path of it does not exist."""
     try:
         yield from (f"{line}\n" for line in OUTSIDE[section](spec, hashes))
     except UserError as error:
-        raise UserError(f"{section}.{name}: {error}") from error
+        raise UserError(f"{section}.{entry_id}: {error}") from error
 
 
-def require_same(section: str, name: str, spec: Any) -> None:
-    """Raise UserError where what a stage has just read is no longer what DVC took it for; without DVC nothing is known of that."""
+def require_same(section: str, entry_id: str, spec: Any) -> None:
+    """Raise UserError where the files that a stage has just read are not those that DVC saw; outside DVC nothing is compared."""
     if "DVC_STAGE" not in os.environ:
         return
-    own, now = INPUTS / section / f"{name}.txt", list(told(section, name, spec, Hashes(HASHES)))
+    own, now = INPUTS / section / f"{entry_id}.txt", list(entry_lines(section, entry_id, spec, Hashes(HASHES)))
     if own.exists():
         same = ("".join(now) or NOTHING) == own.read_text()
     else:  # one file for the whole section
         same = set(now) <= set(own.parent.with_suffix(".txt").read_text().splitlines(keepends=True))
     if not same:
-        raise UserError(f"{section}.{name}: its files changed while they were read; run `make repro` again once they rest")
+        raise UserError(f"{section}.{entry_id}: its files changed while they were read; run `make repro` again when nothing writes to them")
 
 
 def _corpus(spec: Any, hashes: Hashes) -> Lines:
-    if isinstance(spec, Files):
+    if isinstance(spec, FilesParams):
         yield from hashes.lines(set(sources.matched(spec.paths)))
-    elif isinstance(spec, PythonDocs):
+    elif isinstance(spec, PythonDocsParams):
         yield f"Python {platform.python_version()}"
-    elif isinstance(spec, HubText):
+    elif isinstance(spec, HubTextParams):
         yield f"{spec.repo}@{spec.revision}"
 
 
 def _checkpoint(spec: Any, hashes: Hashes) -> Lines:
-    """Yield the files of a model in a folder that its loader reads; code among them only where it may run."""
+    """Yield the files of a local model that its loader reads; code among them only where `trust_remote_code` lets it run."""
     if getattr(spec, "path", None) is None:
         yield from _pinned(spec)
         return
@@ -85,7 +86,7 @@ def _checkpoint(spec: Any, hashes: Hashes) -> Lines:
 
 
 def _embedder(spec: Any, hashes: Hashes) -> Lines:
-    """Yield the files of an embedding model; one that is missing is a line too, since another may stand in for it."""
+    """Yield the files of an embedding model; a missing model is a line of words, since its fallback may embed instead."""
     package, path = getattr(spec, "package", None), getattr(spec, "path", None)
     if package is not None:
         try:
@@ -111,12 +112,12 @@ def _pinned(spec: Any) -> Lines:
 
 
 def _behaviour(spec: Any, hashes: Hashes) -> Lines:
-    if isinstance(spec, FilesBehaviour):
+    if isinstance(spec, FilesBehaviourParams):
         yield from hashes.lines({there(path) for path in (spec.generate, spec.test, spec.open) if path})
 
 
 def there(path: str) -> Path:
-    """Return a path of params; raise UserError where nothing is there."""
+    """Return a path of params; raise UserError where it does not exist."""
     if not Path(path).exists():
         raise UserError(f"{path} is not there; correct the path")
     return Path(path)

@@ -1,22 +1,22 @@
-"""Which prompts an explainer or a scorer of params uses: those of its kind where it asks a language model, else none."""
+"""Which prompt files an explainer or scorer of params uses: those of its kind if it asks a language model, otherwise none."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pipelines.params import AskingExplainer, ModelJudge, Params
+from pipelines.params import AskingExplainerParams, ModelJudgeParams, Params
 
 # The stages that have explainers or scorers, and the section of params that names these.
 ASKING = {"explanations": "explainers", "scores": "scorers", "direct": "direct_scorers"}
 
 
 def prompts_of(params: Params, spec: Any) -> set[str]:
-    """Return the files of the prompts that *spec*, a section of an explainer or a scorer, uses, as paths from the project's root."""
-    if isinstance(spec, AskingExplainer):
-        from builders.explainers.chat import files_of  # a fraction of a second that most runs do without
+    """Return the prompt files that *spec*, an explainer or scorer of params, uses, as paths from the project's root."""
+    if isinstance(spec, AskingExplainerParams):
+        from builders.explainers.chat import files_of  # this import takes a fraction of a second, and most runs do not need it
 
         return {f"builders/explainers/prompts/{name}" for name in files_of(spec.kind)}
-    if not isinstance(params.judges.get(getattr(spec, "judge", "")), ModelJudge):
+    if not isinstance(params.judges.get(getattr(spec, "judge", "")), ModelJudgeParams):
         return set()
     return {f"builders/scorers/prompts/{name}" for name in _of_scorer(spec)}
 

@@ -1,4 +1,4 @@
-"""What every stage shares: where outputs lie, and how a mistake is told."""
+"""What every stage shares: where its outputs lie, the hash of its code, and how it ends on a user's mistake."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from pipelines.params import Params
 
 BUILD = Path("build")
-SOURCES = BUILD / "sources"  # what stage `sources` writes: the code of every stage
-INPUTS = BUILD / "inputs"  # what stage `inputs` writes: the files outside the project that params name
-USAGE = "usage.json"  # what a stage's language models read and wrote
+SOURCES = BUILD / "sources"  # what stage `sources` writes: hashes of the code of every stage
+INPUTS = BUILD / "inputs"  # what stage `inputs` writes: hashes of the files outside the project that params name
+USAGE = "usage.json"  # how many tokens a stage's language models read and wrote, and their price
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
-# The sections of params whose ids the output folders of a stage are called after: one folder for each combination. The last is that
-# whose ids the stage runs for, one by one.
+# The sections of params whose ids name the output folders of a stage, one folder for each combination of ids. The stage runs once for each
+# id of the last section. A stage that is not listed has one folder for each dictionary.
 OVER = {
     "agreement": (),
     "calibration": (),
@@ -37,19 +37,20 @@ OVER = {
 
 
 def folder(kind: str, *ids: str) -> Path:
-    """Return the output folder of a stage for *ids*: in the folder of the last, for which the stage runs, that of the others."""
+    """Return the output folder of a stage for *ids*: build/*kind*/<last id>/<other ids>, since the stage runs for the last id."""
     return BUILD.joinpath(kind, *ids[-1:], *ids[:-1])
 
 
 def shelf(kind: str, *ids: str) -> Shelf:
-    """Open a finished output folder; raise UserError where it is not there."""
+    """Open the finished output folder of a stage for *ids*; raise UserError where it does not exist."""
     return Shelf(folder(kind, *ids))
 
 
 def code(stage: str, *ids: str) -> str:
-    """Return the hash of the file of stage `sources` on *stage* (for the *ids* whose prompts it uses), by which it resumes its work.
+    """Return the hash of the code of *stage*, with the prompts that *ids* use; a stage resumes work only while this hash is the same.
 
-    DVC has just written that file; whoever runs a stage without DVC may have edited the code since, so it is made anew.
+    Under DVC it is the hash of the file that stage `sources` has just written. Without DVC the code may have been edited since, so the
+    text of that file is computed again.
     """
     if "DVC_STAGE" in os.environ:
         return file_sha256(SOURCES.joinpath(stage, *ids).with_suffix(".txt"))
@@ -60,15 +61,15 @@ def code(stage: str, *ids: str) -> str:
 
 
 def folders(params: Params, stage: str) -> list[Path]:
-    """Return the output folders of *stage* for all that params name, in order of id; never what merely lies there."""
+    """Return the output folders of *stage* for everything that params name, in order of id; other folders that exist are left out."""
     named = (sorted(getattr(params, section)) for section in OVER.get(stage, ("saes",)))
     return [folder(stage, *ids) for ids in product(*named)]
 
 
-def keep_only(kind: str, own: str, kept: Iterable[Path]) -> None:
-    """Remove from the folder of a stage for *own* whatever is in none of the folders *kept* in it."""
+def keep_only(kind: str, last_id: str, kept: Iterable[Path]) -> None:
+    """Remove everything from the folder of a stage for *last_id* except the output folders *kept*."""
     around = {parent for path in kept for parent in (path, *path.parents)}
-    ahead = [folder(kind, own)]
+    ahead = [folder(kind, last_id)]
     ahead[0].mkdir(parents=True, exist_ok=True)
     while ahead:
         for path in ahead.pop().iterdir():
@@ -79,7 +80,7 @@ def keep_only(kind: str, own: str, kept: Iterable[Path]) -> None:
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call *main* with the ids of the command line; a person's mistake is one line and exit code 2."""
+    """Call *main* with the ids of the command line; a user's mistake ends with one line and exit code 2."""
     spare_pandas()
     try:
         main(*sys.argv[1:])

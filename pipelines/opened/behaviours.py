@@ -1,4 +1,4 @@
-"""Behaviours of params, opened: the questions that they ask."""
+"""Behaviours of params, opened: their questions."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from builders.lake.shards import file_sha256
 from builders.seeds import drawn, seed_of
 from builders.steering import townsfolk
 from builders.steering.behaviours import Pair, count_of, numbered, numbers_of, read_open, read_pairs
-from pipelines.params import BehaviourSpec, FilesBehaviour, Params
+from pipelines.params import BehaviourParams, FilesBehaviourParams, Params
 
-FEWEST = 4  # test questions: two to a half
+FEWEST = 4  # test questions: one half chooses a layer and the other measures, with two questions each
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What a behaviour asks: pairs to make vectors from, pairs to test them, and open questions."""
+    """The questions of a behaviour: pairs from which vectors are made, pairs that test the vectors, and open questions."""
 
     pairs: list[Pair]
     tests: list[Pair]
     open: list[str]
 
 
-def hashes(behaviour: str, spec: BehaviourSpec) -> dict[str, str]:
-    """Return the SHA-256 of a behaviour's files; raise UserError where one is not there."""
-    if not isinstance(spec, FilesBehaviour):
+def hashes(behaviour_id: str, spec: BehaviourParams) -> dict[str, str]:
+    """Return the SHA-256 of each of a behaviour's files; raise UserError where a file does not exist."""
+    if not isinstance(spec, FilesBehaviourParams):
         return {}
     paths = {"generate": spec.generate, "test": spec.test, **({"open": spec.open} if spec.open else {})}
     for place, path in paths.items():
         if not Path(path).is_file():
-            raise UserError(f"behaviours.{behaviour}.{place}: {path} is not there; correct the path")
+            raise UserError(f"behaviours.{behaviour_id}.{place}: {path} is not there; correct the path")
     return {place: file_sha256(Path(path)) for place, path in paths.items()}
 
 
-def questions_of(behaviour: str, params: Params) -> Questions:
-    """Return the questions of a behaviour, as many as params want, drawn by address, and with options named as they want them.
+def questions_of(behaviour_id: str, params: Params) -> Questions:
+    """Return as many questions of a behaviour as params ask for, drawn by address, with options named by letters or numbers.
 
-    Raises UserError where there are too few to test with, or where what is tested is also what vectors are made from.
+    Raises UserError where there are fewer than FEWEST test questions, or where a test question is also one that vectors are made from.
     """
-    spec, settings = params.behaviours[behaviour], params.steering
-    if isinstance(spec, FilesBehaviour):
+    spec, settings = params.behaviours[behaviour_id], params.steering
+    if isinstance(spec, FilesBehaviourParams):
         pairs, tests = read_pairs(Path(spec.generate)), read_pairs(Path(spec.test))
         open_ = read_open(Path(spec.open)) if spec.open else []
     else:
@@ -51,12 +51,12 @@ def questions_of(behaviour: str, params: Params) -> Questions:
         pairs, tests = (townsfolk.pairs(spec.disposition, held_out, letters) for held_out in (False, True))
         open_ = townsfolk.open_questions(spec.disposition)
     if (count := count_of(tests)) < FEWEST:
-        raise UserError(f"behaviours.{behaviour}.test: {count} questions, of which half choose a layer; give at least {FEWEST}")
+        raise UserError(f"behaviours.{behaviour_id}.test: {count} questions, of which half choose a layer; give at least {FEWEST}")
     if both := {pair.question for pair in pairs} & {pair.question for pair in tests}:
-        raise UserError(f"behaviours.{behaviour}.test: {len(both)} of its questions are in `generate` too; test with others")
-    seed = seed_of(params.seed, "steering", behaviour)
+        raise UserError(f"behaviours.{behaviour_id}.test: {len(both)} of its questions are in `generate` too; test with others")
+    seed = seed_of(params.seed, "steering", behaviour_id)
     known, held_out = some_of(pairs, settings.pairs, seed), some_of(tests, settings.questions, seed)
-    if settings.answers == "numbers" and isinstance(spec, FilesBehaviour):
+    if settings.answers == "numbers" and isinstance(spec, FilesBehaviourParams):
         known, held_out = ([numbered(pair) for pair in some] for some in (known, held_out))
     return Questions(known, held_out, open_[: settings.open.questions])
 

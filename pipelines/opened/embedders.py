@@ -1,4 +1,4 @@
-"""Embedders of params.yaml, opened; where their vectors are kept; what stands in where a model is missing."""
+"""Embedders of params.yaml, opened; the file that keeps their vectors; the fallback where a model is missing."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from builders.embedders.kept import Kept
 from builders.embedders.letters import LetterEmbedder
 from builders.errors import MissingError, UserError
 from builders.subjects.checkpoints import Source
-from pipelines.params import LexicalEmbedder, Params, SentenceEmbedder
+from pipelines.params import LexicalEmbedderParams, Params, SentenceEmbedderParams
 
 CACHE = Path(".interplake/embeddings.sqlite")
 
 
-def open_embedder(params: Params, name: str) -> Model:
-    """Return an embedder of params; where its model is missing, the lexical one if its fallback says so.
+def open_embedder(params: Params, embedder_id: str) -> Model:
+    """Return an embedder of params; where its model is missing and its fallback is `lexical`, the lexical embedder.
 
-    Raises UserError where the model is missing and nothing may stand in, or its files are amiss.
+    Raises UserError where the model is missing and has no fallback, or where its files are damaged.
     """
-    spec = params.embedders[name]
-    if isinstance(spec, LexicalEmbedder):
+    spec = params.embedders[embedder_id]
+    if isinstance(spec, LexicalEmbedderParams):
         return LetterEmbedder()
     try:
         return Kept(sentence.SentenceEmbedder(files_of(spec), spec.instruction, spec.device), CACHE)
     except UserError as error:
         if isinstance(error, MissingError) and spec.fallback == "lexical":
-            return stand_in(name, model_of(spec), error)
-        raise UserError(f"embedders.{name}: {error}") from error
+            return stand_in(embedder_id, model_of(spec), error)
+        raise UserError(f"embedders.{embedder_id}: {error}") from error
 
 
-def stand_in(name: str, model: str, error: MissingError) -> Model:
-    """Return the lexical embedder under a name that says for whom it stands in, and say so on standard error."""
+def stand_in(embedder_id: str, model: str, error: MissingError) -> Model:
+    """Return the lexical embedder under a name that says which model it replaces, and say so on standard error."""
     embedder = LetterEmbedder(f"lexical (for {model})")
     again = "then run the stage again with `dvc repro --force`"
-    print(f"embedders.{name}: {error}, {again}; until then {embedder.name!r} embeds, and rows say so", file=sys.stderr)
+    print(f"embedders.{embedder_id}: {error}, {again}; until then {embedder.name!r} embeds, and rows say so", file=sys.stderr)
     return embedder
 
 
-def files_of(spec: SentenceEmbedder) -> files.Files:
-    """Return a model's files."""
+def files_of(spec: SentenceEmbedderParams) -> files.Files:
+    """Return the files of an embedding model."""
     return files.of_package(spec.package) if spec.package else files.of_source(source_of(spec))
 
 
-def model_of(spec: SentenceEmbedder) -> str:
-    """Return what a model is called."""
+def model_of(spec: SentenceEmbedderParams) -> str:
+    """Return the name of an embedding model."""
     return files.known(spec.package).model if spec.package else source_of(spec).label
 
 
-def source_of(spec: SentenceEmbedder) -> Source:
-    """Return where a model's files lie, as the builders know it."""
+def source_of(spec: SentenceEmbedderParams) -> Source:
+    """Return where the files of an embedding model lie."""
     return Source(spec.path, spec.repo, spec.revision)

@@ -1,4 +1,4 @@
-"""Engines of params.yaml, opened; where their answers are kept; what they cost."""
+"""Engines of params.yaml, opened; the cache of their answers; what the answers cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from builders.lake.shards import Shards, write_atomic
 from builders.progress import track
 from builders.subjects import checkpoints
 from pipelines.graph.stage import BUILD, USAGE, USED
-from pipelines.params import EngineSpec, OpenAiEngine, TransformersEngine, VllmEngineSpec
+from pipelines.params import EngineParams, OpenAiEngineParams, TransformersEngineParams, VllmEngineParams
 
 if TYPE_CHECKING:
     from builders.engines.http import HttpEngine
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 CACHE = Path(".interplake/answers.sqlite")
 
 
-def http_engine(spec: OpenAiEngine) -> HttpEngine:
+def http_engine(spec: OpenAiEngineParams) -> HttpEngine:
     """Return the client of a server."""
-    from builders.engines.http import HttpEngine, HttpSettings  # a second of import that most stages never need
+    from builders.engines.http import HttpEngine, HttpSettings  # this import takes a second, and most stages do not need it
 
     return HttpEngine(HttpSettings(**spec.model_dump(exclude={"kind", "price"})))
 
@@ -38,14 +38,14 @@ def _http(spec: Any) -> Engine:
     return engine
 
 
-def _vllm(spec: VllmEngineSpec) -> Engine:
+def _vllm(spec: VllmEngineParams) -> Engine:
     from builders.engines.vllm import VllmEngine, VllmSettings
 
     kept = spec.model_dump(exclude={"kind", "price", "path", "repo"})
     return VllmEngine(VllmSettings(model=str(spec.path or spec.repo), **kept))
 
 
-def _transformers(spec: TransformersEngine) -> Engine:
+def _transformers(spec: TransformersEngineParams) -> Engine:
     from builders.engines.local import LocalEngine, LocalSettings
 
     source = checkpoints.Source(spec.path, spec.repo, spec.revision)
@@ -55,18 +55,18 @@ def _transformers(spec: TransformersEngine) -> Engine:
 OPEN: dict[str, Callable[[Any], Engine]] = {"openai": _http, "vllm": _vllm, "transformers": _transformers}
 
 
-def open_engine(spec: EngineSpec) -> Engine:
+def open_engine(spec: EngineParams) -> Engine:
     """Return an engine of params, ready to answer."""
     return OPEN[spec.kind](spec)
 
 
 class Engines:
-    """The engines of a stage, each opened when it is first asked for: a model is loaded once for all dictionaries."""
+    """The engines of a stage, each opened when it is first needed, so that a model is loaded once for all dictionaries."""
 
     def __init__(self) -> None:
         self._opened: dict[str, Engine] = {}
 
-    def open(self, spec: EngineSpec) -> Engine:
+    def open(self, spec: EngineParams) -> Engine:
         """Return an engine of params, ready to answer."""
         key = spec.model_dump_json()
         if key not in self._opened:
@@ -75,7 +75,7 @@ class Engines:
 
 
 def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[str, Outcome]]:
-    """Return address and outcome of every request, in order; what is in the cache is not asked again."""
+    """Return the address and outcome of every request, in order; a request whose answer is in the cache is not made."""
     cache = Cache(CACHE)
     found: dict[int, tuple[str, Outcome]] = {}
     for place, key, outcome in track(ask(engine, requests, cache), what, total=len(requests)):
@@ -84,18 +84,18 @@ def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[
     return [found[place] for place in range(len(requests))]
 
 
-def require_logprobs(engine: Engine, judge: str) -> None:
-    """Raise UserError where *engine* cannot score given text; it is asked once, before hundreds of requests are."""
-    ((_, outcome),) = asked(engine, [Score("The river", " flows to the sea.")], f"log-probabilities of {judge}")
+def require_logprobs(engine: Engine, judge_id: str) -> None:
+    """Raise UserError where *engine* cannot score given text; one request tries it before hundreds are made."""
+    ((_, outcome),) = asked(engine, [Score("The river", " flows to the sea.")], f"log-probabilities of {judge_id}")
     if isinstance(outcome, Answer) and outcome.tokens:
         return
     why = outcome.reason if isinstance(outcome, Failure) else "its answer holds none"
     mend = "where that stays so, choose an engine of kind vllm or transformers, or a server that scores given text, such as vLLM's"
-    raise UserError(f"judges.{judge}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
+    raise UserError(f"judges.{judge_id}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
 
 
-def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineSpec) -> None:
-    """Write beside a stage's tables what its answers (by address: equal requests were asked once) cost, and their addresses."""
+def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineParams) -> None:
+    """Write beside a stage's tables what its answers cost, and their addresses; *outcomes* are by address, so equal requests count once."""
     answers = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Answer)}
     spent = usage(answers.values(), Price(**spec.price.model_dump()))
     used = "".join(f"{key}\n" for key in sorted(answers))
@@ -105,7 +105,7 @@ def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineSpec) -
 
 
 def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float, what: str = "latents") -> None:
-    """Say how many latents (or *what*) failed and of what; raise UserError where their share is more than *most*."""
+    """Print how many latents (or *what*) failed, and why; raise UserError where their share is more than *most*."""
     failed = [record for record in records if record["status"] != "ok"]
     counts = Counter(record["status"] for record in failed).most_common()
     kinds = ", ".join(f"{status} {number}" for status, number in counts)
@@ -117,7 +117,7 @@ def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float,
 
 
 def sizes() -> list[tuple[str, str, int, int]]:
-    """Return engine, model, number of answers and their bytes; raise UserError where there is no cache."""
+    """Return (engine, model, number of answers, bytes) for each model in the cache; raise UserError where there is no cache."""
     cache = _existing()
     found = cache.sizes()
     cache.close()
@@ -125,7 +125,7 @@ def sizes() -> list[tuple[str, str, int, int]]:
 
 
 def prune_cache() -> int:
-    """Drop every answer that no row of the build uses; return how many."""
+    """Drop every answer that no row of the build uses; return how many were dropped."""
     used: set[str] = set()
     for path in sorted(BUILD.glob(f"*/**/{USED}")):
         used.update(path.read_text().split())

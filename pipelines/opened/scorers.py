@@ -1,4 +1,4 @@
-"""Scorers of params, opened: with the judge or the embedder that answers."""
+"""Scorers of params, opened, each with the judge or the embedder that answers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from builders.arrays import Bools
 from builders.embedders.kept import Kept
 from builders.engines.requests import Engine
 from builders.interventions.generations import GENERATIONS, passages
@@ -28,149 +27,148 @@ from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.stage import shelf
 from pipelines.opened.embedders import open_embedder
 from pipelines.opened.engines import Engines, require_logprobs
-from pipelines.params import EngineSpec, ModelJudge, Params
+from pipelines.params import EngineParams, ModelJudgeParams, Params
 
 
 def nothing(tasks: Sequence[Task]) -> None:
-    """Do nothing ahead."""
+    """Prepare nothing."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A scorer of params, opened: its id, that of who answers, what it runs on, and which share of requests may fail.
+    """A scorer of params, opened: its id, the id of the judge or embedder that answers, and the model and engine behind it.
 
-    *prepare* is what is done for many tasks together before any is judged.
+    At most *max_failed_share* of its requests may fail. *prepare* is called with many tasks before any of them is judged.
     """
 
-    name: str
-    judge: str
+    scorer_id: str
+    judge_id: str
     scorer: Scorer
     model: str | None = None
     engine: Engine | None = None
-    spec: EngineSpec | None = None
+    spec: EngineParams | None = None
     max_failed_share: float = 1.0
     prepare: Callable[[Sequence[Task]], None] = nothing
 
-    def identity(self, sae: str, task: Task) -> Identity:
-        """Return whose explanation is scored."""
-        return Identity(sae, task.latent, task.explainer, self.name, self.scorer.negatives, self.judge)
+    def identity(self, sae_id: str, task: Task) -> Identity:
+        """Return the columns that say what is scored, and by whom."""
+        return Identity(sae_id, task.latent, task.explainer, self.scorer_id, self.scorer.negatives, self.judge_id)
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a scorer is opened with: params, the dictionary's id, the scorer's id and section, the vocabulary, and the stage's engines.
+class Setup:
+    """What a scorer is opened with: params, the ids of dictionary and scorer, the scorer's params, the vocabulary, and the stage's engines.
 
-    *pieces* are what each token id is called, *texts* the bytes that it stands for.
+    *pieces* are the names of the token ids, *texts* the bytes that they stand for, and *special* says which are special tokens.
     """
 
     params: Params
-    sae: str
-    name: str
+    sae_id: str
+    scorer_id: str
     spec: Any
     pieces: list[str]
     texts: list[bytes]
-    special: np.ndarray[Any, np.dtype[np.bool_]]
+    special: Bools
     engines: Engines
 
     @property
     def seed(self) -> int:
-        """The seed of the scorer's draws: not by explainer, so that all explanations are judged on equal trials."""
-        return seed_of(self.params.seed, self.name, self.sae)
+        """The seed of the scorer's draws: the same for every explainer, so that all explanations of a latent have equal trials."""
+        return seed_of(self.params.seed, self.scorer_id, self.sae_id)
 
     @property
     def judge(self) -> Any:
-        """The section of the scorer's judge."""
+        """The params of the scorer's judge."""
         return self.params.judges[self.spec.judge]
 
 
 def settings_of(params: Params, spec: Any) -> dict[str, Any]:
-    """Return what a scorer's rows depend on in params."""
-    section, name = spec.answered_by
-    judge = getattr(params, section)[name]
-    engine = {"engine_settings": params.engines[judge.engine].model_dump()} if isinstance(judge, ModelJudge) else {}
-    return {"seed": params.seed, **spec.model_dump(), "judge_settings": judge.model_dump(), **engine}
+    """Return the params that decide a scorer's rows."""
+    section, answerer_id = spec.answered_by
+    answerer = getattr(params, section)[answerer_id]
+    engine = {"engine_settings": params.engines[answerer.engine].model_dump()} if isinstance(answerer, ModelJudgeParams) else {}
+    return {"seed": params.seed, **spec.model_dump(), "judge_settings": answerer.model_dump(), **engine}
 
 
-def open_panel(params: Params, sae: str, name: str, spec: Any, engines: Engines) -> Panel:
-    """Return a scorer of params, ready to score latents of *sae*."""
-    vocabulary = shelf("contexts", sae).read(VOCABULARY)
+def open_panel(params: Params, sae_id: str, scorer_id: str, spec: Any, engines: Engines) -> Panel:
+    """Return a scorer of params, ready to score latents of dictionary *sae_id*."""
+    vocabulary = shelf("contexts", sae_id).read(VOCABULARY)
     special = vocabulary["special"].to_numpy(zero_copy_only=False)
-    room = Room(params, sae, name, spec, vocabulary["piece"].to_pylist(), text_pieces(vocabulary), special, engines)
-    return OPEN[spec.kind](room)
+    setup = Setup(params, sae_id, scorer_id, spec, vocabulary["piece"].to_pylist(), text_pieces(vocabulary), special, engines)
+    return OPEN[spec.kind](setup)
 
 
-def judged(room: Room, scorer: Scorer, *, scores_text: bool = False) -> Panel:
-    """Return a scorer with the engine of its judge, where that is a language model; with *scores_text* it must score given text."""
-    name, judge = room.spec.judge, room.judge
-    if not isinstance(judge, ModelJudge):
-        return Panel(room.name, name, scorer)
-    spec = room.params.engines[judge.engine]
-    engine = room.engines.open(spec)
+def judged(setup: Setup, scorer: Scorer, *, scores_text: bool = False) -> Panel:
+    """Return a scorer with its judge's engine, if the judge is a language model; with *scores_text* the engine must score given text."""
+    judge_id, judge = setup.spec.judge, setup.judge
+    if not isinstance(judge, ModelJudgeParams):
+        return Panel(setup.scorer_id, judge_id, scorer)
+    spec = setup.params.engines[judge.engine]
+    engine = setup.engines.open(spec)
     if scores_text:
-        require_logprobs(engine, name)
-    return Panel(room.name, name, scorer, engine.model, engine, spec, judge.max_failed_share)
+        require_logprobs(engine, judge_id)
+    return Panel(setup.scorer_id, judge_id, scorer, engine.model, engine, spec, judge.max_failed_share)
 
 
-def _windows(room: Room) -> Panel:
-    draw = fuzzing.trials if room.spec.kind == "fuzzing" else detection.trials
-    negatives = room.spec.negatives
+def _windows(setup: Setup) -> Panel:
+    draw = fuzzing.trials if setup.spec.kind == "fuzzing" else detection.trials
+    negatives = setup.spec.negatives
     if negatives == "active":
         draw = fuzzing.misplaced
-    judge = room.judge
-    answers: Judge = LexicalJudge(room.pieces)
-    if isinstance(judge, ModelJudge):
+    judge = setup.judge
+    answers: Judge = LexicalJudge(setup.pieces)
+    if isinstance(judge, ModelJudgeParams):
         reading = chat.Reading(judge.shown, judge.max_tokens, judge.logprobs)
-        answers = chat.ModelJudge(room.texts, reading, seed_of(room.seed, "batches"))
-    scorer = WindowScorer(draw, answers, negatives, room.special, room.seed)
-    return judged(room, scorer)
+        answers = chat.ModelJudge(setup.texts, reading, seed_of(setup.seed, "batches"))
+    scorer = WindowScorer(draw, answers, negatives, setup.special, setup.seed)
+    return judged(setup, scorer)
 
 
-def _intruder(room: Room) -> Panel:
-    spec, judge = room.spec, room.judge
-    finder: Finder = LexicalFinder(seed_of(room.seed, "ties"))
-    if isinstance(judge, ModelJudge):
-        finder = ModelFinder(room.texts, judge.max_tokens)
-    return judged(room, IntruderScorer(finder, spec.trials, spec.shown, spec.negatives, room.special, room.seed))
+def _intruder(setup: Setup) -> Panel:
+    spec, judge = setup.spec, setup.judge
+    finder: Finder = LexicalFinder(seed_of(setup.seed, "ties"))
+    if isinstance(judge, ModelJudgeParams):
+        finder = ModelFinder(setup.texts, judge.max_tokens)
+    return judged(setup, IntruderScorer(finder, spec.trials, spec.shown, spec.negatives, setup.special, setup.seed))
 
 
-def embedded(room: Room, scorer: EmbeddingScorer | ExampleEmbeddingScorer) -> Panel:
-    """Return a scorer with its embedder; where vectors are kept, those of many tasks are made together."""
+def embedded(setup: Setup, scorer: EmbeddingScorer | ExampleEmbeddingScorer) -> Panel:
+    """Return a scorer with its embedder; an embedder that keeps its vectors embeds many tasks together."""
     kept = isinstance(scorer.embedder, Kept)
-    return Panel(room.name, room.spec.embedder, scorer, scorer.embedder.name, prepare=scorer.prepare if kept else nothing)
+    return Panel(setup.scorer_id, setup.spec.embedder, scorer, scorer.embedder.name, prepare=scorer.prepare if kept else nothing)
 
 
-def _embedding(room: Room) -> Panel:
+def _embedding(setup: Setup) -> Panel:
+    spec, embedder = setup.spec, open_embedder(setup.params, setup.spec.embedder)
+    return embedded(setup, EmbeddingScorer(embedder, setup.texts, spec.negatives, windows=spec.windows))
+
+
+def _example_embedding(setup: Setup) -> Panel:
+    spec, embedder = setup.spec, open_embedder(setup.params, setup.spec.embedder)
     return embedded(
-        room, EmbeddingScorer(open_embedder(room.params, room.spec.embedder), room.texts, room.spec.negatives, windows=room.spec.windows)
+        setup, ExampleEmbeddingScorer(embedder, setup.texts, spec.negatives, spec.trials, spec.examples, setup.seed, windows=spec.windows)
     )
 
 
-def _example_embedding(room: Room) -> Panel:
-    spec, embedder = room.spec, open_embedder(room.params, room.spec.embedder)
-    return embedded(
-        room, ExampleEmbeddingScorer(embedder, room.texts, spec.negatives, spec.trials, spec.examples, room.seed, windows=spec.windows)
-    )
-
-
-def _simulation(room: Room) -> Panel:
-    spec, asks = room.spec, isinstance(room.judge, ModelJudge)
-    simulator: Simulator = LexicalSimulator(LexicalJudge(room.pieces))
+def _simulation(setup: Setup) -> Panel:
+    spec, asks = setup.spec, isinstance(setup.judge, ModelJudgeParams)
+    simulator: Simulator = LexicalSimulator(LexicalJudge(setup.pieces))
     if asks:
-        simulator = ModelSimulator(spec.form, [text.decode("utf-8", "replace") for text in room.texts])
-    scorer = SimulationScorer(simulator, spec.negatives, spec.windows, room.special)
-    return judged(room, scorer, scores_text=asks and FORMS[spec.form].scores_text)
+        simulator = ModelSimulator(spec.form, [text.decode("utf-8", "replace") for text in setup.texts])
+    scorer = SimulationScorer(simulator, spec.negatives, spec.windows, setup.special)
+    return judged(setup, scorer, scores_text=asks and FORMS[spec.form].scores_text)
 
 
-def _surprisal(room: Room) -> Panel:
-    return judged(room, SurprisalScorer(room.texts, room.spec.negatives), scores_text=True)
+def _surprisal(setup: Setup) -> Panel:
+    return judged(setup, SurprisalScorer(setup.texts, setup.spec.negatives), scores_text=True)
 
 
-def _intervention(room: Room) -> Panel:
-    rows = shelf("interventions", room.sae).read(GENERATIONS, filters=[("scorer", "==", room.name)])
-    return judged(room, InterventionScorer(passages(rows)), scores_text=True)
+def _intervention(setup: Setup) -> Panel:
+    rows = shelf("interventions", setup.sae_id).read(GENERATIONS, filters=[("scorer", "==", setup.scorer_id)])
+    return judged(setup, InterventionScorer(passages(rows)), scores_text=True)
 
 
-OPEN: dict[str, Callable[[Room], Panel]] = {
+OPEN: dict[str, Callable[[Setup], Panel]] = {
     "detection": _windows,
     "embedding": _embedding,
     "example-embedding": _example_embedding,

@@ -1,4 +1,4 @@
-"""A subject of params.yaml, opened: where its checkpoint lies, its model, its device."""
+"""Subjects of params.yaml, opened: the place of the checkpoint, the model, and its device."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builders.subjects import checkpoints
-from pipelines.params import Params, Subject
+from pipelines.params import Params, SubjectParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def source_of(subject: Subject) -> checkpoints.Source:
-    """Return where a subject's checkpoint lies, as the builders know it."""
+def source_of(subject: SubjectParams) -> checkpoints.Source:
+    """Return where a subject's checkpoint lies."""
     return checkpoints.Source(subject.path, subject.repo, subject.revision, subject.trust_remote_code)
 
 
@@ -25,9 +25,9 @@ class Opened:
     device: str
 
 
-def open_subject(params: Params, name: str) -> Opened:
+def open_subject(params: Params, subject_id: str) -> Opened:
     """Load a subject with the dtype and device that params ask for."""
-    subject = params.subjects[name]
+    subject = params.subjects[subject_id]
     source = source_of(subject)
     checkpoint = checkpoints.fetch(source)
     device = checkpoints.resolve_device(subject.device)

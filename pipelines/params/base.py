@@ -1,4 +1,4 @@
-"""What all sections of params.yaml share."""
+"""What all sections of params.yaml share: base classes, types of values, and the meaning of their patterns in words."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+ID, COMMIT, DEVICE = r"^[a-z0-9]+(-[a-z0-9]+)*$", r"^[0-9a-f]{40}$", r"^(auto|cpu|mps|cuda(:\d+)?)$"
+URL, NAME, VERSION = r"^https?://", r"^[A-Za-z0-9._-]+$", r"^\d+\.\d+\.\d+$"
+PATTERNS = {
+    ID: "an id may hold a-z, 0-9 and single dashes only",
+    COMMIT: "must be a commit, 40 digits of 0-9 and a-f",
+    DEVICE: "must be auto, cpu, mps, cuda or cuda:<number>",
+    URL: "must begin with http:// or https://",
+    NAME: "may hold letters, digits, dots, dashes and underscores only",
+    VERSION: "must be three numbers with dots between them, such as 0.1.0",
+}
+Id = Annotated[str, Field(pattern=ID)]
+Revision = Annotated[str, Field(pattern=COMMIT)]
+Device = Annotated[str, Field(pattern=DEVICE)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys are refused, nothing changes after reading."""
+    """A part of params.yaml: unknown keys are refused, and values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Pinned(Section):
-    """Files that lie in a local folder, or in a Hub repository at a pinned commit."""
+    """Files in a local folder, or in a Hub repository at a pinned commit."""
 
     path: str | None = None
     repo: str | None = None

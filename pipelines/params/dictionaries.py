@@ -1,4 +1,4 @@
-"""Sections about sparse dictionaries."""
+"""Sections about dictionaries."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pydantic import Field, model_validator
 from pipelines.params.base import Count, Id, Pinned, Section
 
 
-class InModel(Section):
-    """A dictionary of what flows at a *hookpoint* of a subject, such as `layers.3` or `layers.3.mlp.down_proj.input`."""
+class InModelParams(Section):
+    """A dictionary for the vectors at a *hookpoint* of a subject, such as `layers.3` or `layers.3.mlp.down_proj.input`."""
 
     subject: Id
     hookpoint: str
 
     @property
     def reads(self) -> str:
-        """The hookpoint it reads."""
+        """The hookpoint that it reads."""
         return self.hookpoint
 
     @property
     def rebuilds(self) -> str:
-        """The hookpoint it writes: the same, but for transcoders."""
+        """The hookpoint that it writes: the one that it reads, except for transcoders."""
         return getattr(self, "writes", None) or self.hookpoint
 
 
-class TrainedSae(InModel):
-    """An SAE that the pipeline trains; *k* is TopK's L0 and JumpReLU's target L0, *l1* the penalty of ReLU."""
+class TrainedSaeParams(InModelParams):
+    """An SAE that the pipeline trains; *k* is the L0 of TopK and the target L0 of JumpReLU, *l1* the penalty of ReLU."""
 
     source: Literal["train"]
     activation: Literal["topk", "jumprelu", "relu"]
@@ -39,7 +39,7 @@ class TrainedSae(InModel):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _sparsity_fits(self) -> TrainedSae:
+    def _sparsity_fits(self) -> TrainedSaeParams:
         needed, other = ("l1", "k") if self.activation == "relu" else ("k", "l1")
         if getattr(self, needed) is None or getattr(self, other) is not None:
             raise ValueError(f"activation `{self.activation}` takes `{needed}`, not `{other}`")
@@ -50,11 +50,11 @@ class TrainedSae(InModel):
         return self
 
 
-class PretrainedSae(Pinned, InModel):
-    """A published dictionary: a local folder (or .pt file), or a *folder* of a Hub repository; its format shows in its files.
+class PretrainedSaeParams(Pinned, InModelParams):
+    """A published dictionary: a local folder (or .pt file), or a *folder* of a Hub repository; its files show its format.
 
-    *writes* is where a transcoder writes; *input_scale* is the factor on activations that some SAELens releases want;
-    *centered* says that it was trained on vectors less their mean (TransformerLens' `center_writing_weights`).
+    *writes* is the hookpoint that a transcoder writes. *input_scale* is the factor on activations that some SAELens releases need.
+    *centered* says that it was trained on vectors minus the mean of their own entries (TransformerLens' `center_writing_weights`).
     """
 
     source: Literal["pretrained"]
@@ -64,8 +64,8 @@ class PretrainedSae(Pinned, InModel):
     centered: bool = False
 
 
-class NeuronBasis(InModel):
-    """The coordinates of the vectors themselves, the largest *k* kept; *rotated* is the control in a random basis."""
+class NeuronBasisParams(InModelParams):
+    """The coordinates of the vectors themselves, of which the largest *k* are kept; *rotated* is the control in a random basis."""
 
     source: Literal["neurons"]
     k: Count
@@ -73,8 +73,8 @@ class NeuronBasis(InModel):
     seed: int = 0
 
 
-class RandomSae(InModel):
-    """An untrained TopK SAE: Gaussian rows of unit norm, decoder and encoder the same."""
+class RandomSaeParams(InModelParams):
+    """An untrained TopK SAE: its rows are Gaussian with unit norm, and decoder and encoder are equal."""
 
     source: Literal["random"]
     width: Count
@@ -82,20 +82,22 @@ class RandomSae(InModel):
     seed: int = 0
 
 
-class PlantedRules(Section):
-    """Rules over text, whose true explanations are known."""
+class PlantedRulesParams(Section):
+    """Planted rules over text, whose true explanations are known."""
 
     source: Literal["planted"]
     subject: Id
 
 
-Sae = Annotated[TrainedSae | PretrainedSae | NeuronBasis | RandomSae | PlantedRules, Field(discriminator="source")]
+SaeParams = Annotated[
+    TrainedSaeParams | PretrainedSaeParams | NeuronBasisParams | RandomSaeParams | PlantedRulesParams, Field(discriminator="source")
+]
 
 
-class Training(Section):
-    """What all SAE trainings share (*batch*, *buffer*, *dead_after* in tokens) and on how many rows SAEs are measured.
+class TrainingParams(Section):
+    """What all SAE trainings share; *batch*, *buffer* and *dead_after* are in tokens.
 
-    At most *together* SAEs of a subject are trained in one pass over its activations.
+    At most *together* SAEs of a subject are trained in one pass over its activations. Every dictionary is measured on *measured_rows* rows.
     """
 
     together: Count

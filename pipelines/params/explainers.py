@@ -1,4 +1,4 @@
-"""Sections about who explains."""
+"""Sections about explainers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import Field, model_validator
 from pipelines.params.base import Count, Id, Section, Share
 
 
-class Explainer(Section):
-    """What all explainers share: whether each text is also given to another latent, as a baseline."""
+class BaseExplainerParams(Section):
+    """What all explainers share: *baseline* `permuted` gives each explanation to another latent too."""
 
     baseline: Literal["permuted", "none"] = "permuted"
 
 
-class LexicalExplainer(Explainer):
-    """Token statistics in words; *cues* is how many it names at most."""
+class LexicalExplainerParams(BaseExplainerParams):
+    """Explains by token statistics; an explanation names at most *cues* cues."""
 
     kind: Literal["lexical"]
     cues: Count = 6
 
 
-class ChatExplainer(Explainer):
-    """A language model reads windows; of *examples* windows contrastive ones show *silent* silent ones.
+class ChatExplainerParams(BaseExplainerParams):
+    """A language model that reads *examples* windows; of these, kind `contrastive` shows *silent* windows in which the latent is silent.
 
-    At most *latents* latents are explained, drawn by address. The stage fails where more than *max_failed_share* of
-    the requests do; answers are kept, so that running it again asks only what failed.
+    At most *latents* latents are explained, drawn by address. The stage fails if more than *max_failed_share* of its requests fail. Answers
+    are kept, so a second run makes only the failed requests again.
     """
 
     kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token"]
@@ -39,14 +39,14 @@ class ChatExplainer(Explainer):
     max_failed_share: Share = 0.05
 
     @model_validator(mode="after")
-    def _some_active(self) -> ChatExplainer:
+    def _some_active(self) -> ChatExplainerParams:
         if self.kind == "contrastive" and self.silent >= self.examples:
             raise ValueError(f"`silent` ({self.silent}) leaves no activating window among `examples` ({self.examples})")
         return self
 
 
-class InterventionExplainer(Explainer):
-    """A language model reads what becomes likelier when a latent's direction is pushed, by *kl* nats, on *examples* beginnings."""
+class InterventionExplainerParams(BaseExplainerParams):
+    """A language model that reads which tokens become likelier when a latent is pushed by *kl* nats, on *examples* beginnings."""
 
     kind: Literal["intervention"]
     engine: Id
@@ -58,12 +58,12 @@ class InterventionExplainer(Explainer):
     max_failed_share: Share = 0.05
 
 
-class ImportedExplainer(Explainer):
-    """Somebody's explanations of one SAE, from a table, the JSON of the published release, or a folder of one file a latent."""
+class ImportedExplainerParams(BaseExplainerParams):
+    """Explanations made elsewhere for one SAE: a table, the JSON of the published release, or a folder with one file for each latent."""
 
     kind: Literal["import"]
     path: str
 
 
-AskingExplainer = ChatExplainer | InterventionExplainer
-ExplainerSpec = Annotated[LexicalExplainer | AskingExplainer | ImportedExplainer, Field(discriminator="kind")]
+AskingExplainerParams = ChatExplainerParams | InterventionExplainerParams
+ExplainerParams = Annotated[LexicalExplainerParams | AskingExplainerParams | ImportedExplainerParams, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Sections about language models that answer."""
+"""Sections about engines, the language models that answer."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.params.base import Count, Pinned, Section
+from pipelines.params.base import URL, Count, Device, Pinned, Section
 
 
-class Prices(Section):
-    """US dollars per million tokens: read anew, read before, written."""
+class PricesParams(Section):
+    """US dollars per million tokens: *prompt* read, *cached* read from the server's cache, *output* written."""
 
     prompt: Annotated[float, Field(ge=0)] = 0.0
     cached: Annotated[float, Field(ge=0)] = 0.0
     output: Annotated[float, Field(ge=0)] = 0.0
 
 
-class OpenAiEngine(Section):
+class OpenAiEngineParams(Section):
     """A server that speaks OpenAI's API; its key is read from the environment variable *key_variable*."""
 
     kind: Literal["openai"]
-    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    base_url: Annotated[str, Field(pattern=URL)]
     model: str
     key_variable: str | None = None
     concurrency: Count = 32
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 4
-    price: Prices = Prices()
+    price: PricesParams = PricesParams()
 
 
-class VllmEngineSpec(Pinned):
-    """A model that vLLM loads into this process; *memory* is the share of GPU memory, *context* in tokens."""
+class VllmEngineParams(Pinned):
+    """A model that vLLM loads into this process; *memory* is its share of the GPU's memory, *context* its longest input in tokens."""
 
     kind: Literal["vllm"]
     memory: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -39,17 +39,17 @@ class VllmEngineSpec(Pinned):
     tensor_parallel: Count = 1
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: str | None = None
-    price: Prices = Prices()
+    price: PricesParams = PricesParams()
 
 
-class TransformersEngine(Pinned):
+class TransformersEngineParams(Pinned):
     """A small model run by the transformers library; texts are scored *batch_tokens* at a time."""
 
     kind: Literal["transformers"]
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     batch_tokens: Count = 8192
-    price: Prices = Prices()
+    price: PricesParams = PricesParams()
 
 
-EngineSpec = Annotated[OpenAiEngine | VllmEngineSpec | TransformersEngine, Field(discriminator="kind")]
+EngineParams = Annotated[OpenAiEngineParams | VllmEngineParams | TransformersEngineParams, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Sections about who judges and what is scored."""
+"""Sections about judges, embedders and scorers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.params.base import Count, Id, Revision, Section, Share
+from pipelines.params.base import Count, Device, Id, Revision, Section, Share
 
 Silent = Literal["random", "similar", "cofiring", "decoder", "encoder"]  # kinds of windows in which a latent is silent
 
 
-class LexicalJudge(Section):
-    """Reads the cues back from the words and looks for them."""
+class LexicalJudgeParams(Section):
+    """Reads the cues of an explanation by the lexical explainer and looks for them in windows."""
 
     kind: Literal["lexical"]
 
 
-class ModelJudge(Section):
-    """A language model of `engines`; *shown* windows come in one prompt.
+class ModelJudgeParams(Section):
+    """A language model of `engines`; a prompt shows *shown* windows.
 
-    With *logprobs* the probability of each answer is read too. The stage fails where more than *max_failed_share* of its requests
-    do; answers are kept, so that running it again asks only what failed.
+    With *logprobs* the probability of each answer is read too. The stage fails if more than *max_failed_share* of its requests fail.
+    Answers are kept, so a second run makes only the failed requests again.
     """
 
     kind: Literal["model"]
@@ -32,19 +32,20 @@ class ModelJudge(Section):
     max_failed_share: Share = 0.05
 
 
-JudgeSpec = Annotated[LexicalJudge | ModelJudge, Field(discriminator="kind")]
+JudgeParams = Annotated[LexicalJudgeParams | ModelJudgeParams, Field(discriminator="kind")]
 
 
-class LexicalEmbedder(Section):
-    """Counts of letter sequences, hashed: no model."""
+class LexicalEmbedderParams(Section):
+    """Hashed counts of letter sequences; needs no model."""
 
     kind: Literal["lexical"]
 
 
-class SentenceEmbedder(Section):
+class SentenceEmbedderParams(Section):
     """An embedding model: a folder, a repository on the Hub at a pinned commit, or a Python *package* that holds its files.
 
-    *instruction* is put before queries. Where the model is missing, *fallback* `lexical` embeds instead, and its name is in every row.
+    *instruction* is put before queries. If the model is missing and *fallback* is `lexical`, the lexical embedder embeds instead, and every
+    row says so.
     """
 
     kind: Literal["sentence"]
@@ -54,7 +55,7 @@ class SentenceEmbedder(Section):
     package: str | None = None
     instruction: str = ""
     fallback: Literal["lexical", "none"] = "none"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -65,40 +66,40 @@ class SentenceEmbedder(Section):
         return self
 
 
-EmbedderSpec = Annotated[LexicalEmbedder | SentenceEmbedder, Field(discriminator="kind")]
+EmbedderParams = Annotated[LexicalEmbedderParams | SentenceEmbedderParams, Field(discriminator="kind")]
 
 
-class Drawn(Section):
-    """What all scorers share: at most *latents* latents are scored, drawn by address, the same ones by every scorer."""
+class DrawnParams(Section):
+    """What all scorers share: at most *latents* latents are scored, drawn by address; scorers with equal *latents* score the same."""
 
     latents: Count | None = None
     needs_model: ClassVar[bool] = False  # whether only a language model can judge
 
     @property
     def answered_by(self) -> tuple[str, str]:
-        """The section and the id of what answers."""
+        """The section of params and the id of the judge or embedder that answers."""
         section = "judges" if hasattr(self, "judge") else "embedders"
         return section, getattr(self, section.removesuffix("s"))
 
 
-class DetectionScorer(Drawn):
-    """Asks whether the latent fires in a window."""
+class DetectionScorerParams(DrawnParams):
+    """Asks whether the latent fires in a window; see docs/science.md#detection."""
 
     kind: Literal["detection"]
     judge: Id
     negatives: Silent = "random"
 
 
-class FuzzingScorer(Drawn):
-    """Asks whether it fires on the marked tokens; negatives `active` are activating windows with the wrong tokens marked."""
+class FuzzingScorerParams(DrawnParams):
+    """Asks whether the latent fires on the marked tokens; negatives `active` are activating windows with the wrong tokens marked."""
 
     kind: Literal["fuzzing"]
     judge: Id
-    negatives: Silent | Literal["active"] = "random"
+    negatives: Literal[Silent, "active"] = "random"
 
 
-class SimulationScorer(Drawn):
-    """Asks how strongly it fires on each token, on *windows* activating windows and as many silent ones."""
+class SimulationScorerParams(DrawnParams):
+    """Asks how strongly the latent fires on each token of *windows* activating windows and as many silent ones."""
 
     kind: Literal["simulation"]
     judge: Id
@@ -107,8 +108,8 @@ class SimulationScorer(Drawn):
     negatives: Silent = "random"
 
 
-class SurprisalScorer(Drawn):
-    """Measures how much likelier the explanation makes a window."""
+class SurprisalScorerParams(DrawnParams):
+    """Measures how much likelier the explanation makes a window, in nats."""
 
     kind: Literal["surprisal"]
     judge: Id
@@ -116,8 +117,8 @@ class SurprisalScorer(Drawn):
     negatives: Silent = "random"
 
 
-class EmbeddingScorer(Drawn):
-    """Measures how near a window is to the explanation, on all windows, or on *windows* activating ones and as many silent ones."""
+class EmbeddingScorerParams(DrawnParams):
+    """Measures how near a window is to the explanation, on *windows* activating windows and as many silent ones, or on all windows."""
 
     kind: Literal["embedding"]
     embedder: Id
@@ -125,10 +126,11 @@ class EmbeddingScorer(Drawn):
     negatives: Silent = "random"
 
 
-class InterventionScorer(Drawn):
-    """Measures how much more a passage speaks of the explanation once the latent is pushed by *kl* nats (or silenced).
+class InterventionScorerParams(DrawnParams):
+    """Measures how much likelier a passage makes the explanation once the latent is pushed by *kl* nats, or silenced with *ablate*.
 
-    The strength is found on *tune* beginnings from the training windows, the score is over *prompts* beginnings from the test windows.
+    The strength of the push is tuned on *tune* beginnings of training windows. The score is a mean over *prompts* beginnings of test
+    windows, each continued by *tokens* tokens.
     """
 
     kind: Literal["intervention"]
@@ -141,25 +143,32 @@ class InterventionScorer(Drawn):
     tokens: Count = 8
 
 
-ScorerSpec = Annotated[
-    DetectionScorer | FuzzingScorer | SimulationScorer | SurprisalScorer | EmbeddingScorer | InterventionScorer, Field(discriminator="kind")
+ScorerParams = Annotated[
+    DetectionScorerParams
+    | FuzzingScorerParams
+    | SimulationScorerParams
+    | SurprisalScorerParams
+    | EmbeddingScorerParams
+    | InterventionScorerParams,
+    Field(discriminator="kind"),
 ]
 
 
-class IntruderScorer(Drawn):
-    """Asks which of *shown* windows is the intruder; with `internal` it is an activating window of another quantile."""
+class IntruderScorerParams(DrawnParams):
+    """Asks which of *shown* windows is the intruder; with negatives `internal` it is an activating window of another quantile."""
 
     kind: Literal["intruder"]
     judge: Id
     shown: Annotated[int, Field(ge=3)] = 5
     trials: Count = 20
-    negatives: Silent | Literal["internal"] = "random"
+    negatives: Literal[Silent, "internal"] = "random"
 
 
-class ExampleEmbeddingScorer(Drawn):
-    """Measures how much nearer activating windows are to others than silent ones are, on *trials* trials of *examples* a side.
+class ExampleEmbeddingScorerParams(DrawnParams):
+    """Measures how much nearer activating windows are to activating windows than silent windows are.
 
-    They are drawn from all windows, or from *windows* activating ones and as many silent ones.
+    There are *trials* trials with *examples* windows of either kind, drawn from *windows* activating windows and as many silent ones,
+    or from all windows.
     """
 
     kind: Literal["example-embedding"]
@@ -170,4 +179,4 @@ class ExampleEmbeddingScorer(Drawn):
     negatives: Silent = "random"
 
 
-DirectScorerSpec = Annotated[IntruderScorer | ExampleEmbeddingScorer, Field(discriminator="kind")]
+DirectScorerParams = Annotated[IntruderScorerParams | ExampleEmbeddingScorerParams, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Sections about text, subjects and the windows cut from them."""
+"""Sections about text, subjects, and the windows cut from the text."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.params.base import Count, Id, Pinned, Revision, Section, Share, Whole
+from pipelines.params.base import Count, Device, Id, Pinned, Revision, Section, Share, Whole
 
 
-class PythonDocs(Section):
-    """The documentation and docstrings of the Python that runs the pipeline."""
+class PythonDocsParams(Section):
+    """The documentation and docstrings of the Python that runs the pipeline, or their first *documents*: language topics come first."""
 
     source: Literal["python-docs"]
+    documents: Count | None = None
     held_out: Share = 0.1
 
 
-class Files(Section):
-    """txt, jsonl and parquet files, by path or glob; *column* is the field that holds the text."""
+class FilesParams(Section):
+    """Text, JSON-lines and parquet files, by path or glob; *column* is the field that holds the text."""
 
     source: Literal["files"]
     paths: Annotated[list[str], Field(min_length=1)]
@@ -25,7 +26,7 @@ class Files(Section):
     held_out: Share = 0.1
 
 
-class HubText(Section):
+class HubTextParams(Section):
     """The first *documents* rows of a dataset on the Hub, at a pinned commit."""
 
     source: Literal["hub"]
@@ -38,24 +39,24 @@ class HubText(Section):
     held_out: Share = 0.1
 
 
-class Townsfolk(Section):
-    """So many *talks* with generated people who have dispositions and answer questions."""
+class TownsfolkParams(Section):
+    """Talks with generated people, who have dispositions and answer questions; there are *talks* of them."""
 
     source: Literal["townsfolk"]
     talks: Count
     held_out: Share = 0.1
 
 
-Corpus = Annotated[PythonDocs | Files | HubText | Townsfolk, Field(discriminator="source")]
+CorpusParams = Annotated[PythonDocsParams | FilesParams | HubTextParams | TownsfolkParams, Field(discriminator="source")]
 
 
-class Subject(Pinned):
-    """A language model under study; *template* is how it is asked a question, up to where its answer begins."""
+class SubjectParams(Pinned):
+    """A language model under study; *template* puts a question to it and ends where its answer begins."""
 
     corpus: Id
     template: str = "{question}\n\nAnswer:"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     trust_remote_code: bool = False
 
     @field_validator("template")
@@ -67,8 +68,8 @@ class Subject(Pinned):
         return template
 
 
-class Tokens(Section):
-    """How text becomes rows (SCIENCE C10): every choice is explicit."""
+class TokensParams(Section):
+    """How text becomes rows of *length* tokens; see docs/science.md#corpus."""
 
     length: Count
     window: Count
@@ -77,16 +78,17 @@ class Tokens(Section):
     partial: Literal["keep", "drop"]
 
     @model_validator(mode="after")
-    def _whole_windows(self) -> Tokens:
+    def _whole_windows(self) -> TokensParams:
         if self.length % self.window:
             raise ValueError(f"`length` ({self.length}) must be a multiple of `window` ({self.window})")
         return self
 
 
-class Activations(Section):
-    """How the corpus is read: rows at a time, rows to a spilled chunk, activations to a file.
+class ActivationsParams(Section):
+    """How activations are collected: *batch_rows* rows in a forward pass, *chunk_rows* rows in a chunk, *file_rows* activations in a file.
 
-    One pass of a subject serves at most *together* dictionaries.
+    A latent that fires in fewer than *rare_windows* windows is rare. *self_test* activations are recomputed as a check. One pass of a
+    subject serves at most *together* dictionaries.
     """
 
     batch_rows: Count
@@ -97,19 +99,19 @@ class Activations(Section):
     together: Count = 8
 
 
-class Neighbours(Section):
-    """By which measures the *most* nearest latents of each are sought; firings together are counted on *rows* token rows."""
+class NeighboursParams(Section):
+    """How neighbours are found: the *most* nearest latents of each latent by each measure; co-firing is counted on *rows* token rows."""
 
     measures: list[Literal["cofiring", "decoder", "encoder"]] = Field(default=["cofiring", "decoder", "encoder"])
     most: Count = 10
     rows: Count = 2048
 
 
-class Negatives(Section):
-    """How many windows that are hard to tell from activating ones go to each latent's test windows, by kind.
+class NegativesParams(Section):
+    """How many hard silent windows are added to each latent's test windows, by kind; see docs/science.md#negatives.
 
-    From one neighbour come at most *per_neighbour*; similar windows are looked for in a sample of *index*, by the *embedder*.
-    With *latents*, only that many latents get them, the ones that explainers and scorers draw.
+    At most *per_neighbour* windows come from one neighbour. The *embedder* searches similar windows in a sample of *index* windows.
+    With *latents*, only that many latents have hard windows: those that explainers and scorers draw.
     """
 
     cofiring: Whole = 0
@@ -123,20 +125,20 @@ class Negatives(Section):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many windows are asked for of each kind of which there shall be any."""
+        """The number of windows of each kind that is asked for, without kinds of which there are none."""
         return {kind: count for kind in ("cofiring", "decoder", "encoder", "similar") if (count := getattr(self, kind))}
 
     @model_validator(mode="after")
-    def _embedder_named(self) -> Negatives:
+    def _embedder_named(self) -> NegativesParams:
         if self.similar and self.embedder is None:
             raise ValueError("`similar` windows need an `embedder`, an id of `embedders`")
         return self
 
 
-class Contexts(Section):
-    """How many windows explainers (train) and scorers (test) see of each latent, and how they are drawn.
+class ContextsParams(Section):
+    """How many windows of each latent explainers (train) and scorers (test) see, and how they are drawn; see docs/science.md#contexts.
 
-    A latent that fires in fewer than *at_least* windows is left out, even if there are enough to show.
+    A latent that fires in fewer than *at_least* windows is left out, even if it has enough windows to show.
     """
 
     at_least: Whole = 0
@@ -148,4 +150,4 @@ class Contexts(Section):
     sampler: Literal["top", "random", "quantiles", "mix"]
     top_share: Share = 0.2
     windows: Literal["whole", "centered"]
-    negatives: Negatives = Negatives()
+    negatives: NegativesParams = NegativesParams()

@@ -12,22 +12,25 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def once(values: list[Any]) -> list[Any]:
-    """Return *values*; raise ValueError where one of them is there twice."""
+    """Return *values*; raise ValueError if one of them occurs twice."""
     if len(set(values)) != len(values):
-        raise ValueError("the same thing twice; name each once")
+        raise ValueError("names one thing twice; name each once")
     return values
 
 
-class TownsfolkBehaviour(Section):
-    """A disposition of generated people; *describes* is what a judge is told of it."""
+class TownsfolkBehaviourParams(Section):
+    """A disposition of generated people; *describes* tells a judge what it is."""
 
     source: Literal["townsfolk"]
     disposition: Literal["bold", "generous", "patient"]
     describes: str
 
 
-class FilesBehaviour(Section):
-    """Questions with two options in the published JSON format: for vectors (*generate*), for tests, and open ones without options."""
+class FilesBehaviourParams(Section):
+    """Files of questions in the published JSON format: pairs for vectors (*generate*) and for tests (*test*), and *open* questions.
+
+    *describes* tells a judge what the behaviour is.
+    """
 
     source: Literal["files"]
     generate: str
@@ -36,13 +39,13 @@ class FilesBehaviour(Section):
     describes: str
 
 
-BehaviourSpec = Annotated[TownsfolkBehaviour | FilesBehaviour, Field(discriminator="source")]
+BehaviourParams = Annotated[TownsfolkBehaviourParams | FilesBehaviourParams, Field(discriminator="source")]
 
 
-class OpenEnded(Section):
-    """What a steered subject writes after open questions, by site at the layer that was chosen, and which of `judges` rates it.
+class OpenEndedParams(Section):
+    """How many *tokens* a steered subject writes after how many open *questions*, with vectors at the chosen layer times *multipliers*.
 
-    With *following*, vectors are added at all that is written, and not only at the last tokens of the prompt.
+    With *following*, vectors are also added at every token written, and not only at the last tokens of the prompt. *judge* rates the texts.
     """
 
     questions: Whole = 10
@@ -54,10 +57,11 @@ class OpenEnded(Section):
     _once = field_validator("multipliers")(once)
 
 
-class Steering(Section):
-    """How vectors are made and added: from the answers to *pairs* questions, tried on *questions*, at the *last* tokens of a prompt.
+class SteeringParams(Section):
+    """How vectors are made from the answers to *pairs* questions, and tried on *questions* other ones; see docs/science.md#steering.
 
-    *opening* stands between a subject's template and the letter of an answer. *batch* rows are read at a time.
+    Vectors are added at the *last* tokens of a prompt. *opening* stands between a subject's template and the letter of an answer. A forward
+    pass reads *batch* rows.
     """
 
     methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
@@ -69,6 +73,6 @@ class Steering(Section):
     pairs: Count = 200
     questions: Annotated[int, Field(ge=4)] = 100
     batch: Count = 256
-    open: OpenEnded = OpenEnded()
+    open: OpenEndedParams = OpenEndedParams()
 
     _once = field_validator("methods", "sites", "multipliers")(once)

@@ -1,4 +1,4 @@
-"""params.yaml as types: a typo, a wrong type or a dangling name is one line before anything runs."""
+"""params.yaml as types: a typo, a wrong type or an id that is not defined is reported in one line before anything runs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from builders.errors import UserError, one_of
 from builders.explainers.explanations import PERMUTED
-from pipelines.params.base import Count, Id, Section, Share, Whole
-from pipelines.params.dictionaries import Sae, Training
-from pipelines.params.explainers import AskingExplainer, ExplainerSpec
-from pipelines.params.models import EngineSpec
+from pipelines.params.base import NAME, PATTERNS, VERSION, Count, Id, Section, Share, Whole
+from pipelines.params.dictionaries import SaeParams, TrainingParams
+from pipelines.params.explainers import AskingExplainerParams, ExplainerParams
+from pipelines.params.models import EngineParams
 from pipelines.params.scoring import (
-    DirectScorerSpec,
-    EmbedderSpec,
-    JudgeSpec,
-    ModelJudge,
-    ScorerSpec,
+    DirectScorerParams,
+    EmbedderParams,
+    JudgeParams,
+    ModelJudgeParams,
+    ScorerParams,
 )
-from pipelines.params.sources import Activations, Contexts, Corpus, Neighbours, Subject, Tokens
-from pipelines.params.steering import BehaviourSpec, Steering
+from pipelines.params.sources import ActivationsParams, ContextsParams, CorpusParams, NeighboursParams, SubjectParams, TokensParams
+from pipelines.params.steering import BehaviourParams, SteeringParams
 
 FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
@@ -32,7 +32,7 @@ Read = TypeVar("Read", bound=Section)
 LessonName = Literal["short", "same", "free"]
 
 
-class LabShape(Section):
+class LabShapeParams(Section):
     """The sizes of a lab checkpoint."""
 
     architecture: Literal["llama", "mamba2", "rwkv"]
@@ -43,8 +43,8 @@ class LabShape(Section):
     state: Whole = 0
 
 
-class LabTraining(Section):
-    """How lab checkpoints are trained on text; *batch* in rows."""
+class LabTrainingParams(Section):
+    """How lab checkpoints are trained on text; *batch* is in rows."""
 
     batch: Count
     lr: Annotated[float, Field(gt=0)]
@@ -52,55 +52,66 @@ class LabTraining(Section):
     weight_decay: Annotated[float, Field(ge=0)]
 
 
-class LabLesson(LabTraining):
-    """How they go on with so many *talks*, beside a share of the documents so that these are not forgotten."""
+class LabLessonParams(LabTrainingParams):
+    """How lab checkpoints are trained further on *talks* talks, mixed with a share of the documents so that these are not forgotten."""
 
     talks: Count
     documents: Share
 
 
-class LabCheckpoint(Section):
-    """A new model of a *shape* that reads the documents so many *epochs*, and then the talks of some lessons."""
+class LabCheckpointParams(Section):
+    """A new model of a *shape*, trained on the documents for *epochs* epochs and then on the lessons that *talks* names."""
 
-    shape: LabShape
+    shape: LabShapeParams
     epochs: Count
     talks: tuple[LessonName, ...] = ()
 
 
-class LabFurther(Section):
-    """The lab checkpoint *start*, as it was stored, which goes on with the talks of some lessons."""
+class LabFurtherParams(Section):
+    """The stored lab checkpoint *start*, trained further on the lessons that *talks* names."""
 
     start: Id
     talks: tuple[LessonName, ...]
 
 
-class Lab(Section):
-    """The recipe of the lab checkpoints, in a file beside them: Python's documentation, then talks; *length* in tokens."""
+def checkpoint_kind(spec: Any) -> str:
+    """Return `further` for the params of a checkpoint that names its `start`, otherwise `new`."""
+    return "further" if isinstance(spec, dict) and "start" in spec else "new"
+
+
+LabCheckpointKind = Annotated[
+    Annotated[LabCheckpointParams, Tag("new")] | Annotated[LabFurtherParams, Tag("further")], Discriminator(checkpoint_kind)
+]
+
+
+class LabParams(Section):
+    """The recipe of the lab checkpoints, from the file beside them: Python's documentation, then talks; *length* is in tokens."""
 
     seed: int
     held_out: Share
     vocabulary: Count
     length: Count
-    reading: LabTraining
-    talking: dict[LessonName, LabLesson]
-    checkpoints: dict[Id, LabCheckpoint | LabFurther]
+    reading: LabTrainingParams
+    talking: dict[LessonName, LabLessonParams]
+    checkpoints: dict[Id, LabCheckpointKind]
 
     @model_validator(mode="after")
-    def _names(self) -> Lab:
-        for name, spec in self.checkpoints.items():
+    def _names(self) -> LabParams:
+        for checkpoint_id, spec in self.checkpoints.items():
             if unknown := set(spec.talks) - set(self.talking):
-                raise ValueError(f"checkpoints.{name}.talks: no lesson {one_of(unknown)} in `talking`; it has {one_of(self.talking)}")
-            if isinstance(spec, LabFurther) and spec.start not in self.checkpoints:
-                raise ValueError(f"checkpoints.{name}.start: no checkpoint {spec.start}; there are {one_of(self.checkpoints)}")
+                lacking, known = one_of(unknown), one_of(self.talking)
+                raise ValueError(f"checkpoints.{checkpoint_id}.talks: no lesson {lacking} in `talking`; it has {known}")
+            if isinstance(spec, LabFurtherParams) and spec.start not in self.checkpoints:
+                raise ValueError(f"checkpoints.{checkpoint_id}.start: no checkpoint {spec.start}; there are {one_of(self.checkpoints)}")
         return self
 
 
-class Release(Section):
-    """What the release is called and how it may be used."""
+class ReleaseParams(Section):
+    """The name, version, license and languages of the release."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Field(pattern=NAME)]
     title: str
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    version: Annotated[str, Field(pattern=VERSION)]
     license: str
     language: list[str]
 
@@ -109,60 +120,66 @@ class Params(Section):
     """The whole of params.yaml."""
 
     seed: int
-    corpora: dict[Id, Corpus]
-    subjects: dict[Id, Subject]
-    tokens: Tokens
-    saes: Annotated[dict[Id, Sae], Field(min_length=1)]
-    training: Training
-    activations: Activations
-    neighbours: Neighbours = Neighbours()
-    contexts: Contexts
-    engines: dict[Id, EngineSpec] = Field(default_factory=dict)
-    explainers: dict[Id, ExplainerSpec]
-    embedders: dict[Id, EmbedderSpec] = Field(default_factory=dict)
-    judges: dict[Id, JudgeSpec] = Field(default_factory=dict)
-    scorers: dict[Id, ScorerSpec] = Field(default_factory=dict)
-    direct_scorers: dict[Id, DirectScorerSpec] = Field(default_factory=dict)
-    behaviours: dict[Id, BehaviourSpec] = Field(default_factory=dict)
-    steering: Steering = Steering()
-    release: Release
+    corpora: dict[Id, CorpusParams]
+    subjects: dict[Id, SubjectParams]
+    tokens: TokensParams
+    saes: Annotated[dict[Id, SaeParams], Field(min_length=1)]
+    training: TrainingParams
+    activations: ActivationsParams
+    neighbours: NeighboursParams = NeighboursParams()
+    contexts: ContextsParams
+    engines: dict[Id, EngineParams] = Field(default_factory=dict)
+    explainers: dict[Id, ExplainerParams]
+    embedders: dict[Id, EmbedderParams] = Field(default_factory=dict)
+    judges: dict[Id, JudgeParams] = Field(default_factory=dict)
+    scorers: dict[Id, ScorerParams] = Field(default_factory=dict)
+    direct_scorers: dict[Id, DirectScorerParams] = Field(default_factory=dict)
+    behaviours: dict[Id, BehaviourParams] = Field(default_factory=dict)
+    steering: SteeringParams = SteeringParams()
+    release: ReleaseParams
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
-        for place, name, section in self._uses():
+        for place, used_id, section in self._uses():
             known = getattr(self, section)
-            if name not in known:
-                raise ValueError(f"{place}: {name!r} is not defined; defined are {one_of(known) or 'none'}")
-        for section, name, why in self._taken():
-            raise ValueError(f"{section}.{name}: {why}; choose another id")
+            if used_id not in known:
+                raise ValueError(f"{place}: {used_id!r} is not defined; defined are {one_of(known) or 'none'}")
+        for section, taken_id, why in self._taken():
+            raise ValueError(f"{section}.{taken_id}: {why}; choose another id")
         return self
 
     def _taken(self) -> Iterator[tuple[str, str, str]]:
-        """Yield section and id of what is called as something else is, and what that is."""
-        yield from (
-            ("explainers", name, f"`{PERMUTED}` is how baselines are called") for name in self.explainers if name.endswith(PERMUTED)
-        )
-        yield from (("explainers", name, "so rows without an explanation are called") for name in self.explainers if name == "none")
-        yield from (("saes", name, "so all dictionaries together are called") for name in self.saes if name == "all")
-        yield from (("direct_scorers", name, "is also one of `scorers`") for name in self.direct_scorers if name in self.scorers)
+        """Yield the section and the id of each entry whose id means something else already, and what it means."""
+        for explainer_id in self.explainers:
+            if explainer_id.endswith(PERMUTED):
+                yield "explainers", explainer_id, f"`{PERMUTED}` at the end of an id stands for a baseline"
+            if explainer_id == "none":
+                yield "explainers", explainer_id, "`none` stands for rows without an explanation"
+        if "all" in self.saes:
+            yield "saes", "all", "`all` stands for all dictionaries together"
+        for scorer_id in self.direct_scorers:
+            if scorer_id in self.scorers:
+                yield "direct_scorers", scorer_id, "`scorers` has the same id"
 
     def _uses(self) -> Iterator[tuple[str, str, str]]:
-        """Yield where an id of another section is used, the id, and that section."""
-        yield from ((f"subjects.{name}.corpus", subject.corpus, "corpora") for name, subject in self.subjects.items())
-        yield from ((f"saes.{name}.subject", sae.subject, "subjects") for name, sae in self.saes.items())
-        asking = ((name, spec) for name, spec in self.explainers.items() if isinstance(spec, AskingExplainer))
-        yield from ((f"explainers.{name}.engine", spec.engine, "engines") for name, spec in asking)
-        models = ((name, judge) for name, judge in self.judges.items() if isinstance(judge, ModelJudge))
-        yield from ((f"judges.{name}.engine", judge.engine, "engines") for name, judge in models)
+        """Yield each place where an id of another section is used, that id, and the section."""
+        yield from ((f"subjects.{subject_id}.corpus", subject.corpus, "corpora") for subject_id, subject in self.subjects.items())
+        yield from ((f"saes.{sae_id}.subject", sae.subject, "subjects") for sae_id, sae in self.saes.items())
+        for explainer_id, explainer in self.explainers.items():
+            if isinstance(explainer, AskingExplainerParams):
+                yield f"explainers.{explainer_id}.engine", explainer.engine, "engines"
+        for judge_id, judge in self.judges.items():
+            if isinstance(judge, ModelJudgeParams):
+                yield f"judges.{judge_id}.engine", judge.engine, "engines"
         for place, scorer in self._scorers():
-            section, name = scorer.answered_by
-            yield f"{place}.{section.removesuffix('s')}", name, section
+            section, answerer_id = scorer.answered_by
+            yield f"{place}.{section.removesuffix('s')}", answerer_id, section
         if self.steering.open.judge is not None:
             yield "steering.open.judge", self.steering.open.judge, "judges"
         if self.contexts.negatives.embedder is not None:
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
 
-    def _scorers(self) -> Iterator[tuple[str, ScorerSpec | DirectScorerSpec]]:
+    def _scorers(self) -> Iterator[tuple[str, ScorerParams | DirectScorerParams]]:
         yield from ((f"scorers.{name}", scorer) for name, scorer in self.scorers.items())
         yield from ((f"direct_scorers.{name}", scorer) for name, scorer in self.direct_scorers.items())
 
@@ -188,30 +205,30 @@ class Params(Section):
     @model_validator(mode="after")
     def _judges_can_answer(self) -> Params:
         for place, scorer in self._scorers():
-            if scorer.needs_model and not isinstance(self.judges.get(scorer.answered_by[1]), ModelJudge):
+            if scorer.needs_model and not isinstance(self.judges.get(scorer.answered_by[1]), ModelJudgeParams):
                 raise ValueError(f"{place}.judge: {scorer.kind} asks a language model; choose a judge of kind `model`")
         rated_by = self.steering.open.judge
-        if rated_by is not None and not isinstance(self.judges.get(rated_by), ModelJudge):
+        if rated_by is not None and not isinstance(self.judges.get(rated_by), ModelJudgeParams):
             raise ValueError("steering.open.judge: ratings ask a language model; choose a judge of kind `model`")
         return self
 
 
 def load(file: Path | str | None = None) -> Params:
-    """Read params.yaml (or *file*, or $INTERPLAKE_PARAMS); raise UserError with file, key and what is allowed."""
+    """Read *file*, or else $INTERPLAKE_PARAMS, or else params.yaml; raise UserError that names the file, the key and what is allowed."""
     path = Path(file or os.environ.get("INTERPLAKE_PARAMS", FILE))
     if not path.is_file():
         raise UserError(f"{path}: not found; run this in the project's folder")
     return _read(path, Params)
 
 
-def load_lab() -> Lab:
+def load_lab() -> LabParams:
     """Read the recipe of the lab checkpoints."""
-    return _read(LAB, Lab)
+    return _read(LAB, LabParams)
 
 
 def _read(path: Path, section: type[Read]) -> Read:
     try:
-        return section.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))  # safe, and ten times as fast
+        return section.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))  # a safe loader, ten times as fast as the default
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
@@ -219,22 +236,66 @@ def _read(path: Path, section: type[Read]) -> Read:
 
 
 def explain(error: ValidationError) -> str:
-    """Return the first problems of a pydantic error as one line."""
+    """Return the first problems of a pydantic error as one line, each with its key, what is wrong, and what is allowed."""
     problems = [_problem(detail) for detail in error.errors()]
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
 
 
+# What is wrong with a value, by the type of pydantic's error; names in braces are fields of the error's context.
+SENTENCES = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must hold keys and values, not one value",
+    "extra_forbidden": "unknown key; remove it or correct its name",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_type": "must be a whole number",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "missing": "missing; add it",
+    "model_attributes_type": "must hold keys and values, not one value",
+    "model_type": "must hold keys and values, not one value",
+    "string_type": "must be text; put it in quotes",
+    "too_short": "must have at least {min_length} entries, not {actual_length}",
+    "tuple_type": "must be a list",
+    "union_tag_invalid": "`{discriminator}` must be {expected_tags}",
+    "union_tag_not_found": "`{discriminator}` is missing; add it",
+    "value_error": "{error}",
+}
+# The sections whose entries are of several kinds or sources, each with params of its own.
+OF_KINDS = {"behaviours", "checkpoints", "corpora", "direct_scorers", "embedders", "engines", "explainers", "judges", "saes", "scorers"}
+SAID_IN_FULL = {"extra_forbidden", "missing", "too_short", "union_tag_not_found", "value_error"}  # the given value would add nothing
+
+
 def _problem(detail: Any) -> str:
-    place = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    given = "" if isinstance(detail.get("input"), dict) else f" (given: {detail.get('input')!r})"
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"{place}: unknown key; remove it or correct its name"
-    if kind == "missing":
-        return f"{place}: missing"
-    if "[key]" in detail["loc"]:
-        return f"{place}: an id may hold a-z, 0-9 and single dashes only"
-    if kind == "value_error":
-        return (f"{place}: " if place else "") + str(context["error"])
-    return f"{place}: {detail['msg'].lower()}{given}"
+    """Return one problem as `key: what is wrong`, with the value that was given where that helps."""
+    kind, loc, given = detail["type"], detail["loc"], detail.get("input")
+    place = ".".join(str(part) for part in _keys(loc))
+    context = {name: str(value) for name, value in detail.get("ctx", {}).items()}
+    if kind == "union_tag_invalid":
+        context["discriminator"] = context["discriminator"].strip("'")
+        given = context["tag"]
+    elif kind == "union_tag_not_found":
+        context["discriminator"] = context["discriminator"].strip("'")
+    if kind == "string_pattern_mismatch" and context["pattern"] in PATTERNS:
+        said = PATTERNS[context["pattern"]]
+    else:
+        said = SENTENCES[kind].format(**context) if kind in SENTENCES else detail["msg"].lower()
+    if kind not in SAID_IN_FULL and not isinstance(given, dict):
+        said += f" (given: {given!r})"
+    return f"{place}: {said}" if place else said
+
+
+def _keys(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the keys that lead to a problem as the file has them: without the kind that pydantic puts after an entry's id."""
+    keys = tuple(part for part in loc if part != "[key]")
+    return keys[:2] + keys[3:] if keys and keys[0] in OF_KINDS else keys

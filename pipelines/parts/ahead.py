@@ -1,8 +1,8 @@
-"""Work done ahead, and work that is done: what decides a stage's output for one dictionary, and what its folder was left with.
+"""Jobs: what decides a stage's output for one dictionary, work done ahead for it, and whether its output folder is finished.
 
-What one stage reads of a subject serves its companions too, whose own stages then find that work done. What lies ready decides no
-byte of any output: it is named after all that decides it (inputs, params, code), and a stage that finds nothing under that name does
-the work itself. So is what a finished stage notes here: it only saves work.
+One pass of a subject serves several dictionaries. The stage that comes first does work ahead for the others, whose stages then find it
+ready. Ready work lies under the hash of everything that decides it (inputs, params, code), and a stage that finds none does the work
+itself. So neither ready work nor the note that a finished stage leaves here changes any byte of an output: they only save time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READY = BUILD / ".ready"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What stage *kind* is to do for *ids*, the dictionary's first, and all that decides it."""
+    """The work that fills the output folder *kind* for *ids* (the dictionary's id first), and everything that decides that output."""
 
     kind: str
     ids: tuple[str, ...]
@@ -32,7 +32,7 @@ class Job:
     code: str
 
     @property
-    def name(self) -> str:
+    def sae_id(self) -> str:
         """The dictionary's id."""
         return self.ids[0]
 
@@ -43,12 +43,12 @@ class Job:
 
     @property
     def address(self) -> str:
-        """The hash of all that decides it."""
+        """The hash of everything that decides its output."""
         return hashlib.sha256(json.dumps([self.inputs, self.settings, self.code], sort_keys=True).encode()).hexdigest()
 
     @property
     def ready(self) -> Path:
-        """The folder in which its work, done ahead, waits for its stage."""
+        """The folder in which work done ahead waits for its stage."""
         return self._place / self.address[:16]
 
     def shards(self) -> Shards:
@@ -56,24 +56,25 @@ class Job:
         return Shards(self.folder, self.inputs, self.settings, self.code)
 
     def note_done(self) -> None:
-        """Note that it is finished, and throw away what waited for it."""
+        """Note that the output folder is finished, and remove the work that waited for it."""
         shutil.rmtree(self._place, ignore_errors=True)
         write_atomic(self._note, self._signature)
 
     @property
     def noted(self) -> bool:
-        """Whether its output folder is what this very job left."""
+        """Whether its output folder is exactly what this job left."""
         return self._note.exists() and self._note.read_bytes() == self._signature
 
     @property
     def done(self) -> bool:
-        """Whether it is finished: noted, or else, as after a fetch from a remote, by whatever code."""
+        """Whether it is finished: by this job, or, where nothing is noted (as after a fetch from a remote), by any code."""
         return self.noted if self._note.exists() else is_current(self.folder, self.inputs, self.settings)
 
     def fill(self, work: Callable[[Shards], bool]) -> None:
-        """Let *work* fill its output folder, unless that is whole and what this very job left.
+        """Let *work* fill the output folder, unless the folder is whole and exactly what this job left.
 
-        It says whether another try would find the same: where requests failed, they are made again the next time that the stage runs.
+        *work* returns whether another try would give the same rows. After failed requests it returns False, so that the stage makes them
+        again when it next runs.
         """
         if self.noted and is_whole(self.folder):
             return

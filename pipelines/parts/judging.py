@@ -1,4 +1,4 @@
-"""The body of the stages `scores` and `direct`: tasks → judgements and scores, so many latents at a time."""
+"""The body of the stages `scores` and `direct`: tasks → judgements and scores, a group of tasks at a time."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from builders.scorers.judging import Judged, Scorer, Task
 from pipelines.opened.engines import account, asked, require_share
 from pipelines.opened.scorers import Panel
 
-TOGETHER, REQUESTS = 256, 4096  # tasks in memory at a time, and the requests that end a group
+TOGETHER, REQUESTS = 256, 4096  # a group ends at so many tasks, or once it has so many requests
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A task, what was answered to its requests, and what follows."""
+    """A task, the outcomes of its requests, and the judgements that follow from them."""
 
     task: Task
     judged: Judged
     outcomes: list[Outcome]
 
 
-def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> bool:
+def judge_all(sae_id: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> bool:
     """Write JUDGEMENTS, SCORES and FAILURES of *tasks*, in order of latent and explainer; return whether every request has an answer."""
     told: list[tuple[Identity, Judged]] = []
     scores: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     answered: dict[str, Outcome] = {}
-    for scored in scored_tasks(sae, tasks, panel, answered):
-        identity = panel.identity(sae, scored.task)
+    for scored in scored_tasks(sae_id, tasks, panel, answered):
+        identity = panel.identity(sae_id, scored.task)
         told.append((identity, scored.judged))
         scores.append(score_record(identity, panel.scorer, scored.judged, panel.model, scored.outcomes))
-        reason = why(scored)
+        reason = failure_reason(scored)
         if reason:
-            failed.append(failure(sae, scored.task.latent, "scores", f"{scored.task.explainer}/{panel.name}", reason))
-    if panel.spec is not None:  # before anything is written: what failed shall be asked again
-        require_share(f"{panel.name} of {sae}", [status_of(outcome) for outcome in answered.values()], panel.max_failed_share, "requests")
+            failed.append(failure(sae_id, scored.task.latent, "scores", f"{scored.task.explainer}/{panel.scorer_id}", reason))
+    if panel.spec is not None:  # before anything is written, so that failed requests are made again
+        statuses = [status_of(outcome) for outcome in answered.values()]
+        require_share(f"{panel.scorer_id} of {sae_id}", statuses, panel.max_failed_share, "requests")
         account(shards, answered, panel.spec)
     shards.write(JUDGEMENTS, JUDGEMENTS.row_groups(judgement_rows(told)))
     shards.write(SCORES, [SCORES.rows(scores)])
@@ -49,12 +50,12 @@ def judge_all(sae: str, tasks: Iterable[Task], panel: Panel, shards: Shards) -> 
     return not any(isinstance(outcome, Failure) for outcome in answered.values())
 
 
-def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
-    """Yield every task with what follows from its answers, which are noted in *answered* by address."""
+def scored_tasks(sae_id: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
+    """Yield every task with its judgements, and put the outcome of each request into *answered* by its address."""
     for group in groups(tasks, panel.scorer):
         panel.prepare([task for task, _ in group])
         flat = [request for _, some in group for request in some]
-        found = asked(panel.engine, flat, f"{panel.name} of {sae}") if panel.engine is not None and flat else []
+        found = asked(panel.engine, flat, f"{panel.scorer_id} of {sae_id}") if panel.engine is not None and flat else []
         answered.update((key, bare(outcome)) for key, outcome in found)
         answers = iter(outcome for _, outcome in found)
         for task, some in group:
@@ -63,7 +64,7 @@ def scored_tasks(sae: str, tasks: Iterable[Task], panel: Panel, answered: dict[s
 
 
 def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[list[tuple[Task, Sequence[Request]]]]:
-    """Yield tasks with their requests, at most TOGETHER at a time and no more once they have REQUESTS."""
+    """Yield groups of tasks with their requests; a group ends at TOGETHER tasks, or once it has REQUESTS requests."""
     group: list[tuple[Task, Sequence[Request]]] = []
     count = 0
     for task in tasks:
@@ -77,11 +78,11 @@ def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[list[tuple[Task, S
 
 
 def bare(outcome: Outcome) -> Outcome:
-    """Return an outcome without its words, which are many: its counts are what the stage needs of it in the end."""
+    """Return an outcome without its text and tokens, which take much memory; in the end only its counts are needed."""
     return replace(outcome, text="", tokens=()) if isinstance(outcome, Answer) else outcome
 
 
-def why(scored: Scored) -> str | None:
+def failure_reason(scored: Scored) -> str | None:
     """Return why some examples of a task have no answer, or why it has no score; None where all is well."""
     bad = scored.judged.status[scored.judged.status != "ok"]
     if not len(bad):
@@ -93,5 +94,5 @@ def why(scored: Scored) -> str | None:
 
 
 def status_of(outcome: Outcome) -> dict[str, str]:
-    """Return an outcome as records of stages are counted."""
+    """Return the status and reason of an outcome, in the form that `require_share` counts."""
     return {"status": outcome.status, "reason": outcome.reason} if isinstance(outcome, Failure) else {"status": "ok", "reason": ""}

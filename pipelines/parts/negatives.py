@@ -1,4 +1,4 @@
-"""Hard windows for stage `contexts`: one pass over all firings keeps what they are drawn from."""
+"""Hard windows for stage `contexts`: one pass over all firings collects what the windows are drawn from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from builders.arrays import Ints
 from builders.contexts import lookalikes, negatives
 from builders.contexts.lookalikes import Embed
-from builders.contexts.negatives import Finder, Nearby, Sources
+from builders.contexts.negatives import Nearby, Sources, WindowSource
 from builders.contexts.selection import Selected
 from builders.contexts.windows import Plan
 from builders.saes.activations import Firings
@@ -33,7 +33,7 @@ class Part:
 
 def sources_of(
     params: Params,
-    name: str,
+    sae_id: str,
     parts: Iterable[Part],
     corpus: Corpus,
     plan: Plan,
@@ -41,9 +41,9 @@ def sources_of(
     pieces: pa.Array,
     embed: Embed | None,
 ) -> Sources:
-    """Return what the hard windows of dictionary *name* are drawn from, having gone through all *parts* once.
+    """Return the sources of the hard windows of dictionary *sae_id*, after one pass over all *parts*.
 
-    *neighbours* are its NEIGHBOURS rows, *pieces* the bytes of each token id, none for special tokens.
+    *neighbours* are its NEIGHBOURS rows. *pieces* are the bytes of each token id, empty for special tokens.
     """
     asked = params.contexts.negatives
     near = [kind for kind in asked.counts if kind != "similar"]
@@ -55,17 +55,17 @@ def sources_of(
         latents.append(part.selected.latents)
         places.append(lookalikes.standing(part.selected, corpus))
     eligible = np.concatenate(latents)
-    wanted = explained(eligible, params.seed, name, asked.latents)
+    wanted = explained(eligible, params.seed, sae_id, asked.latents)
     strongest = negatives.together(kept) if kept else None
-    kinds: dict[str, tuple[int, Finder]] = {}
+    kinds: dict[str, tuple[int, WindowSource]] = {}
     if strongest is not None:
         for kind in near:
             matrix = neighbour_matrix(neighbours, kind, len(strongest.number))
             kinds[kind] = (asked.counts[kind], Nearby(matrix, strongest, asked.per_neighbour))
     if embed is not None and len(wanted):
         standing = np.concatenate([some for some in places if len(some)])[np.isin(eligible, wanted)]
-        # The same sample for all dictionaries of a subject, so that an embedder which keeps its vectors embeds it once.
-        seed = seed_of(params.seed, "similar windows", params.saes[name].subject)
+        # All dictionaries of a subject use the same sample, so an embedder that keeps its vectors embeds it once.
+        seed = seed_of(params.seed, "similar windows", params.saes[sae_id].subject)
         number = drawn(np.arange(corpus.grid(plan.window).total), asked.index, seed)
         kinds["similar"] = asked.similar, lookalikes.embedded(wanted, standing, corpus, plan.window, number, pieces, embed)
     return Sources(wanted, kinds, strongest)

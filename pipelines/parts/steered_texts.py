@@ -22,7 +22,7 @@ from builders.steering.ways import Push
 from builders.subjects.checkpoints import context_of
 from builders.subjects.sampling import stops_of
 from pipelines.opened.engines import account, asked, open_engine, require_share
-from pipelines.params import ModelJudge, Params
+from pipelines.params import ModelJudgeParams, Params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ NO_TEXT, NO_NUMBERS = "no text", "probabilities are no numbers"
 
 @dataclass(frozen=True)
 class Asker:
-    """How a subject is asked: its tokenizer, its template, what opens the letter of an answer, and whether BOS comes first."""
+    """How a subject is asked: its tokenizer, its template, what stands before the letter of an answer, and whether BOS comes first."""
 
     tokenizer: PreTrainedTokenizerBase
     template: str
@@ -48,20 +48,20 @@ class Asker:
         return open_prompts(questions, self.template, self.tokenizer, self.bos)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return what tokens say."""
+        """Return the text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def steered_texts(
     params: Params, setting: Setting, steerer: Steerer, asker: Asker, effects: pa.Table, questions: list[str], rater: Rater | None
 ) -> pa.Table:
-    """Return the STEERING_TEXTS rows of open *questions*, written at the layers that were chosen, and rated if there is a judge."""
+    """Return the STEERING_TEXTS rows of open *questions*: texts steered at the chosen layers, rated where a *rater* is given."""
     wanted = params.steering.open
     pushes = chosen(effects, wanted.multipliers)
     texts = asker.open(questions)
     seed = seed_of(params.seed, "steering", "open", setting.behaviour)
     draws = uniforms(seed, np.arange(len(texts))[:, None], np.arange(wanted.tokens))  # the same for every push
-    limit = context_of(steerer.model.config)  # type: ignore[arg-type]  # it is that of a language model
+    limit = context_of(steerer.model.config)  # type: ignore[arg-type]  # a language model's config
     records = []
     for places in alike(texts, max(1, steerer.batch // max(1, len(pushes)))) if pushes else ():
         rows = [(place, push) for place in places for push in pushes]
@@ -77,7 +77,7 @@ def steered_texts(
 
 
 def chosen(effects: pa.Table, multipliers: Sequence[float]) -> list[Push | None]:
-    """Return a push for each method and site at its chosen layer, by each of *multipliers*; 0 is no push, once."""
+    """Return a push for each method and site at its chosen layer and each of *multipliers*; multiplier 0 gives one None for no push."""
     rows = effects.select(["method", "site", "layer", "multiplier", "chosen"]).to_pylist()
     places = sorted({(row["method"], row["site"], row["layer"]) for row in rows if row["chosen"] and row["multiplier"]})
     pushed = [Push(*place, float(multiplier)) for place in places for multiplier in sorted(multipliers) if multiplier]
@@ -85,17 +85,17 @@ def chosen(effects: pa.Table, multipliers: Sequence[float]) -> list[Push | None]
 
 
 def judge_settings(params: Params) -> dict[str, Any] | None:
-    """Return all that ratings depend on in params, and in the prompt; None without a judge."""
+    """Return everything that ratings depend on, in params and in the prompt; None without a judge."""
     if params.steering.open.judge is None:
         return None
     judge = judge_of(params)
     return {**judge.model_dump(), "engine_settings": params.engines[judge.engine].model_dump(), "prompt": prompt_sha256()}
 
 
-def judge_of(params: Params) -> ModelJudge:
-    """Return the judge that rates, a language model, as params were checked to name."""
+def judge_of(params: Params) -> ModelJudgeParams:
+    """Return the judge that rates texts; params are checked to name a language model."""
     judge = params.judges[str(params.steering.open.judge)]
-    if not isinstance(judge, ModelJudge):
+    if not isinstance(judge, ModelJudgeParams):
         raise TypeError(f"{params.steering.open.judge} is no language model")
     return judge
 
@@ -104,28 +104,28 @@ class Rater:
     """The judge of params, ready to rate; raise UserError where its engine cannot be reached."""
 
     def __init__(self, params: Params) -> None:
-        self.params, self.judge, self.name = params, judge_of(params), str(params.steering.open.judge)
+        self.params, self.judge, self.judge_id = params, judge_of(params), str(params.steering.open.judge)
         self.engine = open_engine(params.engines[self.judge.engine])
 
-    def rated(self, behaviour: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def rated(self, behaviour_id: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return *records* with their ratings; raise UserError where too many requests fail."""
         texts = [record for record in records if record["rating_status"] != NO_TEXT]
-        outcomes = asked(self.engine, self._requests(behaviour, texts), f"rating texts about {behaviour}")
-        told = [rated(record, self.name, self.engine, key, outcome) for record, (key, outcome) in zip(texts, outcomes, strict=True)]
+        outcomes = asked(self.engine, self._requests(behaviour_id, texts), f"rating texts about {behaviour_id}")
+        told = [rated(record, self.judge_id, self.engine, key, outcome) for record, (key, outcome) in zip(texts, outcomes, strict=True)]
         lost = [vars(some) if isinstance(some, Failure) else {"status": "ok"} for _, some in outcomes]
         if texts:
-            require_share(f"ratings of texts about {behaviour}", lost, self.judge.max_failed_share, "texts")
+            require_share(f"ratings of texts about {behaviour_id}", lost, self.judge.max_failed_share, "texts")
         return [*told, *(record for record in records if record["rating_status"] == NO_TEXT)]
 
     def account(self, shards: Shards) -> None:
-        """Write what all ratings of a subject cost; whatever was answered lies in the cache, and nothing else is asked."""
+        """Write what all ratings of a subject cost; their answers are in the cache, so nothing is asked again."""
         outcomes: dict[str, Outcome] = {}
-        for number, behaviour in enumerate(sorted(self.params.behaviours)):
+        for number, behaviour_id in enumerate(sorted(self.params.behaviours)):
             records = pq.read_table(shards.path(STEERING_TEXTS, number)).to_pylist()
             answered = [record for record in records if record["prompt_tokens"] is not None]
-            outcomes |= dict(asked(self.engine, self._requests(behaviour, answered), f"ratings of {behaviour}"))
+            outcomes |= dict(asked(self.engine, self._requests(behaviour_id, answered), f"ratings of {behaviour_id}"))
         account(shards, outcomes, self.params.engines[self.judge.engine])
 
-    def _requests(self, behaviour: str, records: Sequence[dict[str, Any]]) -> list[Chat]:
-        describes = self.params.behaviours[behaviour].describes
+    def _requests(self, behaviour_id: str, records: Sequence[dict[str, Any]]) -> list[Chat]:
+        describes = self.params.behaviours[behaviour_id].describes
         return [conversation(describes, record["prompt"], record["text"], self.judge.max_tokens) for record in records]

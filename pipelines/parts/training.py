@@ -1,7 +1,7 @@
 """SAEs trained together: one pass over a subject's activations serves every SAE that is still to be trained.
 
-Each SAE is its own stage, and what it learns does not depend on its companions (same rows in the same order, its own
-seed). The stage that comes first leaves the others' coders in a folder beside the outputs, where they find them.
+Each SAE is a stage of its own, and what it learns does not depend on its companions: every SAE sees the same rows in the same order and
+has its own seed. The stage that comes first leaves the coders of the others in a folder beside the outputs, where their stages find them.
 """
 
 from __future__ import annotations
@@ -24,86 +24,86 @@ from builders.seeds import seed_of
 from builders.subjects.harvest import harvest, row_batches, shuffled
 from pipelines.graph.stage import code, shelf
 from pipelines.opened.subjects import Opened
-from pipelines.params import Params, TrainedSae, load
+from pipelines.params import Params, TrainedSaeParams, load
 from pipelines.parts.ahead import Job
 
 
-def inputs_of(subject: str) -> dict[str, str]:
-    """Return the digests of what an SAE of *subject* is made from."""
-    return {"tokens": shelf("tokens", subject).digest, "subject": shelf("subjects", subject).digest}
+def inputs_of(subject_id: str) -> dict[str, str]:
+    """Return the digests of the stages from which an SAE of subject *subject_id* is made."""
+    return {"tokens": shelf("tokens", subject_id).digest, "subject": shelf("subjects", subject_id).digest}
 
 
-def settings_of(params: Params, name: str) -> dict[str, Any]:
-    """Return the params that decide an SAE."""
-    return {"seed": params.seed, "sae": params.saes[name].model_dump(), "training": params.training.model_dump()}
+def settings_of(params: Params, sae_id: str) -> dict[str, Any]:
+    """Return the params that decide SAE *sae_id*."""
+    return {"seed": params.seed, "sae": params.saes[sae_id].model_dump(), "training": params.training.model_dump()}
 
 
-def trained(name: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
-    """Return SAE *name* trained on the vectors of *rows*: now, with its companions, or when one of them was."""
-    job = job_of(params, name)
+def trained(sae_id: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
+    """Return SAE *sae_id* trained on the vectors of *rows*: by a companion's stage already, or else now, with its companions."""
+    job = job_of(params, sae_id)
     if not job.ready.exists():
         whole = load()  # companions decide no byte of this stage's output, so it does not declare them
-        jobs = [job, *companions(whole, name)][: params.training.together]
-        coders = trained_together([one.name for one in jobs], whole, opened, rows)
-        for one in jobs:
-            unfinished = one.ready.with_suffix(".tmp")
+        jobs = [job, *companions(whole, sae_id)][: params.training.together]
+        coders = trained_together([each.sae_id for each in jobs], whole, opened, rows)
+        for each in jobs:
+            unfinished = each.ready.with_suffix(".tmp")
             shutil.rmtree(unfinished, ignore_errors=True)
-            formats.write(coders[one.name].to("cpu"), unfinished)
-            unfinished.rename(one.ready)
+            formats.write(coders[each.sae_id].to("cpu"), unfinished)
+            unfinished.rename(each.ready)
     return formats.read(job.ready)
 
 
-def job_of(params: Params, name: str) -> Job:
-    """Return what is to be done to train SAE *name*."""
-    return Job("saes", (name,), inputs_of(params.saes[name].subject), settings_of(params, name), code("sae"))
+def job_of(params: Params, sae_id: str) -> Job:
+    """Return the job that trains SAE *sae_id*."""
+    return Job("saes", (sae_id,), inputs_of(params.saes[sae_id].subject), settings_of(params, sae_id), code("sae"))
 
 
-def companions(whole: Params, name: str) -> list[Job]:
+def companions(whole: Params, sae_id: str) -> list[Job]:
     """Return the jobs of the other SAEs of the same subject that are still to be trained."""
-    subject = whole.saes[name].subject
-    kin = [other for other, spec in whole.saes.items() if isinstance(spec, TrainedSae) and spec.subject == subject and other != name]
-    jobs = [job_of(whole, other) for other in kin]
+    subject = whole.saes[sae_id].subject
+    in_subject = [other_id for other_id, spec in whole.saes.items() if isinstance(spec, TrainedSaeParams) and spec.subject == subject]
+    jobs = [job_of(whole, other_id) for other_id in in_subject if other_id != sae_id]
     return [job for job in jobs if not job.done and not job.ready.exists()]
 
 
-def trained_together(names: list[str], params: Params, opened: Opened, rows: pa.Table) -> dict[str, SparseCoder]:
+def trained_together(sae_ids: list[str], params: Params, opened: Opened, rows: pa.Table) -> dict[str, SparseCoder]:
     """Return SAEs of one subject, trained on the vectors of *rows*, streamed once through a shuffled buffer."""
-    shared, specs = params.training, {name: _spec(params, name) for name in names}
-    texts = pc.sum(pc.list_value_length(rows["ids"])).as_py() or 0
-    if texts < 2 * shared.batch:
+    shared, specs = params.training, {sae_id: _spec(params, sae_id) for sae_id in sae_ids}
+    count = pc.sum(pc.list_value_length(rows["ids"])).as_py() or 0
+    if count < 2 * shared.batch:
         raise UserError(
-            f"saes.{names[0]}: {texts} tokens to train on fill no two batches of {shared.batch}; lower training.batch or add text"
+            f"saes.{sae_ids[0]}: {count} training tokens are fewer than two batches of {shared.batch}; lower training.batch or add text"
         )
-    steps = shared.passes * texts // shared.batch
-    generator = torch.Generator().manual_seed(seed_of(params.seed, "training rows", specs[names[0]].subject))
+    steps = shared.passes * count // shared.batch
+    generator = torch.Generator().manual_seed(seed_of(params.seed, "training rows", specs[sae_ids[0]].subject))
     order = torch.randperm(rows.num_rows, generator=generator)
     batches = list(row_batches(rows.take(pa.array(order.numpy())), shared.batch_rows))
     hookpoints = sorted({spec.hookpoint for spec in specs.values()})
 
     def vectors() -> Iterator[dict[str, Tensor]]:
-        for part in track(batches, f"training {', '.join(names)}"):
+        for part in track(batches, f"training {', '.join(sae_ids)}"):
             yield harvest(opened.model, hookpoints, part, opened.device).vectors
 
     trainers: dict[str, Trainer] = {}
     for batch in shuffled(vectors(), shared.buffer, shared.passes, shared.batch, generator):
-        for name, spec in specs.items():
+        for sae_id, spec in specs.items():
             x = batch[spec.hookpoint]
-            if name not in trainers:
-                start = torch.Generator().manual_seed(seed_of(params.seed, "sae", name, spec.seed))
-                trainers[name] = Trainer(recipe_of(spec, params), x, steps, start)
-            trainers[name].step(x)
-    return {name: trainer.coder() for name, trainer in trainers.items()}
+            if sae_id not in trainers:
+                start = torch.Generator().manual_seed(seed_of(params.seed, "sae", sae_id, spec.seed))
+                trainers[sae_id] = Trainer(recipe_of(spec, params), x, steps, start)
+            trainers[sae_id].step(x)
+    return {sae_id: trainer.coder() for sae_id, trainer in trainers.items()}
 
 
-def _spec(params: Params, name: str) -> TrainedSae:
-    spec = params.saes[name]
-    if not isinstance(spec, TrainedSae):
-        raise TypeError(f"{name} is not to be trained")
+def _spec(params: Params, sae_id: str) -> TrainedSaeParams:
+    spec = params.saes[sae_id]
+    if not isinstance(spec, TrainedSaeParams):
+        raise TypeError(f"{sae_id} is no SAE of source `train`")
     return spec
 
 
-def recipe_of(spec: TrainedSae, params: Params) -> Recipe:
-    """Return how an SAE is trained."""
+def recipe_of(spec: TrainedSaeParams, params: Params) -> Recipe:
+    """Return the training recipe of an SAE."""
     return Recipe(
         activation=spec.activation,
         width=spec.width,

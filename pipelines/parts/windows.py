@@ -1,4 +1,4 @@
-"""The windows that `contexts` left, latent by latent, and which latents are drawn to be asked about."""
+"""The windows that stage `contexts` wrote, latent by latent, and the draw of the latents that are explained and scored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from builders.seeds import Number, drawn, seed_of
 
 
 def windows(contexts: Shelf, split: str) -> Iterator[Examples]:
-    """Yield the windows of *split* of every latent, in order."""
+    """Yield the windows of each latent in *split*, in order of latent."""
     for path in contexts.paths(CONTEXTS):
         yield from by_latent(pq.read_table(path, columns=READ), split)
 
 
-def drawn_latents(contexts: Shelf, seed: int, name: str, most: int | None) -> set[int]:
-    """Return at most *most* latents of dictionary *name* that have contexts, the same for whoever asks for as many."""
-    return set(explained(np.unique(contexts.read(CONTEXTS, columns=["latent"])["latent"].to_numpy()), seed, name, most).tolist())
+def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None) -> set[int]:
+    """Return at most *most* latents of dictionary *sae_id* that have contexts; explainers and scorers with equal *most* get the same."""
+    return set(explained(np.unique(contexts.read(CONTEXTS, columns=["latent"])["latent"].to_numpy()), seed, sae_id, most).tolist())
 
 
-def explained(latents: npt.NDArray[Number], seed: int, name: str, most: int | None) -> npt.NDArray[Number]:
-    """Return at most *most* of the *latents* of dictionary *name* that have contexts, drawn by address and in their order."""
-    return drawn(latents, most, seed_of(seed, "explained latents", name))
+def explained(latents: npt.NDArray[Number], seed: int, sae_id: str, most: int | None) -> npt.NDArray[Number]:
+    """Return at most *most* of the *latents* of dictionary *sae_id* (all that have contexts), drawn by address, in their order."""
+    return drawn(latents, most, seed_of(seed, "explained latents", sae_id))

@@ -1,4 +1,4 @@
-"""One module a stage of dvc.yaml, each run as `python -m pipelines.stages.<stage> <id>`.
+"""One module for each stage of dvc.yaml, run as `python -m pipelines.stages.<stage> <id>`.
 
 It imports every other room of pipelines.
 """

@@ -1,4 +1,4 @@
-"""Stage `activations`: subject × SAE × tokens → activations and latents; resumes after a crash."""
+"""Stage `activations`: subject × dictionary × tokens → activations and latents; it resumes after a crash."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from pipelines.params import Params
 from pipelines.parts.reading import job_of, read
 
 
-def main(name: str) -> None:
-    """Write the activations and latents of dictionary *name*."""
-    params = declared("activations", name)
-    settings, tokens, job = params.activations, shelf("tokens", params.saes[name].subject), job_of(params, name)
-    shards = Shards(folder("activations", name), job.inputs, job.settings, job.code)
+def main(sae_id: str) -> None:
+    """Write the activations and latents of dictionary *sae_id*."""
+    params = declared("activations", sae_id)
+    settings, tokens, job = params.activations, shelf("tokens", params.saes[sae_id].subject), job_of(params, sae_id)
+    shards = Shards(folder("activations", sae_id), job.inputs, job.settings, job.code)
     rows = tokens.read(TOKENS, columns=["row", "ids", "special"])
-    dictionary = reopened(params, name, shelf("saes", name), tokens)
-    files = merged(name, params, shards, read(params, job, dictionary, rows), dictionary, tokens)
-    seed = seed_of(params.seed, "self test", name)
+    dictionary = reopened(params, sae_id, shelf("saes", sae_id), tokens)
+    files = merged(sae_id, params, shards, read(params, job, dictionary, rows), dictionary, tokens)
+    seed = seed_of(params.seed, "self test", sae_id)
     count, worst = encoder.self_test(dictionary, rows, files, settings.self_test, seed)
-    print(f"{name}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
+    print(f"{sae_id}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
     shards.finish()
     job.note_done()
 
 
-def merged(name: str, params: Params, shards: Shards, paths: list[Path], dictionary: Dictionary, tokens: Shelf) -> list[Path]:
-    """Write the files of activations and of latents, a range of latents each; return those of activations."""
+def merged(sae_id: str, params: Params, shards: Shards, paths: list[Path], dictionary: Dictionary, tokens: Shelf) -> list[Path]:
+    """Write files of activations and of latents, each for a range of latents; return the files of activations."""
     settings = params.activations
     spills = builder.Spills(paths)
     rows, vocabulary = tokens.read(TOKENS, columns=["ids", "special"]), tokens.read(VOCABULARY)
@@ -49,13 +49,13 @@ def merged(name: str, params: Params, shards: Shards, paths: list[Path], diction
     pieces = np.array(vocabulary["piece"].to_pylist(), dtype=object)
     effects, truths = dictionary.effects(), dictionary.truths
     files = []
-    for number, (low, high) in enumerate(track(builder.ranges(spills.counts, settings.file_rows), f"sorting {name}")):
+    for number, (low, high) in enumerate(track(builder.ranges(spills.counts, settings.file_rows), f"sorting {sae_id}")):
         files.append(shards.path(builder.ACTIVATIONS, number))
         if shards.done(builder.ACTIVATIONS, number) and shards.done(latents.LATENTS, number):
             continue
         firings = spills.read(low, high)
-        shards.write(builder.ACTIVATIONS, builder.row_groups(name, firings), number)
-        found = latents.latent_rows(name, low, high, firings, scope, settings.rare_windows, pieces, effects, truths)
+        shards.write(builder.ACTIVATIONS, builder.row_groups(sae_id, firings), number)
+        found = latents.latent_rows(sae_id, low, high, firings, scope, settings.rare_windows, pieces, effects, truths)
         shards.write(latents.LATENTS, [found], number)
     return files
 

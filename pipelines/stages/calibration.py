@@ -1,4 +1,4 @@
-"""Stage `calibration`: planted rules × every scorer's real prompts, answered by an oracle → how explanations rank."""
+"""Stage `calibration`: planted rules × every scorer's real prompts, answered by an oracle → the ranks of true and wrong explanations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from builders.arrays import Bools
 from builders.contexts.contexts import Examples, evenly
 from builders.interventions.generations import Passages
 from builders.lake.shards import Shards
@@ -28,35 +28,35 @@ from builders.seeds import seed_of
 from builders.text.vocabulary import VOCABULARY, text_of, text_pieces
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, run, shelf
-from pipelines.params import PlantedRules
+from pipelines.params import PlantedRulesParams
 from pipelines.parts.windows import windows
 
-SIMULATED = {"all-at-once": 20, "json": 20, "token-by-token": 5}  # windows of either kind, by form
-PASSAGES = 20
+SIMULATED = {"all-at-once": 20, "json": 20, "token-by-token": 5}  # activating windows, and as many silent ones, by form
+PASSAGES = 20  # of each side, at most
 MEANINGS = {meaning.words: meaning for rule in RULES for meaning in (rule.truth, rule.broad, rule.narrow)}
 
 
 def main() -> None:
-    """Write how every scorer ranks true and wrong explanations of planted rules; no rows where params plant none."""
+    """Write how every scorer ranks true and wrong explanations of planted rules; without planted rules the table is empty."""
     params = declared("calibration")
-    names = sorted(name for name, spec in params.saes.items() if isinstance(spec, PlantedRules))
-    inputs = {name: shelf("contexts", name).digest for name in names}
+    sae_ids = sorted(sae_id for sae_id, spec in params.saes.items() if isinstance(spec, PlantedRulesParams))
+    inputs = {sae_id: shelf("contexts", sae_id).digest for sae_id in sae_ids}
     shards = Shards(folder("calibration"), inputs, {"seed": params.seed}, code("calibration"))
     records: list[dict[str, Any]] = []
-    for name in names:
-        seed = seed_of(params.seed, "calibration", name)
-        vocabulary = shelf("contexts", name).read(VOCABULARY)
+    for sae_id in sae_ids:
+        seed = seed_of(params.seed, "calibration", sae_id)
+        vocabulary = shelf("contexts", sae_id).read(VOCABULARY)
         pieces = text_pieces(vocabulary)
         scorers = scorers_of(pieces, vocabulary["special"].to_numpy(zero_copy_only=False), seed)
-        rules = list(windows(shelf("contexts", name), "test"))
+        rules = list(windows(shelf("contexts", sae_id), "test"))
         scorers["intervention"] = InterventionScorer({rule.latent: as_written(rule, pieces) for rule in rules})
         tasks = tasks_of(rules, seed)
-        records += calibration_records(name, track(tasks, f"calibrating on {name}"), scorers, Oracle(MEANINGS))
+        records += calibration_records(sae_id, track(tasks, f"calibrating on {sae_id}"), scorers, Oracle(MEANINGS))
     shards.write(CALIBRATION, [CALIBRATION.rows(records)])
     shards.finish()
 
 
-def scorers_of(pieces: list[bytes], special: npt.NDArray[np.bool_], seed: int) -> dict[str, Scorer]:
+def scorers_of(pieces: list[bytes], special: Bools, seed: int) -> dict[str, Scorer]:
     """Return every scorer that needs an explanation, with its real prompts; *pieces* are the bytes of each token id."""
     judge = ModelJudge(pieces, Reading(), seed)
     texts = [piece.decode("utf-8", "replace") for piece in pieces]
@@ -73,10 +73,13 @@ def scorers_of(pieces: list[bytes], special: npt.NDArray[np.bool_], seed: int) -
 
 
 def as_written(examples: Examples, pieces: Sequence[bytes]) -> Passages:
-    """Return silent windows as though written cleanly and activating ones as though a push had worked: a rule pushes nothing itself."""
+    """Return passages as a push would leave them: silent windows stand for clean texts, activating ones for pushed texts.
+
+    A rule over text has no direction, so it cannot push anything itself.
+    """
     places = [np.flatnonzero(examples.kind == kind) for kind in ("random", "activating")]
     most = min(PASSAGES, *map(len, places))
-    sides = [evenly(some, most) for some in places]
+    sides = [evenly(place, most) for place in places]
     clean, pushed = ([text_of(window, pieces) for window in examples.tokens[side]] for side in sides)
     return Passages(examples.number[sides[1]], "ok", clean, pushed, None)
 

@@ -32,42 +32,42 @@ from pipelines.parts.negatives import Part, sources_of
 
 
 def plan_of(params: Params) -> Plan:
-    """Return the window plan that params ask for."""
+    """Return the plan of the windows that params ask for."""
     spec = params.contexts.model_dump(exclude={"negatives"})
     centered = spec.pop("windows") == "centered"
     return Plan(**spec, centered=centered, window=params.tokens.window)
 
 
-def main(name: str) -> None:
-    """Write the contexts of SAE *name*, with the vocabulary and the latents that make them readable by themselves."""
-    params = declared("contexts", name)
+def main(sae_id: str) -> None:
+    """Write the contexts of dictionary *sae_id*, with copies of its vocabulary and latents, so that later stages need nothing else."""
+    params = declared("contexts", sae_id)
     asked, settings = params.contexts.negatives, {"seed": params.seed, **params.contexts.model_dump()}
-    tokens, activations = shelf("tokens", params.saes[name].subject), shelf("activations", name)
+    tokens, activations = shelf("tokens", params.saes[sae_id].subject), shelf("activations", sae_id)
     inputs = {"tokens": tokens.digest, "activations": activations.digest}
     neighbours, embed = NEIGHBOURS.empty(), None
     if set(asked.counts) - {"similar"}:
-        found = shelf("neighbours", name)
-        neighbours, inputs["neighbours"] = found.read(NEIGHBOURS), found.digest
+        shelf_neighbours = shelf("neighbours", sae_id)
+        neighbours, inputs["neighbours"] = shelf_neighbours.read(NEIGHBOURS), shelf_neighbours.digest
     if asked.embedder is not None and asked.similar:
-        from pipelines.opened.embedders import open_embedder  # a model, which most runs do without
+        from pipelines.opened.embedders import open_embedder  # it loads a model, which most runs do not need
 
         embedder = open_embedder(params, asked.embedder)
         embed, settings["embedded by"] = embedder.embed, {**embedder.identity, "name": embedder.name}
-    shards = Shards(folder("contexts", name), inputs, settings, code("contexts"))
+    shards = Shards(folder("contexts", sae_id), inputs, settings, code("contexts"))
     rows = tokens.read(TOKENS, columns=["ids"])
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
     corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
     vocabulary = tokens.read(VOCABULARY)
-    parts, sources = Parts(name, activations, corpus, plan, seed_of(params.seed, "contexts", name)), NOTHING
+    parts, sources = Parts(sae_id, activations, corpus, plan, seed_of(params.seed, "contexts", sae_id)), NOTHING
     if asked.counts:
         text = pa.array(text_pieces(vocabulary), pa.binary())
-        sources = sources_of(params, name, parts, corpus, plan, neighbours, text, embed)
+        sources = sources_of(params, sae_id, parts, corpus, plan, neighbours, text, embed)
     failed = []
     for number, part in enumerate(parts):
         hard = hard_windows(sources, part.selected, corpus, plan.window)
-        found = context_rows(name, part.selected, hard, part.firings, corpus, plan.window, vocabulary["bytes"].combine_chunks())
+        found = context_rows(sae_id, part.selected, hard, part.firings, corpus, plan.window, vocabulary["bytes"].combine_chunks())
         shards.write(CONTEXTS, CONTEXTS.row_groups(found), number)
-        failed += part.selected.failed + shortfalls(name, sources, part.selected, hard)
+        failed += part.selected.failed + shortfalls(sae_id, sources, part.selected, hard)
     shards.write(FAILURES, [FAILURES.rows(failed)])
     shards.write(VOCABULARY, [vocabulary])
     shards.write(LATENTS, [activations.read(LATENTS)])
@@ -76,12 +76,12 @@ def main(name: str) -> None:
 
 @dataclass
 class Parts:
-    """The latents of SAE *name* file by file, with their firings and the windows selected for them.
+    """The latents of dictionary *sae_id*, one part for each file of activations, with their firings and selected windows.
 
-    They are gone through twice; the part read last is kept, so that where all latents are in one file they are selected once.
+    A caller may go through the parts twice. The last part is kept, so that windows are selected once where all latents are in one file.
     """
 
-    name: str
+    sae_id: str
     activations: Shelf
     corpus: Corpus
     plan: Plan
@@ -89,14 +89,14 @@ class Parts:
     _last: tuple[Path, Part] | None = None
 
     def __iter__(self) -> Iterator[Part]:
-        """Yield one part after another."""
+        """Yield the parts in order."""
         pairs = zip(self.activations.paths(ACTIVATIONS), self.activations.paths(LATENTS), strict=True)
-        for path, latents in track(list(pairs), f"contexts of {self.name}"):
+        for path, latents in track(list(pairs), f"contexts of {self.sae_id}"):
             if self._last is None or self._last[0] != path:
                 self._last = None  # one part in memory at a time
                 known = pq.read_table(latents, columns=["latent"])["latent"].to_numpy().astype(np.int64)
                 firings = read_firings(path)
-                self._last = path, Part(known, firings, select(self.name, known, firings, self.corpus, self.plan, self.seed))
+                self._last = path, Part(known, firings, select(self.sae_id, known, firings, self.corpus, self.plan, self.seed))
             yield self._last[1]
 
 

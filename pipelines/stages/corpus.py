@@ -12,12 +12,12 @@ from pipelines.graph.stage import code, folder, run
 from pipelines.opened.corpora import documents_of
 
 
-def main(name: str) -> None:
-    """Write the documents of corpus *name*."""
-    spec = declared("corpus", name).corpora[name]
-    shards = Shards(folder("corpora", name), {"python": platform.python_version()}, spec.model_dump(), code("corpus"))
+def main(corpus_id: str) -> None:
+    """Write the documents of corpus *corpus_id*."""
+    spec = declared("corpus", corpus_id).corpora[corpus_id]
+    shards = Shards(folder("corpora", corpus_id), {"python": platform.python_version()}, spec.model_dump(), code("corpus"))
     shards.write(sources.DOCUMENTS, sources.documents(documents_of(spec), spec.held_out))
-    require_same("corpora", name, spec)
+    require_same("corpora", corpus_id, spec)
     shards.finish()
 
 

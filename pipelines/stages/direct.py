@@ -1,4 +1,4 @@
-"""Stage `direct`: test windows → judgements and scores of latents themselves, without any explanation."""
+"""Stage `direct`: test windows → judgements and scores of the latents themselves, without explanations."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pipelines.parts.judging import judge_all
 from pipelines.parts.windows import drawn_latents, windows
 
 
-def main(scorer: str, *only: str) -> None:
-    """Write how well *scorer* can tell what the latents of every SAE (or *only* one) fire on."""
-    params, engines = declared("direct", scorer), Engines()
-    for name in sorted(params.saes):
-        if set(only) <= {name}:
-            score(params, name, scorer, engines)
-    keep_only("direct", scorer, [folder("direct", name, scorer) for name in params.saes])
+def main(scorer_id: str, *only: str) -> None:
+    """Write the judgements and scores of scorer *scorer_id* for every dictionary, or for *only* the one given."""
+    params, engines = declared("direct", scorer_id), Engines()
+    for sae_id in sorted(params.saes):
+        if set(only) <= {sae_id}:
+            score(params, sae_id, scorer_id, engines)
+    keep_only("direct", scorer_id, [folder("direct", sae_id, scorer_id) for sae_id in params.saes])
 
 
-def score(params: Params, name: str, scorer: str, engines: Engines) -> None:
-    """Write how well *scorer* can tell what the latents of SAE *name* fire on."""
-    spec, contexts = params.direct_scorers[scorer], shelf("contexts", name)
-    job = Job("direct", (name, scorer), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer))
-    wanted = drawn_latents(contexts, params.seed, name, spec.latents)
-    tasks = track((Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted), f"{scorer} of {name}")
-    job.fill(lambda shards: judge_all(name, tasks, open_panel(params, name, scorer, spec, engines), shards))
+def score(params: Params, sae_id: str, scorer_id: str, engines: Engines) -> None:
+    """Write the judgements and scores of scorer *scorer_id* for the latents of dictionary *sae_id*."""
+    spec, contexts = params.direct_scorers[scorer_id], shelf("contexts", sae_id)
+    job = Job("direct", (sae_id, scorer_id), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer_id))
+    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents)
+    tasks = track((Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted), f"{scorer_id} of {sae_id}")
+    job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 
 
 if __name__ == "__main__":

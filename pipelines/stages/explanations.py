@@ -1,4 +1,4 @@
-"""Stage `explanations`: training windows → words, and the permuted baseline."""
+"""Stage `explanations`: training windows → explanations, and the permuted baseline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from builders.engines.requests import Answer, Chat, Failure
 from builders.explainers import chat, effects, imported, lexical
-from builders.explainers.explanations import EXPLANATIONS, explanation, permuted
+from builders.explainers.explanations import EXPLANATIONS, explanation_record, permuted
 from builders.interventions.interventions import INTERVENTIONS
 from builders.lake.failures import FAILURES, failure
 from builders.lake.shards import Shards, Shelf
@@ -22,7 +22,14 @@ from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same
 from pipelines.graph.stage import code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines, account, asked, require_share
-from pipelines.params import AskingExplainer, ChatExplainer, ImportedExplainer, InterventionExplainer, LexicalExplainer, Params
+from pipelines.params import (
+    AskingExplainerParams,
+    ChatExplainerParams,
+    ImportedExplainerParams,
+    InterventionExplainerParams,
+    LexicalExplainerParams,
+    Params,
+)
 from pipelines.parts.ahead import Job
 from pipelines.parts.windows import drawn_latents, windows
 
@@ -30,116 +37,122 @@ Record = dict[str, Any]
 NOTHING = "nothing recurs"
 
 
-def main(explainer: str, *only: str) -> None:
-    """Write what *explainer* says of every latent of every SAE (or *only* of one)."""
-    params, engines = declared("explanations", explainer), Engines()
-    for name in sorted(params.saes):
-        if set(only) <= {name}:
-            explain(params, name, explainer, engines)
-    keep_only("explanations", explainer, [folder("explanations", name, explainer) for name in params.saes])
+def main(explainer_id: str, *only: str) -> None:
+    """Write the explanations by explainer *explainer_id* for every dictionary, or for *only* the one given."""
+    params, engines = declared("explanations", explainer_id), Engines()
+    for sae_id in sorted(params.saes):
+        if set(only) <= {sae_id}:
+            explain(params, sae_id, explainer_id, engines)
+    keep_only("explanations", explainer_id, [folder("explanations", sae_id, explainer_id) for sae_id in params.saes])
 
 
-def explain(params: Params, name: str, explainer: str, engines: Engines) -> None:
-    """Write what *explainer* says of every latent of SAE *name*."""
-    spec = params.explainers[explainer]
-    inputs = {"contexts": shelf("contexts", name).digest}
+def explain(params: Params, sae_id: str, explainer_id: str, engines: Engines) -> None:
+    """Write the explanations by explainer *explainer_id* of the latents of dictionary *sae_id*, unless they are finished."""
+    spec = params.explainers[explainer_id]
+    inputs = {"contexts": shelf("contexts", sae_id).digest}
     settings = {"seed": params.seed, **spec.model_dump()}
-    if isinstance(spec, AskingExplainer):
+    if isinstance(spec, AskingExplainerParams):
         settings["engine"] = params.engines[spec.engine].model_dump()
-    if isinstance(spec, InterventionExplainer):
-        inputs["interventions"] = shelf("interventions", name).digest
-    job = Job("explanations", (name, explainer), inputs, settings, code("explanations", explainer))
-    job.fill(lambda shards: write(params, name, explainer, engines, shards))
+    if isinstance(spec, InterventionExplainerParams):
+        inputs["interventions"] = shelf("interventions", sae_id).digest
+    job = Job("explanations", (sae_id, explainer_id), inputs, settings, code("explanations", explainer_id))
+    job.fill(lambda shards: write(params, sae_id, explainer_id, engines, shards))
 
 
-def write(params: Params, name: str, explainer: str, engines: Engines, shards: Shards) -> bool:
-    """Write EXPLANATIONS and FAILURES of SAE *name*; return whether every request has an answer."""
-    spec, contexts = params.explainers[explainer], shelf("contexts", name)
-    if isinstance(spec, LexicalExplainer):
-        records = list(lexical_records(name, explainer, spec, contexts))
-    elif isinstance(spec, ImportedExplainer):
-        records = imported_records(name, explainer, spec, contexts)
+def write(params: Params, sae_id: str, explainer_id: str, engines: Engines, shards: Shards) -> bool:
+    """Write EXPLANATIONS and FAILURES of dictionary *sae_id*; return whether every request has an answer."""
+    spec, contexts = params.explainers[explainer_id], shelf("contexts", sae_id)
+    if isinstance(spec, LexicalExplainerParams):
+        records = list(lexical_records(sae_id, explainer_id, spec, contexts))
+    elif isinstance(spec, ImportedExplainerParams):
+        records = imported_records(sae_id, explainer_id, spec, contexts)
     else:
-        records = asked_records(name, explainer, params, spec, engines, shards)
+        records = asked_records(sae_id, explainer_id, params, spec, engines, shards)
     rows = EXPLANATIONS.rows(records)
     if spec.baseline == "permuted":
-        seed = seed_of(params.seed, "permuted", name, explainer)
+        seed = seed_of(params.seed, "permuted", sae_id, explainer_id)
         rows = EXPLANATIONS.sort(pa.concat_tables([rows, permuted(rows, seed)]))
-    failed = [failure(name, r["latent"], "explanations", explainer, r.get("reason") or r["status"]) for r in records if r["status"] != "ok"]
+    bad = [record for record in records if record["status"] != "ok"]
+    failed = [failure(sae_id, each["latent"], "explanations", explainer_id, each.get("reason") or each["status"]) for each in bad]
     shards.write(EXPLANATIONS, [rows])
     shards.write(FAILURES, [FAILURES.rows(failed)])
-    return not (failed and isinstance(spec, AskingExplainer))
+    return not (failed and isinstance(spec, AskingExplainerParams))
 
 
-def lexical_records(name: str, explainer: str, spec: LexicalExplainer, contexts: Shelf) -> Iterator[Record]:
-    """Yield what token statistics say of each latent."""
+def lexical_records(sae_id: str, explainer_id: str, spec: LexicalExplainerParams, contexts: Shelf) -> Iterator[Record]:
+    """Yield the explanation of each latent by token statistics."""
     pieces = contexts.read(VOCABULARY)["piece"].to_pylist()
     settings = lexical.Settings(cues=spec.cues)
-    for examples in track(windows(contexts, "train"), f"explaining {name}"):
+    for examples in track(windows(contexts, "train"), f"explaining {sae_id}"):
         text = lexical.explain(examples, pieces, settings)
-        yield explanation(name, examples.latent, explainer, "ok" if text else NOTHING, text)
+        yield explanation_record(sae_id, examples.latent, explainer_id, "ok" if text else NOTHING, text)
 
 
-def imported_records(name: str, explainer: str, spec: ImportedExplainer, contexts: Shelf) -> list[Record]:
-    """Return what a file says of each latent that has contexts."""
-    texts = imported.read(Path(spec.path), name, contexts.rows(LATENTS))
-    require_same("explainers", explainer, spec)
-    found = [(latent, texts.get(latent)) for latent in sorted(drawn_latents(contexts, 0, name, None))]
-    return [explanation(name, latent, explainer, "ok" if text else "not in the file", text, "import") for latent, text in found]
+def imported_records(sae_id: str, explainer_id: str, spec: ImportedExplainerParams, contexts: Shelf) -> list[Record]:
+    """Return the explanation of each latent that has contexts, from a file."""
+    texts = imported.read(Path(spec.path), sae_id, contexts.rows(LATENTS))
+    require_same("explainers", explainer_id, spec)
+    found = [(latent, texts.get(latent)) for latent in sorted(drawn_latents(contexts, 0, sae_id, None))]
+    return [explanation_record(sae_id, latent, explainer_id, "ok" if text else "not in the file", text, "import") for latent, text in found]
 
 
-def asked_records(name: str, explainer: str, params: Params, spec: AskingExplainer, engines: Engines, shards: Shards) -> list[Record]:
-    """Return what a language model says of each latent; raise UserError where too many requests fail."""
-    requests = intervention_requests(name, params, spec) if isinstance(spec, InterventionExplainer) else chat_requests(name, params, spec)
+def asked_records(
+    sae_id: str, explainer_id: str, params: Params, spec: AskingExplainerParams, engines: Engines, shards: Shards
+) -> list[Record]:
+    """Return the explanation of each latent by a language model; raise UserError where too many requests fail."""
+    if isinstance(spec, InterventionExplainerParams):
+        requests = intervention_requests(sae_id, params, spec)
+    else:
+        requests = chat_requests(sae_id, params, spec)
     engine = engines.open(params.engines[spec.engine])
-    outcomes = asked(engine, list(requests.values()), f"explaining {name}")
+    outcomes = asked(engine, list(requests.values()), f"explaining {sae_id}")
     fixed = {"engine": engine.kind, "model": engine.model, "prompt_sha256": chat.prompt_sha256(spec.kind)}
     records = []
     for latent, (key, outcome) in zip(requests, outcomes, strict=True):
         told = chat.read(outcome) if isinstance(outcome, Answer) else outcome
         if isinstance(told, Failure):
-            record = explanation(name, latent, explainer, told.status, None, **fixed, request_sha256=key)
+            record = explanation_record(sae_id, latent, explainer_id, told.status, None, **fixed, request_sha256=key)
             record["reason"] = told.reason
         else:
-            record = explanation(name, latent, explainer, "ok", told, **fixed, request_sha256=key)
+            record = explanation_record(sae_id, latent, explainer_id, "ok", told, **fixed, request_sha256=key)
         if isinstance(outcome, Answer):
             counts = {field: getattr(outcome, field) for field in ("prompt_tokens", "cached_tokens", "output_tokens")}
             record |= {"response": outcome.text, **counts}
         records.append(record)
-    require_share(f"explanations of {name} by {explainer}", records, spec.max_failed_share)
+    require_share(f"explanations of {sae_id} by {explainer_id}", records, spec.max_failed_share)
     account(shards, dict(outcomes), params.engines[spec.engine])
     return records
 
 
-def chat_requests(name: str, params: Params, spec: ChatExplainer) -> dict[int, Chat]:
-    """Return what is asked about each latent of SAE *name* that has contexts."""
-    contexts = shelf("contexts", name)
+def chat_requests(sae_id: str, params: Params, spec: ChatExplainerParams) -> dict[int, Chat]:
+    """Return the request for each drawn latent of dictionary *sae_id* that has contexts."""
+    contexts = shelf("contexts", sae_id)
     pieces = text_pieces(contexts.read(VOCABULARY))
     latents = contexts.read(LATENTS, columns=["latent", "max", "promotes", "suppresses"]).to_pylist()
     settings = chat.Settings(spec.kind, spec.examples, spec.silent, spec.max_tokens, spec.temperature)
-    requests, wanted = {}, drawn_latents(contexts, params.seed, name, spec.latents)
-    for examples in track(windows(contexts, "train"), f"prompts for {name}"):
+    requests, wanted = {}, drawn_latents(contexts, params.seed, sae_id, spec.latents)
+    for examples in track(windows(contexts, "train"), f"prompts for {sae_id}"):
         if examples.latent not in wanted:
             continue
         own = latents[examples.latent]
         known = chat.Known(own["max"], own["promotes"], own["suppresses"])
-        seed = seed_of(params.seed, "explanation", name, examples.latent) % 2**31
+        seed = seed_of(params.seed, "explanation", sae_id, examples.latent) % 2**31
         requests[examples.latent] = chat.conversation(examples, known, pieces, settings, seed)
     return requests
 
 
-def intervention_requests(name: str, params: Params, spec: InterventionExplainer) -> dict[int, Chat]:
-    """Return what is asked about each latent whose effects were measured."""
-    contexts = shelf("contexts", name)
+def intervention_requests(sae_id: str, params: Params, spec: InterventionExplainerParams) -> dict[int, Chat]:
+    """Return the request for each drawn latent of dictionary *sae_id* whose effects were measured."""
+    contexts = shelf("contexts", sae_id)
     pieces = text_pieces(contexts.read(VOCABULARY))
-    rows = shelf("interventions", name).read(INTERVENTIONS, filters=[("kl_asked", "==", spec.kl)]).to_pylist()
-    by_latent: dict[int, list[Record]] = {latent: [] for latent in sorted(drawn_latents(contexts, params.seed, name, spec.latents))}
+    rows = shelf("interventions", sae_id).read(INTERVENTIONS, filters=[("kl_asked", "==", spec.kl)]).to_pylist()
+    by_latent: dict[int, list[Record]] = {latent: [] for latent in sorted(drawn_latents(contexts, params.seed, sae_id, spec.latents))}
     for row in rows:
-        if row["latent"] in by_latent:  # others may be there for an explainer that asks about more
+        if row["latent"] in by_latent:  # other latents are there for explainers that ask about more
             by_latent[row["latent"]].append(row)
     by_latent = {latent: own for latent, own in by_latent.items() if own}
     settings = effects.Settings(spec.examples, spec.max_tokens, spec.temperature)
-    seeds = {latent: seed_of(params.seed, "explanation", name, latent) % 2**31 for latent in by_latent}
+    seeds = {latent: seed_of(params.seed, "explanation", sae_id, latent) % 2**31 for latent in by_latent}
     return {latent: effects.conversation(own, pieces, settings, seeds[latent]) for latent, own in by_latent.items()}
 
 

@@ -1,4 +1,4 @@
-"""Stage `inputs` (always run): what params name outside the project → hashes, by which DVC sees it change."""
+"""Stage `inputs` (runs every time): the files outside the project that params name → hashes, so that DVC sees them change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.params import load
 
 
 def main() -> None:
-    """Write the inputs of all that params name."""
+    """Write the hashes of the files that params name."""
     hashes = Hashes(HASHES)
     texts = {f"{name}.txt": text for name, text in inputs(load(), hashes)}
     hashes.keep()

@@ -1,4 +1,4 @@
-"""Stage `interventions`: what latents cause and what a model writes with them pushed, where somebody asks; otherwise no rows, at once."""
+"""Stage `interventions`: the effects of pushing latents, and what the pushed model writes; no rows where nothing asks for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from builders.subjects.checkpoints import context_of
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, run, shelf
-from pipelines.params import InModel, InterventionExplainer, InterventionScorer, Params
+from pipelines.params import InModelParams, InterventionExplainerParams, InterventionScorerParams, Params
 from pipelines.parts.windows import drawn_latents, windows
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Pair = tuple[Examples, Examples]  # a latent's training and test windows
 
 @dataclass(frozen=True)
 class Target:
-    """What explainers that ask for one KL divergence ask for: how many beginnings, of at most how many latents."""
+    """What explainers ask for at one KL divergence: *count* beginnings of each latent, of at most *latents* latents."""
 
     count: int
     latents: int | None
@@ -43,30 +43,30 @@ class Target:
 
 @dataclass(frozen=True)
 class Asked:
-    """What explainers ask for by KL divergence, and scorers by id; and of how many latents each scorer at most."""
+    """What explainers ask for, by KL divergence in nats; what scorers ask for, by id; and for how many latents at most, by scorer."""
 
     targets: dict[float, Target]
     orders: dict[str, Order]
     latents: dict[str, int | None]
 
 
-def main(name: str) -> None:
-    """Write what the latents of dictionary *name* cause, and what the model writes with them pushed."""
-    params = declared("interventions", name)
-    contexts, sae = shelf("contexts", name), shelf("saes", name)
+def main(sae_id: str) -> None:
+    """Write the effects of pushing the latents of dictionary *sae_id*, and the texts that the pushed model writes."""
+    params = declared("interventions", sae_id)
+    contexts, sae = shelf("contexts", sae_id), shelf("saes", sae_id)
     asked = asked_of(params)
     settings = {"seed": params.seed, "targets": [[kl, asdict(target)] for kl, target in sorted(asked.targets.items())]}
     settings |= {"orders": {key: asdict(order) for key, order in asked.orders.items()}, "latents": asked.latents}
-    shards = Shards(folder("interventions", name), {"contexts": contexts.digest, "sae": sae.digest}, settings, code("interventions"))
-    bench = Bench(name, params, asked)
+    shards = Shards(folder("interventions", sae_id), {"contexts": contexts.digest, "sae": sae.digest}, settings, code("interventions"))
+    bench = Bench(sae_id, params, asked)
     failed: list[dict[str, Any]] = []
-    if isinstance(params.saes[name], InModel):
+    if isinstance(params.saes[sae_id], InModelParams):
         write(shards, INTERVENTIONS, bench.pairs(bench.latents_by_target), bench.effects)
         write(shards, GENERATIONS, bench.pairs(bench.latents_by_scorer), bench.generations)
     else:
         reason = "has no direction to be pushed along: its dictionary is no part of a model"
         wanted = bench.latents_by_scorer.items()
-        failed = [failure(name, latent, "interventions", scorer, reason) for scorer, latents in wanted for latent in latents]
+        failed = [failure(sae_id, latent, "interventions", scorer_id, reason) for scorer_id, latents in wanted for latent in latents]
         for table in (INTERVENTIONS, GENERATIONS):
             shards.write(table, [table.empty()])
     shards.write(FAILURES, [FAILURES.rows(failed)])
@@ -74,62 +74,62 @@ def main(name: str) -> None:
 
 
 def asked_of(params: Params) -> Asked:
-    """Return what explainers and scorers ask for; nobody scores a latent that nobody explains."""
+    """Return what explainers and scorers ask for; scorers get no more latents than the largest number that is explained."""
     explained = most_of([getattr(spec, "latents", None) for spec in params.explainers.values()])
-    asking = [spec for spec in params.explainers.values() if isinstance(spec, InterventionExplainer)]
+    asking = [spec for spec in params.explainers.values() if isinstance(spec, InterventionExplainerParams)]
     targets = {}
     for kl in {spec.kl for spec in asking}:
-        alike = [spec for spec in asking if spec.kl == kl]
-        targets[kl] = Target(max(spec.examples for spec in alike), most_of([spec.latents for spec in alike]))
-    scorers = {name: spec for name, spec in sorted(params.scorers.items()) if isinstance(spec, InterventionScorer)}
-    orders = {name: Order(spec.kl, spec.ablate, spec.tune, spec.prompts, spec.tokens) for name, spec in scorers.items()}
-    limits = {name: [most for most in (spec.latents, explained) if most is not None] for name, spec in scorers.items()}
-    return Asked(targets, orders, {name: min(some, default=None) for name, some in limits.items()})
+        equal = [spec for spec in asking if spec.kl == kl]
+        targets[kl] = Target(max(spec.examples for spec in equal), most_of([spec.latents for spec in equal]))
+    scorers = {scorer_id: spec for scorer_id, spec in sorted(params.scorers.items()) if isinstance(spec, InterventionScorerParams)}
+    orders = {scorer_id: Order(spec.kl, spec.ablate, spec.tune, spec.prompts, spec.tokens) for scorer_id, spec in scorers.items()}
+    limits = {scorer_id: [most for most in (spec.latents, explained) if most is not None] for scorer_id, spec in scorers.items()}
+    return Asked(targets, orders, {scorer_id: min(limit, default=None) for scorer_id, limit in limits.items()})
 
 
 def most_of(limits: list[int | None]) -> int | None:
-    """Return the largest of *limits*; None, which is no limit, where one of them is."""
+    """Return the largest of *limits*; None, which stands for no limit, if any of them is None."""
     known = [limit for limit in limits if limit is not None]
     return max(known) if known and len(known) == len(limits) else None
 
 
 def write(shards: Shards, table: Table, pairs: Iterator[Pair], rows_of: Callable[[Pair], pa.Table]) -> None:
-    """Write the rows of the latents of *pairs*, so many latents a shard; shards that are done cost nothing."""
+    """Write the rows of the latents of *pairs*, TOGETHER latents in a shard; finished shards are not made again."""
     for number in count():
         group = list(islice(pairs, TOGETHER))
         if number and not group:
             return
-        shards.write(table, (pa.concat_tables([table.empty(), *map(rows_of, some)]) for some in [group]), number)
+        shards.write(table, (pa.concat_tables([table.empty(), *map(rows_of, latents)]) for latents in [group]), number)
 
 
 class Bench:
-    """Dictionary *name*, with who asks about which of its latents; the model is loaded only where a shard is not done."""
+    """A dictionary, and which of its latents are asked about; the model is loaded only if a shard is not finished."""
 
-    def __init__(self, name: str, params: Params, asked: Asked) -> None:
-        self.name, self.params, self.asked = name, params, asked
-        self.contexts = shelf("contexts", name)
+    def __init__(self, sae_id: str, params: Params, asked: Asked) -> None:
+        self.sae_id, self.params, self.asked = sae_id, params, asked
+        self.contexts = shelf("contexts", sae_id)
         self.latents_by_target = {kl: self._drawn(target.latents) for kl, target in asked.targets.items()}
-        self.latents_by_scorer = {scorer: self._drawn(most) for scorer, most in asked.latents.items()}
+        self.latents_by_scorer = {scorer_id: self._drawn(most) for scorer_id, most in asked.latents.items()}
 
     def pairs(self, wanted: Mapping[Any, set[int]]) -> Iterator[Pair]:
-        """Yield the windows of every latent that somebody asks about, in order."""
+        """Yield the training and test windows of every latent in *wanted*, in order of latent."""
         latents = set().union(*wanted.values())
         if latents:
             both = zip(windows(self.contexts, "train"), windows(self.contexts, "test"), strict=True)
-            yield from track((pair for pair in both if pair[0].latent in latents), f"pushing latents of {self.name}", len(latents))
+            yield from track((pair for pair in both if pair[0].latent in latents), f"pushing latents of {self.sae_id}", len(latents))
 
     def effects(self, pair: Pair) -> pa.Table:
         """Return the INTERVENTIONS rows of one latent."""
         train, _ = pair
         asking = [(kl, target.count) for kl, target in sorted(self.asked.targets.items()) if train.latent in self.latents_by_target[kl]]
-        return pa.concat_tables([intervention_rows(self.name, train, self.pusher, most, kl) for kl, most in asking])
+        return pa.concat_tables([intervention_rows(self.sae_id, train, self.pusher, most, kl) for kl, most in asking])
 
     def generations(self, pair: Pair) -> pa.Table:
         """Return the GENERATIONS rows of one latent."""
         train, test = pair
-        orders = {name: order for name, order in self.asked.orders.items() if train.latent in self.latents_by_scorer[name]}
-        seed = seed_of(self.params.seed, "generations", self.name)  # the same for all scorers
-        return generation_rows(self.name, orders, train, test, self.pusher, self.pieces, seed)
+        orders = {scorer: order for scorer, order in self.asked.orders.items() if train.latent in self.latents_by_scorer[scorer]}
+        seed = seed_of(self.params.seed, "generations", self.sae_id)  # the same for all scorers
+        return generation_rows(self.sae_id, orders, train, test, self.pusher, self.pieces, seed)
 
     @cached_property
     def pieces(self) -> list[bytes]:
@@ -138,23 +138,24 @@ class Bench:
 
     @cached_property
     def pusher(self) -> Pusher:
-        """The model, to be pushed; raise UserError where what it is to read is too long for it."""
+        """The model that is pushed; raise UserError where a window and the tokens to write are longer than it reads."""
         from builders.interventions.pushing import Pusher
         from builders.saes.encoder import Encoder
         from pipelines.opened.dictionaries import reopened
 
-        encoder = reopened(self.params, self.name, shelf("saes", self.name), shelf("tokens", self.params.saes[self.name].subject))
+        encoder = reopened(self.params, self.sae_id, shelf("saes", self.sae_id), shelf("tokens", self.params.saes[self.sae_id].subject))
         if not isinstance(encoder, Encoder):
-            raise TypeError(f"{self.name} is no dictionary in a model")
-        limit = context_of(encoder.model.config)  # type: ignore[arg-type]  # it is that of a language model
+            raise TypeError(f"{self.sae_id} is no dictionary in a model")
+        limit = context_of(encoder.model.config)  # type: ignore[arg-type]  # a language model's config
         window = self.params.tokens.window
-        for name, order in self.asked.orders.items():
+        for scorer_id, order in self.asked.orders.items():
+            asked = f"{window} + {order.tokens}"
             if limit is not None and window + order.tokens > limit:
-                raise UserError(f"scorers.{name}.tokens: {window} + {order.tokens} tokens are more than the {limit} that the subject reads")
+                raise UserError(f"scorers.{scorer_id}.tokens: {asked} tokens are more than the {limit} that the subject reads")
         return Pusher(encoder.model, encoder.mounted, encoder.device, encoder.batch)
 
     def _drawn(self, most: int | None) -> set[int]:
-        return drawn_latents(self.contexts, self.params.seed, self.name, most)
+        return drawn_latents(self.contexts, self.params.seed, self.sae_id, most)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Stage `release`: the finished tables of all that params name → one dataset folder that `load_dataset` opens."""
+"""Stage `release`: the finished tables of everything that params name → one dataset folder that `load_dataset` opens."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -20,12 +21,12 @@ from builders.steering.ratings import STEERING_TEXTS
 from cards import card
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
-from pipelines.params import InModel, Params, PretrainedSae
+from pipelines.params import InModelParams, Params, PretrainedSaeParams
 from pipelines.registry import CONFIGS, Config
 
 
 def main() -> None:
-    """Assemble the release, write its card, open every config with `datasets`, and only then put it in place."""
+    """Assemble the release, write its card, open every config with the datasets library, and only then put the folder in place."""
     params = declared("release")
     staging, final = BUILD / ".release", BUILD / "release"
     shutil.rmtree(staging, ignore_errors=True)
@@ -42,10 +43,10 @@ def main() -> None:
 
 
 def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
-    """Write the files of one config; return what they hold, or None where there is no row."""
+    """Write the files of one config and return what they hold; without any row write nothing and return None."""
     shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
     target = release / config.table.name
-    sources = [path for shelf in shelves for path in shelf.paths(config.table) if shelf.entries(config.table)[path]["rows"]]
+    sources = [path for rows in shelves for path in rows.paths(config.table) if rows.entries(config.table)[path]["rows"]]
     if not sources:
         return None
     target.mkdir(parents=True)
@@ -59,20 +60,20 @@ def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
 
 
 def copy_weights(params: Params, release: Path) -> None:
-    """Put the dictionaries that were made here into the release, in the format their `saes` row names."""
-    for name, spec in sorted(params.saes.items()):
-        made = folder("saes", name) / WEIGHTS
-        if isinstance(spec, InModel) and not isinstance(spec, PretrainedSae) and made.is_dir():
-            target = release / "weights" / name / spec.hookpoint
+    """Copy the dictionaries that were made here into the release, in the format that their `saes` row names."""
+    for sae_id, spec in sorted(params.saes.items()):
+        made = folder("saes", sae_id) / WEIGHTS
+        if isinstance(spec, InModelParams) and not isinstance(spec, PretrainedSaeParams) and made.is_dir():
+            target = release / "weights" / sae_id / spec.hookpoint
             target.mkdir(parents=True)
             for path in sorted(made.iterdir()):
                 shutil.copyfile(path, target / path.name)
 
 
 def costs(params: Params) -> list[dict[str, object]]:
-    """Return what the answers of language models cost, by explainer and scorer, over all dictionaries.
+    """Return what the answers of language models cost, by explainer and scorer, summed over all dictionaries.
 
-    What was explained or scored is counted by rows: a latent with several explanations counts for each.
+    The number of latents counts rows, so that a latent with several explanations counts once for each.
     """
     found: list[dict[str, object]] = []
     for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES), ("steering", STEERING_TEXTS)):
@@ -86,23 +87,23 @@ def costs(params: Params) -> list[dict[str, object]]:
 
 
 def rows_paid(path: Path, table: Table) -> int:
-    """Return how many rows of a stage language models answered for: permuted explanations were not asked for again."""
-    shelf = Shelf(path)
+    """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing."""
+    rows = Shelf(path)
     if table is not EXPLANATIONS:
-        return shelf.rows(table)
-    return sum(not name.endswith(PERMUTED) for name in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())
+        return rows.rows(table)
+    return sum(not explainer.endswith(PERMUTED) for explainer in rows.read(table, columns=["explainer"])["explainer"].to_pylist())
 
 
 def facts(params: Params) -> dict[str, object]:
-    """Return what the card says of the params."""
+    """Return the facts about params that the card states."""
     spec = params.model_dump()
     kept = ("seed", "corpora", "tokens", "contexts")
-    engines = sorted({explainer.kind for explainer in params.explainers.values()} | {j.kind for j in params.judges.values()})
+    engines = sorted({explainer.kind for explainer in params.explainers.values()} | {judge.kind for judge in params.judges.values()})
     return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
 
 
 def versions(params: Params) -> dict[str, str]:
-    """Return the versions of the libraries that made what is released, all of them where stages ran at different times."""
+    """Return the versions of the libraries that made the release; several of one library where stages ran at different times."""
     found: dict[str, set[str]] = {}
     for stage in sorted({stage for config in CONFIGS for stage in config.stages}):
         for path in folders(params, stage):
@@ -112,9 +113,7 @@ def versions(params: Params) -> dict[str, str]:
 
 
 def pipeline_hash(params: Params) -> str:
-    """Return a short hash of the whole of params."""
-    import hashlib
-
+    """Return the first 12 hexadecimal digits of the hash of all params."""
     return hashlib.sha256(json.dumps(params.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
 
 

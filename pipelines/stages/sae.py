@@ -1,4 +1,4 @@
-"""Stage `sae`: train a dictionary, fetch it, or make a baseline; measure it on held-out tokens."""
+"""Stage `sae`: train a dictionary, fetch it, or make a baseline, and measure it on held-out tokens."""
 
 from __future__ import annotations
 
@@ -26,67 +26,75 @@ from pipelines.graph.outside import require_same
 from pipelines.graph.stage import WEIGHTS, code, folder, run, shelf
 from pipelines.opened.dictionaries import mounted, neuron_basis, place_of, planted, published
 from pipelines.opened.subjects import Opened, open_subject
-from pipelines.params import InModel, NeuronBasis, Params, PlantedRules, PretrainedSae, RandomSae, TrainedSae
+from pipelines.params import (
+    InModelParams,
+    NeuronBasisParams,
+    Params,
+    PlantedRulesParams,
+    PretrainedSaeParams,
+    RandomSaeParams,
+    TrainedSaeParams,
+)
 from pipelines.parts.training import inputs_of, job_of, settings_of, trained
 
 KINDS = {"train": "trained"}
 
 
-def main(name: str) -> None:
-    """Write the dictionary *name* and its row."""
-    params = declared("sae", name)
-    spec = params.saes[name]
+def main(sae_id: str) -> None:
+    """Write dictionary *sae_id* and its row."""
+    params = declared("sae", sae_id)
+    spec = params.saes[sae_id]
     tokens = shelf("tokens", spec.subject)
-    shards = Shards(folder("saes", name), inputs_of(spec.subject), settings_of(params, name), code("sae"))
+    shards = Shards(folder("saes", sae_id), inputs_of(spec.subject), settings_of(params, sae_id), code("sae"))
     rows = tokens.read(TOKENS, columns=["row", "ids", "special", "held_out"])
     held_out = rows.filter(rows["held_out"])
-    if held_out.num_rows < 2:  # one row has no spread, hence no standard error
+    if held_out.num_rows < 2:  # the standard error of one row is not defined
         raise UserError(f"corpora.{params.subjects[spec.subject].corpus}: fewer than two rows are held out to measure on; raise `held_out`")
-    measured = held_out.take(measured_rows(name, params, held_out.num_rows))
-    if isinstance(spec, PlantedRules):
-        shards.write(SAES, [SAES.rows([{**described(name, params), **counted(tokens, measured)}])])
+    measured = held_out.take(measured_rows(sae_id, params, held_out.num_rows))
+    if isinstance(spec, PlantedRulesParams):
+        shards.write(SAES, [SAES.rows([{**described(sae_id, params), **counted(tokens, measured)}])])
     else:
         opened = open_subject(params, spec.subject)
         found = harvest(opened.model, [spec.reads, spec.rebuilds], rows.slice(0, 1), opened.device).vectors
         sizes = [found[hookpoint].shape[1] for hookpoint in (spec.reads, spec.rebuilds)]
-        at_work = mounted(spec, made(name, params, opened, rows, sizes[0]).to(opened.device))
-        require_width(at_work, name, *sizes)
-        for file in sorted((folder("saes", name) / WEIGHTS).glob("*")):
+        mounted_coder = mounted(spec, made(sae_id, params, opened, rows, sizes[0]).to(opened.device))
+        require_width(mounted_coder, sae_id, *sizes)
+        for file in sorted((folder("saes", sae_id) / WEIGHTS).glob("*")):
             shards.enter(file)
-        row = {**described(name, params), **of_coder(name, at_work)}
-        row |= fidelity(opened.model, at_work, measured, params.training.batch_rows, opened.device)
+        row = {**described(sae_id, params), **of_coder(sae_id, mounted_coder)}
+        row |= fidelity(opened.model, mounted_coder, measured, params.training.batch_rows, opened.device)
         shards.write(SAES, [SAES.rows([row])])
     shards.finish()
-    if isinstance(spec, TrainedSae):
-        job_of(params, name).note_done()
+    if isinstance(spec, TrainedSaeParams):
+        job_of(params, sae_id).note_done()
 
 
-def measured_rows(name: str, params: Params, rows: int) -> pa.Array:
-    """Return which of the held-out rows are measured: all, or as many as params say, drawn by address."""
-    draw = uniforms(seed_of(params.seed, "measured rows", params.saes[name].subject), np.arange(rows))
+def measured_rows(sae_id: str, params: Params, rows: int) -> pa.Array:
+    """Return the numbers of the held-out rows that are measured: as many as params say, drawn by address, or all if there are fewer."""
+    draw = uniforms(seed_of(params.seed, "measured rows", params.saes[sae_id].subject), np.arange(rows))
     return pa.array(np.sort(np.argsort(draw)[: params.training.measured_rows]))
 
 
-def made(name: str, params: Params, opened: Opened, rows: pa.Table, d: int) -> Coder:
-    """Return the coder, after writing its weights where it has any; *d* is the size of the vectors at its hookpoint."""
-    spec, target = params.saes[name], folder("saes", name) / WEIGHTS
-    if isinstance(spec, NeuronBasis):
-        return neuron_basis(params, name, spec, d)
-    if isinstance(spec, PretrainedSae):
+def made(sae_id: str, params: Params, opened: Opened, rows: pa.Table, d: int) -> Coder:
+    """Return the coder, and write its weights if it has any; *d* is the size of the vectors at its hookpoint."""
+    spec, target = params.saes[sae_id], folder("saes", sae_id) / WEIGHTS
+    if isinstance(spec, NeuronBasisParams):
+        return neuron_basis(params, sae_id, spec, d)
+    if isinstance(spec, PretrainedSaeParams):
         place = place_of(spec)
         formats.copy(place, target)
-        require_same("saes", name, spec)
-        return published(name, spec, target)
-    if isinstance(spec, RandomSae):
-        coder = untrained(spec.width, d, spec.k, seed_of(params.seed, "random", name, spec.seed))
+        require_same("saes", sae_id, spec)
+        return published(sae_id, spec, target)
+    if isinstance(spec, RandomSaeParams):
+        coder = untrained(spec.width, d, spec.k, seed_of(params.seed, "random", sae_id, spec.seed))
     else:
-        coder = trained(name, params, opened, rows.filter(pc.invert(rows["held_out"]))).to("cpu")
+        coder = trained(sae_id, params, opened, rows.filter(pc.invert(rows["held_out"]))).to("cpu")
     formats.write(coder, target)
     return coder
 
 
 def counted(tokens: Shelf, rows: pa.Table) -> dict[str, Any]:
-    """Return the columns of SAES that can be said of rules: how often they fire on *rows*."""
+    """Return the columns of SAES for planted rules: how often they fire on *rows*, and nulls for what only an SAE has."""
     rules = planted(tokens)
     found = rules.firings(rows)
     places = np.searchsorted(rows["row"].to_numpy(), found.row)
@@ -98,26 +106,26 @@ def counted(tokens: Shelf, rows: pa.Table) -> dict[str, Any]:
     return {**identity, **nothing, **sparsity(firings, torch.tensor(text), alive)}
 
 
-def described(name: str, params: Params) -> dict[str, Any]:
+def described(sae_id: str, params: Params) -> dict[str, Any]:
     """Return the columns of SAES that follow from params."""
-    spec = params.saes[name]
-    recipe = {"seed": params.seed, **spec.model_dump()} | (params.training.model_dump() if isinstance(spec, TrainedSae) else {})
-    own = not isinstance(spec, PretrainedSae)
+    spec = params.saes[sae_id]
+    recipe = {"seed": params.seed, **spec.model_dump()} | (params.training.model_dump() if isinstance(spec, TrainedSaeParams) else {})
+    own = not isinstance(spec, PretrainedSaeParams)
     return {
-        "sae": name,
+        "sae": sae_id,
         "subject": spec.subject,
-        "hookpoint": spec.reads if isinstance(spec, InModel) else None,
-        "writes": spec.rebuilds if isinstance(spec, InModel) else None,
+        "hookpoint": spec.reads if isinstance(spec, InModelParams) else None,
+        "writes": spec.rebuilds if isinstance(spec, InModelParams) else None,
         "kind": KINDS.get(spec.source, spec.source),
-        "source": (spec.repo or Path(str(spec.path)).name) if isinstance(spec, PretrainedSae) else "made here",
-        "revision": spec.revision if isinstance(spec, PretrainedSae) else None,
+        "source": (spec.repo or Path(str(spec.path)).name) if isinstance(spec, PretrainedSaeParams) else "made here",
+        "revision": spec.revision if isinstance(spec, PretrainedSaeParams) else None,
         "recipe": json.dumps(recipe, sort_keys=True) if own else None,
     }
 
 
-def of_coder(name: str, at_work: Mounted) -> dict[str, Any]:
-    """Return the columns of SAES that the coder itself tells."""
-    coder, place = at_work.coder, folder("saes", name) / WEIGHTS
+def of_coder(sae_id: str, mounted_coder: Mounted) -> dict[str, Any]:
+    """Return the columns of SAES that follow from the coder."""
+    coder, place = mounted_coder.coder, folder("saes", sae_id) / WEIGHTS
     stored = place.is_dir()
     return {
         "format": formats.format_of(place) if stored else "none",

@@ -13,46 +13,46 @@ from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines
 from pipelines.opened.scorers import open_panel, settings_of
-from pipelines.params import InterventionScorer, Params
+from pipelines.params import InterventionScorerParams, Params
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
 from pipelines.parts.windows import drawn_latents, windows
 
 
-def main(scorer: str, *only: str) -> None:
-    """Write how *scorer* judges what every explainer says of the latents of every SAE (or *only* one SAE, and one explainer)."""
-    params, engines = declared("scores", scorer), Engines()
-    every = list(product(sorted(params.saes), sorted(params.explainers)))
-    for name, explainer in every:
-        if set(only) <= {name, explainer}:
-            score(params, name, explainer, scorer, engines)
-    keep_only("scores", scorer, [folder("scores", *ids, scorer) for ids in every])
+def main(scorer_id: str, *only: str) -> None:
+    """Write the scores by scorer *scorer_id* of all explainers on all dictionaries, or of *only* the explainer or dictionary given."""
+    params, engines = declared("scores", scorer_id), Engines()
+    pairs = list(product(sorted(params.saes), sorted(params.explainers)))
+    for sae_id, explainer_id in pairs:
+        if set(only) <= {sae_id, explainer_id}:
+            score(params, sae_id, explainer_id, scorer_id, engines)
+    keep_only("scores", scorer_id, [folder("scores", *ids, scorer_id) for ids in pairs])
 
 
-def score(params: Params, name: str, explainer: str, scorer: str, engines: Engines) -> None:
-    """Write how *scorer* judges what *explainer* says of the latents of SAE *name*."""
-    spec = params.scorers[scorer]
-    inputs = {"contexts": shelf("contexts", name).digest, "explanations": shelf("explanations", name, explainer).digest}
-    if isinstance(spec, InterventionScorer):
-        inputs["interventions"] = shelf("interventions", name).digest
-    job = Job("scores", (name, explainer, scorer), inputs, settings_of(params, spec), code("scores", scorer))
-    tasks = track(tasks_of(params, name, explainer, spec.latents), f"{scorer} of {name}")
-    job.fill(lambda shards: judge_all(name, tasks, open_panel(params, name, scorer, spec, engines), shards))
+def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engines: Engines) -> None:
+    """Write the scores by scorer *scorer_id* of explainer *explainer_id* on the latents of dictionary *sae_id*."""
+    spec = params.scorers[scorer_id]
+    inputs = {"contexts": shelf("contexts", sae_id).digest, "explanations": shelf("explanations", sae_id, explainer_id).digest}
+    if isinstance(spec, InterventionScorerParams):
+        inputs["interventions"] = shelf("interventions", sae_id).digest
+    job = Job("scores", (sae_id, explainer_id, scorer_id), inputs, settings_of(params, spec), code("scores", scorer_id))
+    tasks = track(tasks_of(params, sae_id, explainer_id, spec.latents), f"{scorer_id} of {sae_id}")
+    job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 
 
-def tasks_of(params: Params, name: str, explainer: str, most: int | None) -> Iterator[Task]:
-    """Yield every explanation of the latents drawn, with the test windows."""
-    contexts = shelf("contexts", name)
-    wanted = drawn_latents(contexts, params.seed, name, most)
-    texts = explanations_of(shelf("explanations", name, explainer))
+def tasks_of(params: Params, sae_id: str, explainer_id: str, most: int | None) -> Iterator[Task]:
+    """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows."""
+    contexts = shelf("contexts", sae_id)
+    wanted = drawn_latents(contexts, params.seed, sae_id, most)
+    texts = explanations_of(shelf("explanations", sae_id, explainer_id))
     for examples in windows(contexts, "test"):
         if examples.latent in wanted:
-            yield from (Task(examples, who, text) for who, text in texts.get(examples.latent, []))
+            yield from (Task(examples, explainer, explanation) for explainer, explanation in texts.get(examples.latent, []))
 
 
-def explanations_of(explained: Shelf) -> dict[int, list[tuple[str, str]]]:
-    """Return (explainer, text) of every latent that has an explanation, in order of explainer."""
-    rows = explained.read(EXPLANATIONS, columns=["latent", "explainer", "text", "status"])
+def explanations_of(explanations: Shelf) -> dict[int, list[tuple[str, str]]]:
+    """Return (explainer, text) of each explanation, by latent and in order of explainer."""
+    rows = explanations.read(EXPLANATIONS, columns=["latent", "explainer", "text", "status"])
     texts: dict[int, list[tuple[str, str]]] = {}
     for record in rows.to_pylist():
         if record["status"] == "ok":

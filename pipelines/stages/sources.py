@@ -1,4 +1,4 @@
-"""Stage `sources`: the modules of every stage → hashes, by which DVC sees its code change."""
+"""Stage `sources`: the modules of every stage → hashes, so that DVC sees its code change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.params import load
 
 
 def main() -> None:
-    """Write the sources of every stage."""
+    """Write the hashes of the code of every stage."""
     write_texts(SOURCES, {f"{name}.txt": text for name, text in sources(load())})
 
 

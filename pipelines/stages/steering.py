@@ -1,4 +1,4 @@
-"""Stage `steering`: a subject and a behaviour → vectors, what they do to answers, and what the subject writes with them."""
+"""Stage `steering`: a subject × every behaviour → vectors, their effects on answers, and texts that the steered subject writes."""
 
 from __future__ import annotations
 
@@ -36,36 +36,35 @@ from pipelines.graph.outside import require_same
 from pipelines.graph.stage import code, folder, run, shelf
 from pipelines.opened.behaviours import Questions, hashes, questions_of
 from pipelines.opened.subjects import Opened, open_subject, source_of
-from pipelines.params import Params, Steering
+from pipelines.params import Params, SteeringParams
 from pipelines.parts.steered_texts import Asker, Rater, judge_settings, steered_texts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_TEXTS)
-FEWEST = 4  # test questions: two to a half
 STATELESS, NO_LDA = "no recurrent state to be steered", "lda makes vectors for the residual stream only"
 
 
-def main(name: str) -> None:
-    """Write the vectors of subject *name* for every behaviour of params, and their effects: a shard a behaviour."""
-    params = declared("steering", name)
-    inputs = {"subject": shelf("subjects", name).digest}
-    for behaviour, spec in params.behaviours.items():
-        inputs |= {f"{behaviour}.{file}": digest for file, digest in hashes(behaviour, spec).items()}
-    kept: dict[str, Any] = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[name].template}
+def main(subject_id: str) -> None:
+    """Write the vectors of subject *subject_id* and their effects for every behaviour of params, one shard for each behaviour."""
+    params = declared("steering", subject_id)
+    inputs = {"subject": shelf("subjects", subject_id).digest}
+    for behaviour_id, spec in params.behaviours.items():
+        inputs |= {f"{behaviour_id}.{file}": digest for file, digest in hashes(behaviour_id, spec).items()}
+    kept: dict[str, Any] = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[subject_id].template}
     kept |= {"steering": params.steering.model_dump(), "judge": judge_settings(params)}
-    kept["behaviours"] = {behaviour: spec.model_dump() for behaviour, spec in params.behaviours.items()}
-    shards = Shards(folder("steering", name), inputs, kept, code("steering"))
-    asked_ = {behaviour: questions_of(behaviour, params) for behaviour in sorted(params.behaviours)}
-    for behaviour, spec in params.behaviours.items():
-        require_same("behaviours", behaviour, spec)
-    bench = Bench(name, params, Rater(params) if params.steering.open.judge and asked_ else None)
-    for number, (behaviour, questions) in enumerate(asked_.items()):
+    kept["behaviours"] = {behaviour_id: spec.model_dump() for behaviour_id, spec in params.behaviours.items()}
+    shards = Shards(folder("steering", subject_id), inputs, kept, code("steering"))
+    questions_by_behaviour = {behaviour_id: questions_of(behaviour_id, params) for behaviour_id in sorted(params.behaviours)}
+    for behaviour_id, spec in params.behaviours.items():
+        require_same("behaviours", behaviour_id, spec)
+    bench = Bench(subject_id, params, Rater(params) if params.steering.open.judge and questions_by_behaviour else None)
+    for number, (behaviour_id, questions) in enumerate(questions_by_behaviour.items()):
         if not all(shards.done(table, number) for table in TABLES):
-            for table, rows in bench.tables(behaviour, questions).items():
+            for table, rows in bench.tables(behaviour_id, questions).items():
                 shards.write(table, table.row_groups(rows), number)
-    for table in TABLES if not asked_ else ():
+    for table in TABLES if not questions_by_behaviour else ():
         shards.write(table, [table.empty()])
     if bench.rater is not None:
         bench.rater.account(shards)
@@ -73,24 +72,24 @@ def main(name: str) -> None:
 
 
 class Bench:
-    """A subject that is to be steered; its model is loaded only where a behaviour is not done."""
+    """A subject that is to be steered; its model is loaded only if a behaviour is not finished."""
 
-    def __init__(self, name: str, params: Params, rater: Rater | None) -> None:
-        self.name, self.params, self.settings, self.rater = name, params, params.steering, rater
+    def __init__(self, subject_id: str, params: Params, rater: Rater | None) -> None:
+        self.subject_id, self.params, self.settings, self.rater = subject_id, params, params.steering, rater
 
     @cached_property
     def opened(self) -> Opened:
         """The model."""
-        return open_subject(self.params, self.name)
+        return open_subject(self.params, self.subject_id)
 
     @cached_property
     def asker(self) -> Asker:
-        """How questions become token ids."""
-        source = source_of(self.params.subjects[self.name])
-        template, bos = self.params.subjects[self.name].template, self.params.tokens.bos == "row"
+        """What turns questions into token ids."""
+        source = source_of(self.params.subjects[self.subject_id])
+        template, bos = self.params.subjects[self.subject_id].template, self.params.tokens.bos == "row"
         return Asker(checkpoints.tokenizer_of(source, checkpoints.fetch(source)), template, self.settings.opening, bos)
 
-    def tables(self, behaviour: str, questions: Questions) -> dict[Table, pa.Table]:
+    def tables(self, behaviour_id: str, questions: Questions) -> dict[Table, pa.Table]:
         """Return the rows of one behaviour."""
         settings = self.settings
         made, tests, numbers = self.asker.prompts(questions.pairs), self.asker.prompts(questions.tests), numbers_of(questions.tests)
@@ -98,17 +97,19 @@ class Bench:
         readable = [prompt for prompt in made if unread(prompt, limit, settings.last) is None]
         if not readable:
             why = unread(made[0], limit, settings.last)
-            raise UserError(f"behaviours.{behaviour}: no question can be asked of {self.name}: the first is {why}; take others")
+            raise UserError(f"behaviours.{behaviour_id}: no question can be asked of {self.subject_id}: the first is {why}; take others")
         found = contrast(self.opened.model, readable, settings.batch)
         directions: dict[str, Directions] = {method: METHODS[method](found) for method in settings.methods}
         steerer = Steerer(self.opened.model, directions, settings.batch, settings.last)
-        setting = Setting(self.name, behaviour, len(readable), settings.last, self.asker.template + settings.opening, settings.answers)
-        allowed, skipped = ways(settings, [bool(parts) for parts in found.state])
-        validation, _ = halves(count_of(questions.tests), seed_of(self.params.seed, "halves", behaviour))
-        answers = answered(setting, steerer, tests, numbers, allowed, set(validation), limit)
+        template = self.asker.template + settings.opening
+        setting = Setting(self.subject_id, behaviour_id, len(readable), settings.last, template, settings.answers)
+        pushes, skipped = ways(settings, [bool(parts) for parts in found.state])
+        validation, _ = halves(count_of(questions.tests), seed_of(self.params.seed, "halves", behaviour_id))
+        answers = answered(setting, steerer, tests, numbers, pushes, set(validation), limit)
         effects = effect_rows(setting, answers, self.params.seed)
         reasons = sorted({f"; skipped {push.method}, {push.site}: {reason}" for push, reason in skipped})
-        print(f"steering {self.name} towards {behaviour}: {count_of(questions.tests)} questions, {len(readable)} pairs{''.join(reasons)}")
+        counts = f"{count_of(questions.tests)} questions, {len(readable)} pairs"
+        print(f"steering {self.subject_id} towards {behaviour_id}: {counts}{''.join(reasons)}")
         return {
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
@@ -118,14 +119,14 @@ class Bench:
 
 
 def unread(prompt: Prompt, limit: int | None, last: int) -> str | None:
-    """Return why a subject that reads *limit* tokens cannot be asked, with vectors added at the *last* ones; None where it can."""
+    """Return why a prompt cannot be put to a subject that reads *limit* tokens, with vectors added at the *last* ones; None if it can."""
     if limit is not None and len(prompt.ids) >= limit:
         return f"longer than the {limit} tokens that the subject reads"
     return f"no longer than the {last} tokens at which vectors are added" if len(prompt.ids) <= last else None
 
 
-def ways(settings: Steering, stateful: Sequence[bool]) -> tuple[list[Push], list[tuple[Push, str]]]:
-    """Return every way to steer, and the ways that are skipped with the reason; *stateful* says which layers have a state."""
+def ways(settings: SteeringParams, stateful: Sequence[bool]) -> tuple[list[Push], list[tuple[Push, str]]]:
+    """Return all ways to steer, and the skipped ways with their reasons; *stateful* says which layers have a recurrent state."""
     multipliers = [multiplier for multiplier in sorted(settings.multipliers) if multiplier]
     every = product(settings.methods, settings.sites, range(len(stateful)), multipliers)
     allowed, skipped = [], []
@@ -146,7 +147,10 @@ def answered(
     validation: set[int],
     limit: int | None,
 ) -> pd.DataFrame:
-    """Return the answers to all *tests*, of which each puts the question of its number; those that cannot be read have the reason."""
+    """Return the answers to all *tests* under all *pushes*; *numbers* say which question each test puts.
+
+    A test that the subject cannot read has no numbers, and the reason as its status.
+    """
     every: list[Push | None] = [None, *pushes]
     reasons = [unread(prompt, limit, steerer.last) for prompt in tests]
     readable = [place for place, reason in enumerate(reasons) if reason is None]
@@ -157,7 +161,7 @@ def answered(
 
 
 def with_skipped(setting: Setting, effects: pa.Table, skipped: Sequence[tuple[Push, str]]) -> pa.Table:
-    """Return STEERING rows with those of what was skipped."""
+    """Return the STEERING rows of *effects* and of the skipped ways to steer."""
     parts = [skipped_rows(setting, [push], reason) for push, reason in skipped]
     return STEERING.sort(pa.concat_tables([effects, *parts]))
 

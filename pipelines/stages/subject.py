@@ -1,4 +1,4 @@
-"""Stage `subject`: a checkpoint, pinned by the hashes of its files."""
+"""Stage `subject`: a checkpoint → one row with the hashes of its files, which pin it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pipelines.graph.stage import code, folder, run
 from pipelines.opened.subjects import source_of
 
 
-def main(name: str) -> None:
-    """Write the row of subject *name*."""
-    subject = declared("subject", name).subjects[name]
+def main(subject_id: str) -> None:
+    """Write the row of subject *subject_id*."""
+    subject = declared("subject", subject_id).subjects[subject_id]
     source = source_of(subject)
     device = checkpoints.resolve_device(subject.device)
-    row = checkpoints.subject_row(name, source, checkpoints.fetch(source), subject.dtype, device)
-    shards = Shards(folder("subjects", name), {}, {"revision": subject.revision, "dtype": subject.dtype}, code("subject"))
+    row = checkpoints.subject_row(subject_id, source, checkpoints.fetch(source), subject.dtype, device)
+    shards = Shards(folder("subjects", subject_id), {}, {"revision": subject.revision, "dtype": subject.dtype}, code("subject"))
     shards.write(checkpoints.SUBJECTS, [checkpoints.SUBJECTS.rows([row])])
-    require_same("subjects", name, subject)
+    require_same("subjects", subject_id, subject)
     shards.finish()
 
 

@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def main(name: str) -> None:
-    """Write the token rows and the vocabulary of subject *name*."""
-    params = declared("tokens", name)
-    subject = params.subjects[name]
-    documents, pinned = shelf("corpora", subject.corpus), shelf("subjects", name)
-    row = pinned.read(checkpoints.SUBJECTS).to_pylist()[0]
+def main(subject_id: str) -> None:
+    """Write the token rows and the vocabulary of subject *subject_id*."""
+    params = declared("tokens", subject_id)
+    subject = params.subjects[subject_id]
+    documents, shelf_subject = shelf("corpora", subject.corpus), shelf("subjects", subject_id)
+    row = shelf_subject.read(checkpoints.SUBJECTS).to_pylist()[0]
     if row["context"] is not None and params.tokens.length > row["context"]:
-        raise UserError(f"tokens.length is {params.tokens.length}, but {name} reads {row['context']} tokens at most; lower it")
+        raise UserError(f"tokens.length is {params.tokens.length}, but {subject_id} reads {row['context']} tokens at most; lower it")
     source = source_of(subject)
     tokenizer = checkpoints.tokenizer_of(source, checkpoints.fetch(source))
     pieces = token_bytes(tokenizer, row["vocabulary"])
     spec = params.tokens
     packing = tokens.Packing(spec.length, spec.bos, spec.packing == "joined", spec.partial == "keep")
-    inputs = {"documents": documents.digest, "subject": pinned.digest}
-    shards = Shards(folder("tokens", name), inputs, spec.model_dump(), code("tokens"))
+    inputs = {"documents": documents.digest, "subject": shelf_subject.digest}
+    shards = Shards(folder("tokens", subject_id), inputs, spec.model_dump(), code("tokens"))
     packed = tokens.pack(encoded(documents, tokenizer), tokenizer, packing)
-    shards.write(tokens.TOKENS, tokens.token_rows(packed, name, tokenizer, pieces))
+    shards.write(tokens.TOKENS, tokens.token_rows(packed, subject_id, tokenizer, pieces))
     ids = pq.read_table(shards.path(tokens.TOKENS), columns=["ids"])["ids"].combine_chunks().flatten().to_numpy()
     if not len(ids):
-        raise UserError(f"{name}: the corpus fills no row of {spec.length} tokens; set tokens.partial to `keep`")
+        raise UserError(f"{subject_id}: its corpus does not fill one row of {spec.length} tokens; set tokens.partial to `keep`")
     counts = np.bincount(ids, minlength=len(pieces))
-    shards.write(VOCABULARY, [vocabulary_rows(name, pieces, set(tokenizer.all_special_ids), counts)])
+    shards.write(VOCABULARY, [vocabulary_rows(subject_id, pieces, set(tokenizer.all_special_ids), counts)])
     shards.finish()
 
 
 def encoded(documents: Shelf, tokenizer: PreTrainedTokenizerBase) -> Iterator[tokens.Encoded]:
-    """Yield the token ids of every document, a row group at a time."""
+    """Yield the token ids of every document, reading one row group at a time."""
     for path in documents.paths(sources.DOCUMENTS):
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):

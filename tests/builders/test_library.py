@@ -1,4 +1,4 @@
-"""Libraries do without packages that nothing here uses."""
+"""Large libraries are imported without the packages that nothing here uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOADED = "import sys; print(*sorted({'pandas', 'scipy', 'sklearn'} & {name for n
 
 
 def loaded(code: str) -> str:
-    """Run *code* in a process of its own and return which of the packages it loaded; they can be imported afterwards."""
+    """Run *code* in its own process and return which of the packages it loaded; all of them stay importable afterwards."""
     code = f"{code}\n{LOADED}\nimport pandas, scipy, sklearn.metrics"
     ran = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -41,5 +41,5 @@ def loaded(code: str) -> str:
 
 @pytest.mark.parametrize(("code", "expected"), [(MODEL, ""), (ARRAY, ""), (FRAME, "pandas")], ids=["model", "array", "frame"])
 def test_what_nothing_uses_is_not_loaded(code: str, expected: str) -> None:
-    """A model loads and arrays are made without pandas, scipy and scikit-learn; pandas that is there is used."""
+    """Models load and arrays are made without pandas, scipy and scikit-learn; pandas is used if it is imported already."""
     assert loaded(code) == expected

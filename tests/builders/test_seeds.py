@@ -14,7 +14,7 @@ ADDRESSES = st.lists(st.text(st.characters(categories=("L", "Nd", "P", "Zs")), m
 
 
 def reference(seed: int, *parts: int) -> float:
-    """Return the draw by splitmix64's finaliser in plain integers, as its authors print it."""
+    """Return the draw computed in plain integers with splitmix64's finaliser, as its authors publish it."""
     golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
 
     def mix(state: int) -> int:
@@ -29,7 +29,7 @@ def reference(seed: int, *parts: int) -> float:
 
 
 def test_seeds_are_known_numbers() -> None:
-    """Seeds stay what they were: a release made anew next year draws the same."""
+    """Seeds never change: a release that is rebuilt next year makes the same draws."""
     assert seed_of(0) == 0x5FECEB66FFC86F38 >> 1  # the SHA-256 of "0"
     assert seed_of(17, "contexts", "sae", 3) == 0xADA8B4DE1C4CA363 >> 1  # of "17", "contexts", "sae", "3", joined by 0x1F
 
@@ -53,7 +53,7 @@ def test_other_runs_have_other_seeds(run: int) -> None:
 
 
 def test_neighbouring_parts_do_not_run_together() -> None:
-    """("ab", "c") and ("a", "bc") are two addresses, and so are a path's two halves."""
+    """("ab", "c") and ("a", "bc") are different addresses, and so are a path and its two halves."""
     assert len({seed_of(0, "ab", "c"), seed_of(0, "a", "bc"), seed_of(0, "abc"), seed_of(0, "", "abc")}) == 4
 
 
@@ -65,7 +65,7 @@ def test_draws_are_splitmix64(seed: int, parts: list[int]) -> None:
 
 @given(SEEDS, st.lists(PARTS, min_size=1, max_size=5), st.lists(PARTS, min_size=1, max_size=5))
 def test_draws_depend_on_their_own_parts_alone(seed: int, rows: list[int], columns: list[int]) -> None:
-    """Parts broadcast, and each element is what it would be by itself, in any batch and order."""
+    """Parts broadcast, and each element equals its draw alone, in any batch and order."""
     drawn = uniforms(seed, np.array(rows)[:, None], np.array(columns))
     assert drawn.shape == (len(rows), len(columns))
     assert drawn.tolist() == [[reference(seed, row, column) for column in columns] for row in rows]
@@ -80,7 +80,7 @@ def test_the_type_of_a_part_does_not_matter(seed: int, dtype: type[np.generic]) 
 
 
 def test_draws_are_uniform_and_unrelated() -> None:
-    """A grid of draws fills [0, 1) evenly, and neighbours in either part or seed do not follow each other."""
+    """A grid of draws fills [0, 1) evenly, and draws at neighbouring parts or seeds are not correlated."""
     drawn = uniforms(5, np.arange(300)[:, None], np.arange(300))
     assert 0 <= drawn.min() < drawn.max() < 1
     counts = np.bincount((drawn * 100).astype(int).ravel(), minlength=100)
@@ -93,7 +93,7 @@ def test_draws_are_uniform_and_unrelated() -> None:
 
 
 def test_draws_warn_of_nothing() -> None:
-    """The arithmetic wraps by intent and says nothing about it."""
+    """The arithmetic overflows on purpose and raises no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = uniforms(2**63 - 1, 2**62, np.arange(3))

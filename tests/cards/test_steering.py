@@ -38,7 +38,6 @@ from cards.steering import (
     steering_block,
     steering_summary,
 )
-from pipelines import docs
 from pipelines.graph.closure import ROOT
 from pipelines.params import load
 from pipelines.registry import CONFIGS
@@ -390,30 +389,3 @@ def test_the_card_tells_of_steering(tmp_path: Path) -> None:
     assert "## Steering" not in without
     assert "figures/steering" not in without
     assert json.loads((tmp_path / "without/metrics.json").read_text())["steering"] == []
-
-
-README = "# T\n\n<!-- results -->\nold\n<!-- /results -->\n\n<!-- steering -->\nold\n<!-- /steering -->\n\nend\n"
-NUMBERS: dict[str, Any] = {"scores": [], "dictionaries": [], "calibration": []}
-
-
-def test_the_readme_is_filled_from_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`interplake docs` puts table and figure between the comments, and takes both away with a release that steers nothing."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "README.md").write_text(README)
-    (tmp_path / "release/figures").mkdir(parents=True)
-    figure, metrics = tmp_path / "release/figures/steering.png", tmp_path / "release/metrics.json"
-    records = steering_summary(EXAMPLE)
-
-    figure.write_bytes(b"png")
-    metrics.write_text(json.dumps({**NUMBERS, "steering": records}))
-    docs.write_docs(tmp_path / "release")
-    shown, drawn = (tmp_path / "README.md").read_text(), (tmp_path / "docs/steering.png").read_bytes()
-    figure.unlink()
-    metrics.write_text(json.dumps(NUMBERS))
-    docs.write_docs(tmp_path / "release")
-
-    block = shown.split("<!-- steering -->\n")[1].split("<!-- /steering -->")[0]
-    assert block == f"{steering_block(records)}\n![Effects of steering by multiplier](docs/steering.png)\n"
-    assert drawn == b"png"
-    assert not (tmp_path / "docs/steering.png").exists()
-    assert "<!-- steering -->\n<!-- /steering -->\n\nend\n" in (tmp_path / "README.md").read_text()

@@ -25,7 +25,7 @@ from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
 from builders.subjects.checkpoints import Source
 from pipelines.opened.engines import open_engine
-from pipelines.params import OpenAiEngine, VllmEngineSpec
+from pipelines.params import OpenAiEngineParams, VllmEngineParams
 from pipelines.stages import activations, contexts, corpus, explanations, interventions, sae, scores, subject, tokens
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def hello(number: int, **settings: Any) -> Chat:
 @pytest.fixture(scope="module")
 def in_process(talker: Path) -> Engine:
     """Return the model loaded by vLLM into this process, as params would have it."""
-    return open_engine(VllmEngineSpec(kind="vllm", path=str(talker), context=LIMIT, dtype="float32"))
+    return open_engine(VllmEngineParams(kind="vllm", path=str(talker), context=LIMIT, dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def engines(in_process: Engine, served: str, talker: Path) -> dict[str, Engine]:
     """Return the three engines that run the same weights."""
     return {
         "vllm": in_process,
-        "openai": open_engine(OpenAiEngine(kind="openai", base_url=served, model="talker")),
+        "openai": open_engine(OpenAiEngineParams(kind="openai", base_url=served, model="talker")),
         "transformers": LocalEngine(LocalSettings(Source(path=str(talker)), "float32", "cpu")),
     }
 

@@ -1,4 +1,4 @@
-"""Which format a published dictionary is in, where it lies, and the one way to read any of them."""
+"""Published dictionaries: which format they are in, which files they have, and one function that reads all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from builders.saes.coder import JumpReLU, SparseCoder
 from builders.saes.formats import dictionary_learning, gemma_scope, openai, saelens, sparsify
 from builders.subjects.checkpoints import repository_files, snapshot
 
-# In order: the first whose files are there is the one (a folder of dictionary_learning looks like one of OpenAI's too).
+# The first format whose files are there is taken. The order matters: a folder of dictionary_learning also looks like one of OpenAI's.
 FORMATS: dict[str, ModuleType] = {
     "sparsify": sparsify,
     "saelens": saelens,
@@ -26,7 +26,7 @@ FORMATS: dict[str, ModuleType] = {
 
 
 def format_of(place: Path) -> str:
-    """Return the format of the dictionary in the folder (or file) *place*; raise UserError saying what was looked for."""
+    """Return the format of the dictionary in the folder (or file) *place*; raise UserError listing what was looked for."""
     if not place.exists():
         raise UserError(f"{place}: no such dictionary; set `path` to the folder (or file) that holds one")
     for name, module in FORMATS.items():
@@ -38,7 +38,7 @@ def format_of(place: Path) -> str:
 
 
 def read(place: Path, input_scale: float | None = None) -> SparseCoder:
-    """Read the dictionary in *place*, whatever its format (*input_scale* is SAELens' alone)."""
+    """Read the dictionary in *place*, whatever its format; only SAELens dictionaries take an *input_scale*."""
     name = format_of(place)
     coder: SparseCoder
     coder = saelens.read(place, input_scale) if name == "saelens" else FORMATS[name].read(place)
@@ -52,9 +52,9 @@ def files(place: Path) -> list[Path]:
 
 
 def write(coder: SparseCoder, folder: Path) -> None:
-    """Write a coder that was made here in the format whose own readers know its activation.
+    """Write a coder that was made here: ReLU and JumpReLU in SAELens' format, TopK in sparsify's.
 
-    Raises TypeError where these formats could not say what it computes.
+    Raises TypeError if the format cannot express what the coder computes.
     """
     if coder.transcodes or coder.w_skip is not None or coder.norm != "none" or not torch.equal(coder.b_pre, coder.b_dec):
         raise TypeError("a coder that transcodes, skips, normalises or subtracts another bias than its decoder's is not written here")
@@ -62,19 +62,19 @@ def write(coder: SparseCoder, folder: Path) -> None:
 
 
 def copy(place: Path, folder: Path) -> None:
-    """Copy the files of the dictionary in *place* as they are, so that their hashes stay those of their source."""
+    """Copy the files of the dictionary in *place* unchanged, so that their hashes equal those of the source."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files(place):
         shutil.copyfile(path, folder / path.name)
 
 
 def fetch(repo: str, revision: str, inside: str) -> Path:
-    """Return the local copy of the folder *inside* a Hub repository, and of nothing else in it.
+    """Return the local copy of the folder *inside* of a Hub repository; nothing else of it is downloaded.
 
-    Raises UserError where the Hub is out of reach, or the repository has no such folder (naming the nearest).
+    Raises UserError if the Hub cannot be reached, or if the repository has no such folder (naming the nearest ones).
     """
     if inside.startswith("/") or ".." in Path(inside).parts:
-        raise UserError(f"{repo}: the folder {inside!r} leads out of the repository")
+        raise UserError(f"{repo}: the folder {inside!r} leads out of the repository; give a folder inside it")
     place = snapshot(repo, revision, [f"{escape(inside)}/*"]) / inside
     if not place.is_dir() or not any(place.iterdir()):
         require_folder(repo, revision, inside)

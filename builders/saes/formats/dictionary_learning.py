@@ -1,7 +1,7 @@
-"""dictionary_learning (Marks et al.): `ae.pt`, a table of tensors without classes, and the trainer's `config.json`.
+"""dictionary_learning (Marks et al.): `ae.pt`, a dict of plain tensors, and the trainer's `config.json`.
 
-Which class wrote a file shows in the names of its tensors; TopK and BatchTopK share theirs, so there the config
-decides. Decoders lie as [d, width] in torch's Linear, as [width, d] in W_dec.
+The names of the tensors tell which class wrote a file. TopK and BatchTopK have the same names, so there the config
+decides. `decoder.weight` (torch's Linear) is [d, width], W_dec is [width, d].
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from builders.saes.formats.weights import (
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 LOOKS = WEIGHTS
-# The tensors that tell a class, the most telling first.
+# The tensors of each class. The first class whose tensors are all there is taken.
 CLASSES: dict[str, tuple[str, ...]] = {
     "GatedAutoEncoder": ("encoder.weight", "decoder.weight", "decoder_bias", "r_mag", "gate_bias", "mag_bias"),
     "MatryoshkaBatchTopKSAE": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "group_sizes"),
@@ -36,17 +36,17 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "AutoEncoder": ("encoder.weight", "encoder.bias", "decoder.weight", "bias"),
     "AutoEncoderNew": ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"),
 }
-ALSO = {"BatchTopKSAE": "AutoEncoderTopK"}  # has the tensors of
+SAME_TENSORS = {"BatchTopKSAE": "AutoEncoderTopK"}  # class → class with the same tensors
 
 
 def files(place: Path) -> list[Path]:
-    """Return the files of a dictionary in *place*, the weights last, or none where this format is not there."""
+    """Return the files of a dictionary in *place*, the weights last; an empty list if it is in another format."""
     weights = place / WEIGHTS
     return [path for path in (place / CONFIG, weights) if path.is_file()] if weights.is_file() else []
 
 
 def read(place: Path) -> SparseCoder:
-    """Read the coder in *place*; raise UserError where it is damaged, needs pickle, or does not tell its class."""
+    """Read the coder in *place*; raise UserError if it is damaged, needs pickle, or does not tell its class."""
     found = files(place)
     path = found[-1]
     tensors = load_tensors(path)
@@ -63,7 +63,7 @@ def read(place: Path) -> SparseCoder:
     b_pre = torch.zeros(d) if kind in ("JumpReluAutoEncoder", "AutoEncoderNew") else b_dec
     lengths = w_dec.norm(dim=1)
     activation = _activation(path, kind, tensors, width, lengths)
-    if kind == "JumpReluAutoEncoder":  # its latents are told in units of normalised decoder rows
+    if kind == "JumpReluAutoEncoder":  # its activations are those for decoder rows of norm 1
         w_enc, b_enc = w_enc * lengths[:, None], b_enc * lengths
     if kind in ("JumpReluAutoEncoder", "GatedAutoEncoder"):
         w_dec = w_dec / lengths[:, None]
@@ -73,15 +73,15 @@ def read(place: Path) -> SparseCoder:
 def _class(path: Path, tensors: Tensors, config: Path | None) -> str:
     trainer = load_config(config).get("trainer") if config else None
     if trainer is not None and not isinstance(trainer, dict):
-        raise UserError(f"{config}: its trainer is no table; fetch it again")
-    told = trainer.get("dict_class") if trainer else None
-    if told is not None:
-        kind = known(path, "dict_class", told, [*CLASSES, *ALSO])
-        require_names(path, tensors, [*CLASSES[ALSO.get(kind, kind)], *(["threshold"] if kind in ALSO else [])])
+        raise UserError(f"{config}: its `trainer` is no JSON object; fetch it again")
+    stated = trainer.get("dict_class") if trainer else None
+    if stated is not None:
+        kind = known(path, "dict_class", stated, [*CLASSES, *SAME_TENSORS])
+        require_names(path, tensors, [*CLASSES[SAME_TENSORS.get(kind, kind)], *(["threshold"] if kind in SAME_TENSORS else [])])
         return kind
     fits = [kind for kind, names in CLASSES.items() if all(name in tensors for name in names)]
     if not fits:
-        raise UserError(f"{path}: its tensors are those of no class read here; put the trainer's {CONFIG} beside it")
+        raise UserError(f"{path}: its tensors fit no class that can be read; put the trainer's {CONFIG} beside it")
     if fits[0] == "AutoEncoderTopK" and "threshold" in tensors:
         raise UserError(f"{path}: TopK and BatchTopK have the same tensors; put the trainer's {CONFIG} beside it to tell which it is")
     return fits[0]

@@ -1,4 +1,4 @@
-"""OpenAI's sparse_autoencoder for GPT-2: one `.pt` file, a table of tensors without classes; TopK on normalised inputs, or ReLU.
+"""OpenAI's sparse_autoencoder for GPT-2: one `.pt` file, a dict of plain tensors; TopK on normalised inputs, or ReLU.
 
 Tensors: pre_bias [d], encoder.weight [width, d], latent_bias, decoder.weight [d, width]; beside them the activation's
 name and its k. TopK files were trained on vectors brought to mean 0 and standard deviation 1, ReLU files were not.
@@ -18,13 +18,13 @@ LOOKS = "one .pt file"
 
 
 def files(place: Path) -> list[Path]:
-    """Return the file of an SAE, *place* itself or the one .pt in it, or none where this format is not there."""
+    """Return the file of an SAE, *place* itself or the only .pt file in it; an empty list if it is in another format."""
     found = [place] if place.is_file() else sorted(place.glob("*.pt"))
     return found if len(found) == 1 and found[0].suffix == ".pt" else []
 
 
 def read(place: Path) -> SparseCoder:
-    """Read the coder in *place*; raise UserError where it is damaged, needs pickle, or is of a kind not read here."""
+    """Read the coder in *place*; raise UserError if it is damaged, needs pickle, or is of a kind that cannot be read."""
     path = files(place)[0]
     tensors = load_tensors(path, ["pre_bias", "encoder.weight", "latent_bias", "decoder.weight"])
     require_matrices(path, tensors, "encoder.weight", "decoder.weight")
@@ -38,6 +38,6 @@ def read(place: Path) -> SparseCoder:
     if name == "TopK":
         state = tensors.get("activation_state_dict", {})
         if state.get("postact_fn", "ReLU") != "ReLU":
-            raise UserError(f"{path}: {state['postact_fn']} after TopK is not read here; ReLU is")
+            raise UserError(f"{path}: {state['postact_fn']} after TopK cannot be read; choose one with ReLU")
         activation, norm = TopK(whole_number(path, state, "k")), "layer_norm"
     return SparseCoder(w_enc, tensors["latent_bias"], w_dec, b_dec, activation, b_dec, norm)

@@ -1,7 +1,7 @@
-"""SAELens: `cfg.json` beside `sae_weights.safetensors`; standard, gated, jumprelu, topk, batchtopk, and its four transcoders.
+"""SAELens: `cfg.json` beside `sae_weights.safetensors`; standard, gated, jumprelu, topk, batchtopk, and four kinds of transcoders.
 
 Tensors: W_enc [d_in, width], b_enc, W_dec [width, d_out], b_dec, and by architecture b_gate, b_mag, r_mag; threshold;
-W_skip [d_out, d_in]. Files from before its version 6 name some settings differently; they are read as it reads them.
+W_skip [d_out, d_in]. Files from before version 6 name some settings differently; they are read as SAELens reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from builders.saes.formats.weights import (
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LOOKS = f"{CONFIG} and {WEIGHTS}"
-# What each architecture has beside W_enc, W_dec and b_dec; transcoders subtract nothing from what they read.
+# The tensors of each architecture besides W_enc, W_dec and b_dec. Transcoders subtract nothing from their input.
 NEEDS: dict[str, tuple[str, ...]] = {
     "standard": ("b_enc",),
     "gated": ("b_gate", "b_mag", "r_mag"),
@@ -47,15 +47,15 @@ SCALED = "expected_average_only_in"
 
 
 def files(place: Path) -> list[Path]:
-    """Return the two files of an SAE in *place*, or none where this format is not there."""
+    """Return the two files of an SAE in *place*, or an empty list if it is in another format."""
     found = [place / CONFIG, place / WEIGHTS]
     return found if all(path.is_file() for path in found) else []
 
 
 def read(place: Path, input_scale: float | None = None) -> SparseCoder:
-    """Read the coder in *place*; *input_scale* is what its activations were multiplied by in training, where it says so.
+    """Read the coder in *place*; *input_scale* is the factor that multiplied activations in training, if the config asks for one.
 
-    Raises UserError where it is damaged, of a kind not read here, or needs an *input_scale* that is not given.
+    Raises UserError if it is damaged, of a kind that cannot be read, or needs an *input_scale* that is not given.
     """
     config_path, path = files(place)
     config = load_config(config_path)
@@ -74,11 +74,11 @@ def read(place: Path, input_scale: float | None = None) -> SparseCoder:
         shapes["b_dec, of the size that is read,"] = (b_dec, [d_in])
     require_shapes(path, {**shapes, **vectors})
     b_enc = tensors.get("b_enc", torch.zeros(width))
-    if config.get("rescale_acts_by_decoder_norm"):  # the decoder counts as normalised; its norms go into the encoder
+    if config.get("rescale_acts_by_decoder_norm"):  # decoder rows count as unit vectors; their norms move into the encoder
         lengths = w_dec.norm(dim=1).clamp(min=1e-8)
         w_enc, b_enc, w_dec = w_enc * lengths[:, None], b_enc * lengths, w_dec / lengths[:, None]
     factor = tensors.get("finetuning_scaling_factor", tensors.get("scaling_factor"))
-    if factor is not None:  # multiplies what a latent writes, not what it reads
+    if factor is not None:  # it multiplies what a latent writes, not what it reads
         w_dec = w_dec * factor[:, None]
     norm, scale = _norm(config_path, config, input_scale)
     if scale != 1:
@@ -91,17 +91,19 @@ def read(place: Path, input_scale: float | None = None) -> SparseCoder:
 def _architecture(path: Path, config: dict[str, Any]) -> str:
     name = config.get("architecture", "standard")
     if config.get("activation_fn", config.get("activation_fn_str")) == "topk" and name == "standard":
-        name = "topk"  # as files from before version 6 say it
+        name = "topk"  # the way in which files from before version 6 name it
     return known(path, "architecture", name, list(NEEDS))
 
 
 def _norm(path: Path, config: dict[str, Any], input_scale: float | None) -> tuple[Norm, float]:
-    """Return how vectors are normalised as they come, and by what they are multiplied."""
+    """Return how vectors are normalised, and the factor by which they are multiplied instead."""
     name = config.get("normalize_activations") or "none"
-    name = SCALED if name is True else name  # as files from before version 3 say it
+    name = SCALED if name is True else name  # the way in which files from before version 3 name it
     if name == SCALED:
         if input_scale is None:
-            raise UserError(f"{path}: trained on activations scaled to a mean norm of √d; give that factor as `input_scale` (1: folded in)")
+            raise UserError(
+                f"{path}: trained on activations scaled to a mean norm of √d; set `input_scale` to that factor (1 if the weights hold it)"
+            )
         return "none", input_scale
     return NORMS[known(path, "normalize_activations", name, [*NORMS, SCALED])], 1.0
 
@@ -111,7 +113,7 @@ def _activation(path: Path, weights: Path, config: dict[str, Any], architecture:
         return Gated(tensors["b_gate"], tensors["r_mag"].exp(), tensors["b_mag"])
     if architecture == "topk":
         return TopK(whole_number(path, {**config, **(config.get("activation_fn_kwargs") or {})}, "k"))
-    if architecture == "batchtopk":  # in training the threshold is one number
+    if architecture == "batchtopk":  # all latents share one threshold
         return JumpReLU(one_number(weights, tensors, "topk_threshold").expand(width).contiguous())
     if "jumprelu" in architecture:
         return JumpReLU(tensors["threshold"])
@@ -122,7 +124,7 @@ def write(coder: SparseCoder, folder: Path) -> None:
     """Write a ReLU or JumpReLU *coder* to *folder*."""
     activation = coder.activation
     if not isinstance(activation, JumpReLU):
-        raise TypeError(f"only ReLU and JumpReLU are written so, not {activation.name}")
+        raise TypeError(f"only ReLU and JumpReLU are written in SAELens' format, not {activation.name}")
     config = {
         "architecture": "standard" if isinstance(activation, ReLU) else "jumprelu",
         "d_in": coder.d_in,

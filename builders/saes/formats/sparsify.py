@@ -1,7 +1,7 @@
 """EleutherAI's sparsify: `<hookpoint>/cfg.json` beside `sae.safetensors`; TopK, MultiTopK and groupmax, transcoders, skip connections.
 
-Tensors: encoder.weight [width, d_in], encoder.bias, W_dec [width, d_out], b_dec, W_skip [d_out, d_in]. MultiTopK is a
-loss; what it trained is read like TopK.
+Tensors: encoder.weight [width, d_in], encoder.bias, W_dec [width, d_out], b_dec, W_skip [d_out, d_in]. MultiTopK is only
+a loss; SAEs trained with it are read as TopK.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LOOKS = f"{CONFIG} and {WEIGHTS}"
 
 
 def files(place: Path) -> list[Path]:
-    """Return the two files of an SAE in *place*, or none where this format is not there."""
+    """Return the two files of an SAE in *place*, or an empty list if it is in another format."""
     found = [place / CONFIG, place / WEIGHTS]
     return found if all(path.is_file() for path in found) else []
 
 
 def read(place: Path) -> SparseCoder:
-    """Read the coder in *place*; raise UserError where it is damaged or of a kind not read here."""
+    """Read the coder in *place*; raise UserError if it is damaged or of a kind that cannot be read."""
     config_path, weights_path = files(place)
     config = load_config(config_path)
     skips = ["W_skip"] if config.get("skip_connection") else []
@@ -55,7 +55,7 @@ def _activation(path: Path, config: dict[str, Any], width: int) -> Activation:
     if name == "topk":
         return TopK(k)
     if width % k:
-        raise UserError(f"{path}: groupmax cuts {width} latents into k = {k} equal runs, which does not go; fetch it again")
+        raise UserError(f"{path}: groupmax needs k equal runs, but k = {k} does not divide {width} latents; fetch it again")
     return GroupMax(k, width // k)
 
 
@@ -63,7 +63,7 @@ def write(coder: SparseCoder, folder: Path) -> None:
     """Write a TopK *coder* to *folder*."""
     activation = coder.activation
     if not isinstance(activation, TopK):
-        raise TypeError(f"sparsify knows no {activation.name}")
+        raise TypeError(f"only TopK is written in sparsify's format, not {activation.name}")
     config = {
         "activation": activation.name,
         "d_in": coder.d_in,

@@ -1,4 +1,4 @@
-"""What all readers of published files share: nothing is unpickled, and whatever is cut short or amiss is one line."""
+"""What all readers of published files share. Nothing is unpickled, and any damage becomes a UserError of one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tensors = Mapping[str, Any]
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Return a JSON object; raise UserError where the file is none."""
+    """Return the JSON object in the file *path*; raise UserError if it holds anything else."""
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
@@ -33,7 +33,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # ours to close, also where numpy gives up
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # closed here, since numpy leaves it open when it fails
         return {name: torch.from_numpy(np.atleast_1d(arrays[name])) for name in arrays.files}
 
 
@@ -43,19 +43,19 @@ def _pt(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: needs pickle, which can run code; ask for plain tensors, or convert it to safetensors") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no table of tensors")
+        raise UserError(f"{path}: holds no dict of tensors; fetch it again")
     return found
 
 
 LOADERS: dict[str, Callable[[Path], Tensors]] = {".safetensors": load_file, ".npz": _npz, ".pt": _pt}
-# What damaged files raise; TypeError is one bare array, or text, in an .npz.
+# What damaged files raise. A TypeError comes from an .npz that holds one bare array, or text.
 DAMAGE = (SafetensorError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError, TypeError)
 
 
 def load_tensors(path: Path, needed: Sequence[str] = ()) -> Tensors:
-    """Return the tensors of a .safetensors, .npz or .pt file, those of floating point as float32.
+    """Return the tensors of a .safetensors, .npz or .pt file; tensors of floating point become float32.
 
-    Raises UserError where it is damaged, cut short, needs pickle, or lacks one of the *needed* names.
+    Raises UserError if it is damaged, cut short, needs pickle, or lacks one of the *needed* names.
     """
     try:
         tensors = LOADERS[path.suffix](path)
@@ -88,14 +88,14 @@ def require_shapes(path: Path, shapes: Mapping[str, tuple[Tensor, Sequence[int]]
 
 
 def one_number(path: Path, tensors: Tensors, name: str) -> Tensor:
-    """Return the tensor [1] of a number that all latents share; raise UserError where it is none or several."""
+    """Return a number that all latents share, as a tensor [1]; raise UserError if it is not exactly one number."""
     value = torch.as_tensor(tensors[name]).flatten()
     require_shapes(path, {name: (value, [1])})
     return value.float()
 
 
 def whole_number(path: Path, config: Mapping[str, Any], name: str) -> int:
-    """Return a count above zero from a config; raise UserError where it is anything else."""
+    """Return a whole number above zero from a config; raise UserError if it is anything else."""
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{path}: gives {name} as {value!r}; a whole number above 0 is needed")
@@ -103,7 +103,7 @@ def whole_number(path: Path, config: Mapping[str, Any], name: str) -> int:
 
 
 def known(path: Path, what: str, value: object, names: Sequence[str]) -> str:
-    """Return *value* if it is one of *names*; raise UserError listing them where it is not."""
+    """Return *value* if it is one of *names*; otherwise raise UserError listing them."""
     if value not in names:
-        raise UserError(f"{path}: {what} {value!r} is not read here; {one_of(names)} are")
+        raise UserError(f"{path}: {what} {value!r} cannot be read; these can: {one_of(names)}")
     return str(value)

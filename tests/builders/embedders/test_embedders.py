@@ -224,26 +224,26 @@ class TestSentence:
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no modules": (lambda f: (f / "modules.json").unlink(), "no modules.json, so this is no model of the sentence-transformers library"),
+    "no modules": (lambda f: (f / "modules.json").unlink(), "no modules.json, so it is no model of the sentence-transformers library"),
     "a layer more": (
         lambda f: write_json(f / "modules.json", [{"type": f"x.{kind}", "path": "1_Pooling"} for kind in (*PARTS[:2], "Dense")]),
-        "made of Transformer, Pooling, Dense; only Transformer, Pooling, Normalize can be run here",
+        "consists of Transformer, Pooling, Dense, but only Transformer, Pooling, Normalize can be run here",
     ),
-    "no pooling": (lambda f: write_json(f / "modules.json", [{"type": "x.Transformer", "path": ""}]), "made of Transformer; only"),
+    "no pooling": (lambda f: write_json(f / "modules.json", [{"type": "x.Transformer", "path": ""}]), "consists of Transformer, but only"),
     "another pooling": (
         lambda f: write_json(f / "1_Pooling/config.json", {"pooling_mode_max_tokens": True}),
-        "pools by pooling_mode_max_tokens;",
+        "pools by pooling_mode_max_tokens,",
     ),
     "two poolings": (
         lambda f: write_json(f / "1_Pooling/config.json", dict.fromkeys(POOLING.values(), True)),
-        "pools by pooling_mode_cls_token, pooling_mode_lasttoken, pooling_mode_mean_tokens;",
+        "pools by pooling_mode_cls_token, pooling_mode_lasttoken, pooling_mode_mean_tokens,",
     ),
-    "no word on pooling": (lambda f: (f / "1_Pooling/config.json").unlink(), "pools by nothing;"),
+    "no word on pooling": (lambda f: (f / "1_Pooling/config.json").unlink(), "pools by nothing,"),
     "instruction left out": (
         lambda f: write_json(f / "1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": False}),
-        "instruction included, can be run",
+        "instruction included; choose another",
     ),
-    "broken JSON": (lambda f: (f / "modules.json").write_text("["), "modules.json: not JSON"),
+    "broken JSON": (lambda f: (f / "modules.json").write_text("["), "modules.json: is not JSON"),
 }
 
 
@@ -282,7 +282,7 @@ class TestFiles:
 
     def test_a_package_that_is_not_known_is_refused(self) -> None:
         """Any package could be named; only those whose weights are known are opened."""
-        with pytest.raises(UserError, match=rf"package 'numpy' is not known to hold a model; known are {MINILM}") as caught:
+        with pytest.raises(UserError, match=rf"package 'numpy' is not known to hold a model; choose one of {MINILM}") as caught:
             of_package("numpy")
         assert not isinstance(caught.value, MissingError)
 

@@ -156,7 +156,7 @@ def test_another_model() -> None:
     with serving(lambda *_: FINE, listed("b-2", "a-1")) as server:
         said = refused(engine_of(server).reach)
 
-    assert said == f"{server.url}: has no model {MODEL!r}; it has a-1, b-2"
+    assert said == f"{server.url}: has no model {MODEL!r}; choose one that it has: a-1, b-2"
 
 
 @pytest.mark.parametrize("variable", ["OUR_TEST_KEY", None])

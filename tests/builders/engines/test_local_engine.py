@@ -274,7 +274,7 @@ def test_no_chat_template(tiny_checkpoint: Path) -> None:
 
 def test_a_form_is_refused(engine: LocalEngine) -> None:
     """An answer that must fit a schema is one line that names the engines that can do it."""
-    with pytest.raises(UserError, match="cannot hold an answer to a form; use vllm or openai"):
+    with pytest.raises(UserError, match="cannot make an answer fit a JSON schema; use engine vllm or openai"):
         outcomes(engine, [chat("a", form="{}")])
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders.explainers import cues, lexical
 from builders.explainers.cues import Cue
-from builders.explainers.explanations import EXPLANATIONS, explanation, permuted
+from builders.explainers.explanations import EXPLANATIONS, explanation_record, permuted
 from builders.explainers.lexical import Settings, explain
 
 if TYPE_CHECKING:
@@ -226,9 +226,9 @@ def test_the_words_alone_carry_the_cues() -> None:
 def explained(latents: list[int], silent: set[int]) -> list[dict[str, object]]:
     """Return EXPLANATIONS records, each with a text of its own; those of *silent* latents without one."""
     return [
-        explanation("toy", latent, "lexical", "nothing recurs", None)
+        explanation_record("toy", latent, "lexical", "nothing recurs", None)
         if latent in silent
-        else explanation("toy", latent, "lexical", "ok", f"text {latent}")
+        else explanation_record("toy", latent, "lexical", "ok", f"text {latent}")
         for latent in sorted(latents)
     ]
 
@@ -262,7 +262,7 @@ def test_the_permutation_depends_on_the_seed() -> None:
 
 def test_an_explanation_without_a_text_says_why() -> None:
     """The record of a latent without explanation is valid and has a reason for a status."""
-    rows = EXPLANATIONS.rows([explanation("toy", 3, "lexical", "nothing recurs", None)])
+    rows = EXPLANATIONS.rows([explanation_record("toy", 3, "lexical", "nothing recurs", None)])
     EXPLANATIONS.validate(rows)
     (record,) = rows.to_pylist()
     assert (record["status"], record["text"], record["source_latent"]) == ("nothing recurs", None, 3)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders.errors import UserError
-from builders.explainers.imported import TEXTS, read
+from builders.explainers.imported import COLUMNS, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_every_form_gives_the_same_texts(form: Callable[[Path, Made], Path], tmp
     assert read(form(tmp_path, MADE), "toy", WIDTH) == MADE
 
 
-@pytest.mark.parametrize("column", TEXTS)
+@pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("form", TABLES)
 def test_columns_of_texts_have_several_names(form: Callable[[Path, Made, str], Path], column: str, tmp_path: Path) -> None:
     """Whichever of the known names a table's texts go by, they are found."""
@@ -142,11 +142,11 @@ BAD: dict[str, tuple[str, bytes | Any, str]] = {
     "a latent twice": ("made.csv", b"latent,text\n1,a\n2,b\n1,c\n", r"1.*twice|twice.*1"),
     "a list": ("made.json", b'[{"latent": 1, "text": "a"}]', r"no JSON object.*\.jsonl"),
     "JSON that is a text": ("made.json", b'"ice"', r"no JSON object"),
-    "keys that are no latents": ("made.json", b'{"first": "a"}', r"no latent with a text: first"),
-    "a key that names a layer": ("made.json", b'{"model.layers.3": "a"}', r"no latent with a text: model\.layers\.3"),
+    "keys that are no latents": ("made.json", b'{"first": "a"}', r"no latent with an explanation: first"),
+    "a key that names a layer": ("made.json", b'{"model.layers.3": "a"}', r"no latent with an explanation: model\.layers\.3"),
     "a negative key": ("made.json", b'{"-3": "a"}', r"-3"),
-    "texts that are null": ("made.json", b'{"1": null}', r"no latent with a text: 1"),
-    "texts that are numbers": ("made.json", b'{"1": 0.5}', r"no latent with a text: 1"),
+    "texts that are null": ("made.json", b'{"1": null}', r"no latent with an explanation: 1"),
+    "texts that are numbers": ("made.json", b'{"1": 0.5}', r"no latent with an explanation: 1"),
     "several layers in one": ("made.json", b'{".model.layers.3_feature1": "a", ".model.layers.4_feature1": "b"}', r"1.*twice|twice.*1"),
     "a latent that is not there": ("made.csv", b"latent,text\n1,a\n100,b\n", r"toy does not have \(its latents are 0 to 99\): 100"),
     "a negative latent": ("made.csv", b"latent,text\n-1,a\n", r"does not have .*: -1"),

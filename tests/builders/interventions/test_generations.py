@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from builders.interventions.generations import GENERATIONS, Order, Push, _told, divergence, generation_rows, passages
+from builders.interventions.generations import GENERATIONS, Intervention, Order, _texts, divergence, generation_rows, passages
 from builders.interventions.interventions import prompts_of
 from builders.interventions.pushing import Pusher, contribution
 from builders.saes.coder import JumpReLU, Mounted, SparseCoder, TopK
@@ -121,13 +121,13 @@ class TestWriting:
 
     def test_no_push_writes_the_clean_text(self, pusher: Pusher) -> None:
         """At strength 0 every token, and every probability of the first, is that of the clean text exactly."""
-        clean, pushed = (pusher.write(MANY, draws(9), push) for push in (None, Push(0, 0.0)))
+        clean, pushed = (pusher.write(MANY, draws(9), push) for push in (None, Intervention(0, 0.0)))
         assert [tokens.tolist() for tokens in clean.tokens] == [tokens.tolist() for tokens in pushed.tokens]
         assert np.array_equal(clean.first, pushed.first)
         assert divergence(clean.first, pushed.first) == 0
 
-    @pytest.mark.parametrize("push", [None, Push(0, 3.0), Push(0, None)])
-    def test_a_batch_changes_nothing(self, push: Push | None, pusher: Pusher) -> None:
+    @pytest.mark.parametrize("push", [None, Intervention(0, 3.0), Intervention(0, None)])
+    def test_a_batch_changes_nothing(self, push: Intervention | None, pusher: Pusher) -> None:
         """Prompts continued one by one are continued as in batches with longer and shorter ones."""
         together = pusher.write(MANY, draws(9), push)
         for place, prompt in enumerate(MANY):
@@ -147,7 +147,7 @@ class TestWriting:
     def test_the_push_goes_on_while_the_model_writes(self, pusher: Pusher) -> None:
         """The push is made at the prompt's last token and at every token written, not before: as when done by hand."""
         coder = pusher.mounted.coder
-        written = pusher.write(MANY[:2], draws(2), Push(0, 2.0))
+        written = pusher.write(MANY[:2], draws(2), Intervention(0, 2.0))
         for prompt, tokens, own in zip(MANY, written.tokens, draws(2), strict=False):
             text = prompt.tolist()
             for step in range(TOKENS):
@@ -230,7 +230,7 @@ class TestAblation:
         """In the model exactly the contribution is subtracted: where the stream holds ln 1, ln 5, ln 2, ln 2 the last becomes 0 = ln 1."""
         coder = SparseCoder(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), TopK(4), torch.zeros(4))
         shown = Pusher(Shown(), Mounted(coder, "block", "block"), "cpu")
-        found = shown.logprobs([[0, 1], [2]], [1, 0], Push(3, None)).exp()
+        found = shown.logprobs([[0, 1], [2]], [1, 0], Intervention(3, None)).exp()
         assert found.tolist() == [pytest.approx([1 / 9, 5 / 9, 2 / 9, 1 / 9]), pytest.approx([1 / 7, 2 / 7, 3 / 7, 1 / 7])]
 
 
@@ -263,7 +263,7 @@ class TestRows:
             assert len(row["clean_tokens"]) == len(row["pushed_tokens"]) == {"a": 2, "b": TOKENS}[row["scorer"]]
         own = [row for row in rows if row["scorer"] == "b"]
         beginnings = [np.array(row["tokens"], dtype=np.int32) for row in own]
-        clean, pushed = (pusher.write(beginnings, draws(7), push).first for push in (None, Push(0, own[0]["strength"])))
+        clean, pushed = (pusher.write(beginnings, draws(7), push).first for push in (None, Intervention(0, own[0]["strength"])))
         assert [row["kl"] for row in own] == [pytest.approx(divergence(clean, pushed), rel=1e-3)] * 7
 
     def test_other_beginnings_are_scored_than_tuned_on(self, pusher: Pusher) -> None:
@@ -301,9 +301,9 @@ class TestRows:
         """Where the model answers no numbers to the push, the KL is null and the status says so."""
 
         class Broken(Pusher):
-            def logprobs(self, texts: Any, since: Any, push: Push | None = None) -> Tensor:
-                found = super().logprobs(texts, since, push)
-                return found if push is None or push.strength is not None else found * torch.nan
+            def logprobs(self, texts: Any, since: Any, intervention: Intervention | None = None) -> Tensor:
+                found = super().logprobs(texts, since, intervention)
+                return found if intervention is None or intervention.strength is not None else found * torch.nan
 
         rows = rows_of(Broken(pusher.model, pusher.mounted, "cpu"), 0, only=order(ablate=True))
         assert {(row["status"], row["kl"]) for row in rows} == {("not finite", None)}
@@ -347,10 +347,10 @@ def test_a_divergence_by_hand() -> None:
 def test_a_character_cut_in_two_is_whole_in_the_passage() -> None:
     """Beginning and continuation join to the whole text; half a character at the border belongs to what follows."""
     pieces = [b"caf", b"\xc3", b"\xa9", b"!"]
-    begin, rest = _told(np.array([0, 1]), np.array([2, 3]), pieces)
+    begin, rest = _texts(np.array([0, 1]), np.array([2, 3]), pieces)
     assert (begin, rest) == ("caf", "é!")
-    assert _told(np.array([0, 1]), np.array([3]), pieces) == ("caf", "\ufffd!")
-    assert _told(np.array([0]), (), pieces) == ("caf", "")
+    assert _texts(np.array([0, 1]), np.array([3]), pieces) == ("caf", "\ufffd!")
+    assert _texts(np.array([0]), (), pieces) == ("caf", "")
 
 
 @pytest.mark.parametrize(("config", "generation", "stops"), [(1, None, {1}), (None, None, set()), ([2, 3], 4, {2, 3, 4})])

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from builders.interventions.generations import Push
+from builders.interventions.generations import Intervention
 from builders.interventions.interventions import INTERVENTIONS, RAISED, intervention_rows, prompts_of
 from builders.interventions.pushing import Pusher
 from builders.saes.coder import Mounted, TopK
@@ -98,10 +98,10 @@ def divergence(clean: Tensor, pushed: Tensor) -> float:
 PROMPTS = beginnings(3, 7, 1, 12)
 
 
-def after(pusher: Pusher, push: Push | None, prompts: list[Prompt] = PROMPTS) -> Tensor:
+def after(pusher: Pusher, intervention: Intervention | None, prompts: list[Prompt] = PROMPTS) -> Tensor:
     """Return the log-probabilities of what follows each prompt [prompts, vocabulary], pushed at its last token."""
     texts = [prompt.tolist() for prompt in prompts]
-    return pusher.logprobs(texts, [len(text) - 1 for text in texts], push)
+    return pusher.logprobs(texts, [len(text) - 1 for text in texts], intervention)
 
 
 class TestStrength:
@@ -109,7 +109,7 @@ class TestStrength:
 
     def test_no_push_changes_nothing(self, pusher: Pusher) -> None:
         """At strength 0 every next-token probability is the model's own."""
-        found = after(pusher, Push(0, 0.0)).exp()
+        found = after(pusher, Intervention(0, 0.0)).exp()
         for prompt, row in zip(PROMPTS, found, strict=True):
             own = by_hand(pusher.model, "layers.1", prompt, torch.zeros(SIZE))
             torch.testing.assert_close(row.double(), own, rtol=1e-4, atol=1e-7)
@@ -153,7 +153,7 @@ class TestStrength:
         """Where no strength gives the KL asked for, the largest there is is told."""
         found = pusher.find(0, PROMPTS, 1000.0)
         clean = after(pusher, None)
-        pushes = [after(pusher, Push(0, 10.0**power)) for power in range(-3, 5)]
+        pushes = [after(pusher, Intervention(0, 10.0**power)) for power in range(-3, 5)]
         reached = [float((clean.exp() * (clean - pushed)).sum(-1).mean()) for pushed in pushes]
         assert not found.reached
         assert found.kl == pytest.approx(max(reached), rel=0.02)
@@ -202,8 +202,8 @@ class TestPlace:
 
     def test_padding_changes_nothing(self, pusher: Pusher) -> None:
         """Prompts pushed one by one give what they give in a batch, the long and the short."""
-        together = after(pusher, Push(1, 2.0))
-        alone = torch.cat([after(pusher, Push(1, 2.0), [prompt]) for prompt in PROMPTS])
+        together = after(pusher, Intervention(1, 2.0))
+        alone = torch.cat([after(pusher, Intervention(1, 2.0), [prompt]) for prompt in PROMPTS])
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("writes", ["layers.1.mlp", "layers.2.mlp.down_proj"])

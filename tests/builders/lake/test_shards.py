@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def no_work() -> Iterator[pa.Table]:
-    """Stand for work that a rerun must not do."""
+    """Fail if a rerun does this work."""
     pytest.fail("a finished shard was computed again")
     yield
 
@@ -75,7 +75,7 @@ class TestFiles:
         assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
     def test_atomic_write_replaces_the_whole_file(self, tmp_path: Path) -> None:
-        """New bytes take the old ones' place in folders made on the way, and no temporary file stays."""
+        """New bytes replace old ones, missing folders are made, and no temporary file stays."""
         path = tmp_path / "a" / "b" / "file"
         write_atomic(path, b"long old bytes")
         write_atomic(path, b"new")
@@ -101,7 +101,7 @@ class TestWriteParquet:
         assert pq.read_table(path).equals(numbers(0, 30))
 
     def test_pages_are_indexed_compressed_and_plain(self, tmp_path: Path) -> None:
-        """Every column has a page index and zstd pages, and none but the categorical one a dictionary."""
+        """Every column has a page index and zstd pages, and only the categorical column has a dictionary."""
         write_parquet(tmp_path / "x.parquet", NUMBERS, [numbers(0, 50)])
         group = pq.read_metadata(tmp_path / "x.parquet").row_group(0)
         columns = {(column := group.column(place)).path_in_schema: column for place in range(group.num_columns)}
@@ -137,7 +137,7 @@ class TestWriteParquet:
         assert later in after
 
     def test_bad_rows_leave_the_old_file(self, tmp_path: Path) -> None:
-        """A group that breaks the table's promise, also across groups, stops the write and leaves the old file whole."""
+        """A group that breaks a rule of the table, alone or after the group before it, stops the write; the old file stays whole."""
         path = tmp_path / "x.parquet"
         write_parquet(path, NUMBERS, [numbers(0, 3)])
         old = path.read_bytes()
@@ -152,7 +152,7 @@ class TestWriteParquet:
         assert not (tmp_path / "x.parquet").exists()
 
     def test_work_that_stops_leaves_no_shard(self, tmp_path: Path) -> None:
-        """Where the rows' own maker fails there is no file under the shard's name."""
+        """If the iterator that makes the rows fails, there is no file under the shard's name."""
 
         def groups() -> Iterator[pa.Table]:
             yield numbers(0, 3)
@@ -173,7 +173,7 @@ class TestWriteParquet:
 
 
 class TestShards:
-    """A folder that is built, left and taken up again."""
+    """A folder that is built, interrupted and resumed."""
 
     def test_manifest_says_what_was_made_from_what(self, tmp_path: Path) -> None:
         """A finished folder lists inputs, params and, for each shard, its table, rows, size and hash."""
@@ -207,12 +207,12 @@ class TestShards:
         assert contents(tmp_path / "stopped") == contents(tmp_path / "undisturbed")
 
     def test_a_finished_folder_is_made_anew(self, tmp_path: Path) -> None:
-        """Whoever runs a finished stage again has a reason, such as other code, so nothing old is kept."""
+        """A finished stage is run again for a reason, such as other code, so nothing old is kept."""
         build(tmp_path)
         assert not Shards(tmp_path, {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
 
     def test_other_code_discards_what_a_stop_left(self, tmp_path: Path) -> None:
-        """A shard made by other code than today's is no part of today's folder."""
+        """A shard made by other code than today's is not kept."""
         build(tmp_path, finish=False)
         manifest = json.loads((tmp_path / MANIFEST).read_bytes())
         (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "code": "other"}))
@@ -264,7 +264,7 @@ class TestShards:
         assert not Shards(tmp_path, {"source": "in"}, {"param": 1}, "code").done(NUMBERS, 0)
 
     def test_a_folder_of_other_params_is_emptied_first(self, tmp_path: Path) -> None:
-        """From the start nothing of the old folder is there to be read: no shard, and nothing that calls it complete."""
+        """As soon as work starts, nothing of the old folder can be read: no shard, and no manifest that calls it complete."""
         build(tmp_path)
         Shards(tmp_path, {"source": "in"}, {"param": 2}, "code")
         assert [name for name in contents(tmp_path) if name != MANIFEST] == []
@@ -313,7 +313,7 @@ shards.write(NUMBERS, groups(), 1)
         assert contents(stopped) == contents(tmp_path / "undisturbed")
 
     def test_finish_removes_what_nobody_entered(self, tmp_path: Path) -> None:
-        """Temporary files, shards of no table and folders left empty go; entered files of any kind stay."""
+        """Temporary files, files outside the manifest and empty folders are deleted; entered files of any kind stay."""
         shards = Shards(tmp_path, {}, {}, "code")
         shards.write(NUMBERS, [numbers(0, 2)])
         kept = tmp_path / "weights" / "w.bin"
@@ -328,7 +328,7 @@ shards.write(NUMBERS, groups(), 1)
         assert Shelf(tmp_path).verified(kept) == kept
 
     def test_finish_forgets_files_that_were_removed(self, tmp_path: Path) -> None:
-        """A file entered on the way and deleted before the end, such as a spill, is not in the finished manifest."""
+        """A file that was entered and deleted before the end, such as a spill, is not in the finished manifest."""
         shards = Shards(tmp_path, {}, {}, "code")
         spill = tmp_path / "spill.bin"
         spill.write_bytes(b"spill")
@@ -368,7 +368,7 @@ class TestShelf:
         assert rows.to_pydict() == {"word": ["number 7", "number 8", "number 9"]}
 
     def test_tables_share_a_folder(self, tmp_path: Path) -> None:
-        """Shards of two tables in one folder are told apart; a table that is not there has no rows, but its schema."""
+        """Shards of two tables in one folder are kept apart; a table without shards has no rows, but its schema."""
         shards = Shards(tmp_path, {}, {}, "code")
         shards.write(NUMBERS, [numbers(0, 2)])
         shards.finish()
@@ -381,14 +381,14 @@ class TestShelf:
         assert shelf.read(NOTES, columns=["note"]).to_pydict() == {"note": []}
 
     def test_a_folder_that_was_never_built_says_how(self, tmp_path: Path) -> None:
-        """Opening a folder that is not there is one line with the folder and the next step."""
+        """The error for a missing folder is one line with the folder and the next step."""
         with pytest.raises(UserError) as caught:
             Shelf(tmp_path / "tokens")
         assert str(caught.value) == f"{tmp_path / 'tokens'}: not built yet; build it with `make repro`"
 
     @pytest.mark.parametrize("damage", ["flip", "remove"])
     def test_a_damaged_shard_is_named_in_one_line(self, damage: str, tmp_path: Path) -> None:
-        """Reading a shard whose bytes changed or went away says which file, and what to do, in one line."""
+        """The error for a changed or missing shard is one line with the file and the next step."""
         path = build(tmp_path).path(NUMBERS, 1)
         whole = path.read_bytes()
         if damage == "remove":
@@ -403,7 +403,7 @@ class TestShelf:
         assert "\n" not in str(caught.value)
 
     def test_a_damaged_manifest_is_named_in_one_line(self, tmp_path: Path) -> None:
-        """A manifest that is no JSON is a mistake with a file and a next step, not a traceback."""
+        """The error for a manifest that is no JSON names the folder and the next step, without a traceback."""
         build(tmp_path)
         (tmp_path / MANIFEST).write_text('{"complete": tr')
         with pytest.raises(UserError) as caught:

@@ -48,7 +48,7 @@ SMALL = Table(
 
 
 def small(**columns: Any) -> pa.Table:
-    """Return two good rows of SMALL with *columns* in place of the usual ones."""
+    """Return two valid rows of SMALL, with *columns* in place of the default ones."""
     usual = {"kind": ["a", "b"], "number": [1, 0], "share": [0.0, None], "values": [[-1.0, 1.0], []], "raw": [b"\xff", b""]}
     return SMALL.build({**usual, **columns})
 
@@ -67,7 +67,7 @@ TABLES = pytest.mark.parametrize("table", [pytest.param(table, id=table.name) fo
 
 
 def test_every_published_table_is_found() -> None:
-    """The walk over the package meets every config by a name of its own."""
+    """The walk over the package finds every config, each under its own name."""
     names = sorted(table.name for table in published())
     assert set(names) >= {table.name for table in NAMED}
     assert len(names) == len(set(names))
@@ -93,7 +93,7 @@ def test_features_have_the_type_of_every_column(table: Table) -> None:
 
 @TABLES
 def test_published_tables_are_well_formed(table: Table) -> None:
-    """Every column has words, names do not repeat, keys are columns without nulls, and only strings are categorical."""
+    """Every column has a description, names do not repeat, keys are columns without nulls, and only strings are categorical."""
     columns = {column.name: column for column in table.columns}
     assert len(columns) == len(table.columns)
     assert table.row
@@ -105,7 +105,7 @@ def test_published_tables_are_well_formed(table: Table) -> None:
 
 @TABLES
 def test_an_empty_table_is_valid(table: Table) -> None:
-    """No rows are good rows: an empty table of any config has its schema and passes its checks."""
+    """An empty table of any config has its schema and is valid."""
     assert table.empty().num_rows == 0
     table.validate(table.empty())
 
@@ -144,13 +144,13 @@ def test_build_takes_arrays_lists_and_scalars() -> None:
 
 
 def test_build_of_scalars_alone_is_one_row() -> None:
-    """Where every column is a scalar there is one row."""
+    """If every column is a scalar, the table has one row."""
     table = Table("one", "a row", ("name",), (Column("name", "string", "a name"), Column("size", "int32", "a size", nullable=True)))
     assert table.build({"name": "x", "size": None}).to_pylist() == [{"name": "x", "size": None}]
 
 
 def test_build_names_missing_and_unknown_columns() -> None:
-    """A column too few and one too many are both named."""
+    """A missing column and an unknown column are both named."""
     with pytest.raises(TableError, match=r"^small: columns missing or unknown: colour, share$"):
         SMALL.build({"kind": ["a"], "number": [1], "values": [[]], "raw": [b""], "colour": ["red"]})
 
@@ -174,7 +174,7 @@ def test_build_refuses_values_that_do_not_fit(number: Any) -> None:
 
 
 def test_build_refuses_columns_of_different_lengths() -> None:
-    """Columns that are not of one length make no table."""
+    """Columns of different lengths make no table."""
     with pytest.raises(ValueError, match="length"):
         small(number=[1, 2, 3])
 
@@ -269,7 +269,7 @@ def test_the_key_rises_across_row_groups() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), max_size=6))
 def test_order_is_checked_as_python_would(keys: list[tuple[str, int]]) -> None:
-    """Keys pass exactly where each is greater than the one before, as tuples compare."""
+    """Keys are valid exactly if each is greater than the one before, compared as tuples."""
     columns = {"kind": [k for k, _ in keys], "number": [n for _, n in keys], "share": [None] * len(keys)}
     table = SMALL.build({**columns, "values": [[]] * len(keys), "raw": [b""] * len(keys)})
     if all(here < after for here, after in pairwise(keys)):

@@ -1,4 +1,4 @@
-"""Activations: in order of latent, spilled and merged a range at a time, the same however the rows were chunked."""
+"""Activations: sorted by latent, spilled, and merged one range at a time; the result does not depend on the chunks of rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def triples(firings: Firings) -> list[tuple[int, int, int, float]]:
 
 
 def of_rows(firings: Firings, rows: range) -> Firings:
-    """Return the firings of *rows*, in order of latent still."""
+    """Return the firings in *rows*, still in order of latent."""
     kept = np.isin(firings.row, rows)
     return Firings(*(getattr(firings, name)[kept] for name in ("latent", "row", "position", "value")))
 
@@ -88,7 +88,7 @@ def test_spilled_chunks_merge_to_the_whole(case: Case, cut: int, tmp_path_factor
 
 
 def test_a_spill_leaves_no_other_file(tmp_path: Path) -> None:
-    """A spill replaces what was there and leaves only itself."""
+    """A spill replaces an old file and leaves no other file."""
     path = tmp_path / "spill.safetensors"
     spill(firings_of({(0, 0, 0): 1.0}), 2, path)
     spill(firings_of({(1, 0, 0): 2.0}), 2, path)
@@ -108,7 +108,7 @@ def test_what_is_read_has_the_types_of_the_table(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=30), st.integers(1, 15))
 def test_ranges_cover_every_latent_once_within_the_limit(counts: list[int], limit: int) -> None:
-    """Ranges follow on each other from the first latent to the last; above the limit are only latents that exceed it alone."""
+    """Ranges cover the latents in order without gaps; only a range of a single latent may exceed the limit."""
     cut = ranges(np.array(counts), limit)
     assert [latent for low, high in cut for latent in range(low, high)] == list(range(len(counts)))
     assert all(low < high for low, high in cut)
@@ -118,7 +118,7 @@ def test_ranges_cover_every_latent_once_within_the_limit(counts: list[int], limi
 
 
 def test_ranges_are_filled_before_they_are_cut() -> None:
-    """Latents are put together for as long as they fit."""
+    """A range takes as many latents as fit."""
     assert ranges(np.array([2, 2, 1, 4, 9, 1, 1]), 5) == [(0, 3), (3, 4), (4, 5), (5, 7)]
 
 
@@ -166,9 +166,6 @@ def _sized(size: int) -> Table:
     return Table(ACTIVATIONS.name, ACTIVATIONS.row, ACTIVATIONS.key, ACTIVATIONS.columns, row_group=size)
 
 
-# Buffers of vectors
-
-
 # Where the model runs
 
 
@@ -202,7 +199,7 @@ def random_coder(model: PreTrainedModel, kind: str) -> SparseCoder:
 
 
 def encoder(model: PreTrainedModel, coder: SparseCoder, batch: int = 4) -> Encoder:
-    """Return a coder at work at HOOKPOINT."""
+    """Return *coder* mounted at HOOKPOINT."""
     return Encoder(model, Mounted(coder, HOOKPOINT, HOOKPOINT), batch, "cpu")
 
 
@@ -227,7 +224,7 @@ def test_encoded_rows_are_the_dense_code_without_special_tokens(model: PreTraine
 
 @pytest.mark.parametrize("kind", ["topk", "jumprelu"])
 def test_chunks_encoded_and_merged_equal_one_pass(model: PreTrainedModel, tokens: pa.Table, kind: str, tmp_path: Path) -> None:
-    """Encoding rows in chunks, spilling and merging gives what encoding them in one go gives."""
+    """Encoding rows in chunks, spilling and merging gives the same firings as encoding them at once."""
     coder = random_coder(model, kind)
     whole = encoder(model, coder, tokens.num_rows).firings(tokens)
     paths = []
@@ -263,7 +260,7 @@ def test_padding_is_no_text(tokens: pa.Table) -> None:
 
 
 def stored(model: PreTrainedModel, tokens: pa.Table, path: Path, error: float = 0.0) -> tuple[SparseCoder, Path]:
-    """Write the activations of the tiny model to *path*, the largest value off by *error* of itself."""
+    """Write the activations of the tiny model to *path*, with the largest value changed by the share *error*."""
     coder = random_coder(model, "jumprelu")
     found = encoder(model, coder, 4).firings(tokens)
     found.value[found.value.argmax()] *= 1 + error
@@ -272,7 +269,7 @@ def stored(model: PreTrainedModel, tokens: pa.Table, path: Path, error: float = 
 
 
 def test_stored_values_stand_the_self_test(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
-    """What was encoded in batches equals, to a thousandth, what the equation gives for each row read alone."""
+    """Values encoded in batches equal, to a thousandth, those of the equation for each row read alone."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
     count, worst = self_test(encoder(model, coder), tokens, [path], 10_000, 0)
     assert count == pq.read_metadata(path).num_rows
@@ -280,7 +277,7 @@ def test_stored_values_stand_the_self_test(model: PreTrainedModel, tokens: pa.Ta
 
 
 def test_the_self_test_finds_a_wrong_value(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
-    """A stored value that is off by a hundredth is an error that names the file."""
+    """A stored value that is off by a hundredth is an error."""
     coder, path = stored(model, tokens, tmp_path / "a.parquet", error=0.01)
     with pytest.raises(TableError, match=r"a stored value is off"):
         self_test(encoder(model, coder), tokens, [path], 10_000, 0)
@@ -294,7 +291,7 @@ def test_the_self_test_measures_the_difference(model: PreTrainedModel, tokens: p
 
 
 def test_the_self_test_passes_over_files_without_firings(model: PreTrainedModel, tokens: pa.Table, tmp_path: Path) -> None:
-    """A file of dead latents holds nothing that could be wrong, whichever file the draw falls on."""
+    """A file without firings passes the test, whichever file the draw falls on."""
     empty = tmp_path / "empty.parquet"
     write_parquet(empty, ACTIVATIONS, row_groups("toy", firings_of({})))
     coder, path = stored(model, tokens, tmp_path / "a.parquet")
@@ -303,7 +300,7 @@ def test_the_self_test_passes_over_files_without_firings(model: PreTrainedModel,
 
 
 def test_effects_are_the_tokens_that_the_decoder_raises_and_lowers_most(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promoted and suppressed tokens are those of highest and lowest logit of each decoder row, in any chunks."""
+    """Promoted and suppressed tokens are those of highest and lowest logit of each decoder row, in chunks of any size."""
     coder = random_coder(model, "topk")
     monkeypatch.setattr("builders.saes.encoder.EFFECT_CHUNK", 7)
     found = encoder(model, coder).effects()

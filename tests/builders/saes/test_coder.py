@@ -1,4 +1,4 @@
-"""Sparse coders: their equation, in whatever pieces it is computed, and the bases that trained ones are held against."""
+"""Sparse coders: their equation, computed in chunks of any size, and the two baselines of trained SAEs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ seeds = st.integers(0, 999)
 
 
 def whole(seed: int, *shape: int) -> Tensor:
-    """Return small whole numbers, of which sums and products are exact and often equal."""
+    """Return small whole numbers, whose sums and products are exact and often equal."""
     return torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
@@ -66,7 +66,7 @@ def whole_coder(seed: int, width: int, activation: Activation) -> SparseCoder:
 
 
 def encoded(coder: SparseCoder, x: Tensor, chunk: int) -> SparseCode:
-    """Return the code of *x* computed with at most *chunk* pre-activations at a time, as far as latents can be parted."""
+    """Return the code of *x* computed with at most *chunk* pre-activations at a time, but never less than one grain of latents."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(coders, "CHUNK", chunk)
         return coder.encode(x)
@@ -81,7 +81,7 @@ def same(one: SparseCode, other: SparseCode) -> bool:
 @given(seeds, st.integers(1, 6), st.integers(0, 6), st.integers(1, 60))
 @settings(max_examples=60)
 def test_a_code_is_the_dense_formula_in_any_pieces(kind: str, seed: int, quarter: int, n: int, chunk: int) -> None:
-    """Whatever the activation and the chunk, a code equals that of the whole matrix to the bit, ties going to the first latents."""
+    """For any activation and chunk, the code equals that of the whole matrix to the bit; ties go to the first latents."""
     width = 4 * quarter
     make, formula = KINDS[kind]
     coder = whole_coder(seed, width, make(width, seed))
@@ -96,7 +96,7 @@ def test_a_code_is_the_dense_formula_in_any_pieces(kind: str, seed: int, quarter
 @kinds
 @pytest.mark.parametrize("chunk", [1, 7, 64, 300])
 def test_pieces_change_no_rounding_that_shows(kind: str, chunk: int) -> None:
-    """With weights that are no whole numbers too, the same latents fire in chunks, to within rounding as strongly."""
+    """With real weights the same latents fire in chunks of any size, equally strongly up to rounding."""
     coder = random_coder(3, 40, D, KINDS[kind][0](40, 3))
     x = noise(4, 9, D)
     at_once, in_pieces = coder.encode(x), encoded(coder, x, chunk)
@@ -108,7 +108,7 @@ def test_pieces_change_no_rounding_that_shows(kind: str, chunk: int) -> None:
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=8, max_size=8), min_size=1, max_size=4), st.integers(1, 9), st.integers(1, 40))
 @settings(max_examples=200)
 def test_of_equal_values_the_first_latents_are_kept(rows: list[list[int]], k: int, chunk: int) -> None:
-    """TopK of rows full of ties is what a stable sort keeps, the same every time and in any chunks."""
+    """For rows full of ties, TopK keeps what a stable sort keeps, every time and in chunks of any size."""
     x = torch.tensor(rows).float()
     coder = SparseCoder(torch.eye(8), torch.zeros(8), torch.eye(8), torch.zeros(8), TopK(k), torch.zeros(8))
     kept = [sorted(sorted(range(8), key=lambda latent: -row[latent])[:k]) for row in rows]  # used before the next row
@@ -121,7 +121,7 @@ def test_of_equal_values_the_first_latents_are_kept(rows: list[list[int]], k: in
 
 @kinds
 def test_a_code_is_in_order_and_holds_no_zero(kind: str) -> None:
-    """Only what is above zero is kept, vector by vector and within a vector latent by latent, none twice."""
+    """Only values above zero are kept, each once, ordered by vector and then by latent."""
     coder = random_coder(0, 32, D, KINDS[kind][0](32, 0))
     code = encoded(coder, noise(1, 40, D), 100)
     assert (code.value > 0).all()
@@ -130,7 +130,7 @@ def test_a_code_is_in_order_and_holds_no_zero(kind: str) -> None:
 
 @pytest.mark.parametrize("silent", [[0], [3], [1, 2], [0, 3], [0, 1, 2, 3]])
 def test_vectors_in_which_nothing_fires_decode_to_the_bias(silent: list[int]) -> None:
-    """A vector without a firing latent, be it the first, the last or every one, is reconstructed as b_dec."""
+    """A vector on which no latent fires is reconstructed as b_dec, whether it is the first, the last or every vector."""
     eye, bias = torch.eye(2), torch.tensor([0.5, -1.0])
     coder = SparseCoder(eye, torch.zeros(2), eye, bias, TopK(2), bias)
     x = torch.tensor([[-1.0, -2.0] if row in silent else [3.0, 4.0 + row] for row in range(4)]) + bias
@@ -150,7 +150,7 @@ NORMS: dict[Norm, Callable[[Tensor], tuple[Tensor, Tensor, float]]] = {
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("transcodes", [False, True])
 def test_the_whole_equation(norm: Norm, transcodes: bool) -> None:
-    """Inputs are normalised; an SAE's output is brought back to their scale, a transcoder's is not but gains W_skip x."""
+    """Inputs are normalised. An SAE's output is scaled back; a transcoder's is not, but W_skip x is added to it."""
     activation = ReLU(torch.zeros(10))
     coder = random_transcoder(0, 10, D, 4, activation, norm) if transcodes else random_coder(0, 10, D, activation, norm)
     x = 3 * noise(9, 7, D) + 1
@@ -175,7 +175,7 @@ def test_half_precision_vectors_are_read_in_the_precision_of_the_weights() -> No
 
 @kinds
 def test_a_coder_moves_as_a_whole(kind: str) -> None:
-    """On another device lie all tensors of a coder, those of its activation among them, and nothing else has changed."""
+    """Moving a coder moves all its tensors, including those of its activation, and changes nothing else."""
     coder = random_coder(0, 8, D, KINDS[kind][0](8, 0))
     there = coder.to("meta")
     tensors = [getattr(thing, field.name) for thing in (there, there.activation) for field in fields(thing)]
@@ -186,7 +186,7 @@ def test_a_coder_moves_as_a_whole(kind: str) -> None:
 
 
 def test_directions_are_what_latents_write() -> None:
-    """The direction of a latent is what it adds to the output where it fires with value 1, in a coder and in both bases."""
+    """A latent's direction is what it adds to the output when it fires with value 1, in a coder and in both neuron bases."""
     for coder in (random_transcoder(0, 8, 5, 3, TopK(2)), neurons(8, 2, rotated=False, seed=0), neurons(8, 2, rotated=True, seed=0)):
         x = torch.zeros(3, coder.d_in)
         one = coders.SparseCode(torch.arange(3), torch.arange(4, 7), torch.ones(3), 3)
@@ -212,7 +212,7 @@ def test_neurons_keep_their_largest_values(seed: int, d: int, n: int, k: int) ->
 @given(seeds, st.integers(1, 8))
 @settings(max_examples=30)
 def test_a_rotation_is_orthogonal_and_seeded(seed: int, d: int) -> None:
-    """Directions of the rotated basis are orthonormal, the same for the same seed alone, and of them the code keeps the largest."""
+    """The rotated basis has orthonormal directions that only the seed decides, and the code keeps the largest coordinates."""
     rotated = neurons(d, 2, rotated=True, seed=seed)
     directions, x = rotated.directions(0, d), noise(seed, 5, d)
     torch.testing.assert_close(directions @ directions.T, torch.eye(d), atol=1e-5, rtol=0)
@@ -225,14 +225,14 @@ def test_a_rotation_is_orthogonal_and_seeded(seed: int, d: int) -> None:
 
 
 def test_rotations_favour_no_direction() -> None:
-    """Over many seeds each entry of the rotation has mean 0 and mean square 1/d, as that of a uniform one has."""
+    """Over many seeds each entry of the rotation has mean 0 and mean square 1/d, as in a uniformly random rotation."""
     drawn = torch.stack([neurons(3, 1, rotated=True, seed=seed).directions(0, 3) for seed in range(600)])
     assert drawn.mean(0).abs().max() < 5 / (3 * 600) ** 0.5
     assert (drawn.square().mean(0) - 1 / 3).abs().max() < 0.07
 
 
 def test_the_untrained_dictionary_is_tied_unit_and_seeded() -> None:
-    """Its rows have norm 1, its decoder is its encoder, it has no biases, and the seed decides it."""
+    """The untrained SAE has rows of norm 1, a decoder equal to its encoder, no biases, and only the seed decides it."""
     coder = untrained(20, 5, 3, seed=4)
     torch.testing.assert_close(coder.w_enc.norm(dim=1), torch.ones(20))
     assert torch.equal(coder.w_enc, coder.w_dec)

@@ -1,4 +1,4 @@
-"""Damaged dictionaries: whatever is missing, cut or of another shape is one line that names the file."""
+"""Damaged dictionaries: the error for anything missing, cut or of another shape is one line that names the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def needed(tensors: dict[str, Any]) -> list[str]:
 
 
 def fits(case: str, name: str, shape: str) -> bool:
-    """Return whether a tensor so changed is a right one of another dictionary: what a transcoder reads has any size."""
+    """Return whether the changed tensor is valid for another dictionary: a transcoder may read vectors of any size."""
     if case in ("gemma scope", "saelens transcoder", "saelens jumprelu_transcoder"):
         return (name.lower(), shape) == ("w_enc", "longer")
     return False
@@ -45,7 +45,7 @@ def fits(case: str, name: str, shape: str) -> bool:
 
 @pytest.mark.parametrize("case", PLAIN)
 def test_a_missing_tensor_is_named(case: str, tmp_path: Path) -> None:
-    """A file that lacks any one tensor of its kind is refused with that tensor's name, and those that there are."""
+    """A file that lacks a tensor is refused; the error names that tensor and those that are there."""
     PLAIN[case](tmp_path)
     path = formats.files(tmp_path)[-1]
     whole = raw(path)
@@ -71,14 +71,14 @@ def test_a_tensor_of_another_shape_is_one_line(case: str, shape: str, tmp_path: 
                 taken.append((name, "was read"))
             except UserError as error:
                 taken += [] if "shape" in str(error) and str(path) in str(error) else [(name, str(error))]
-            except Exception as error:  # all that are no UserError are told together
+            except Exception as error:  # every error that is no UserError is reported together
                 taken.append((name, repr(error)))
     assert not taken
 
 
 @pytest.mark.parametrize("case", ["saelens batchtopk", "dictionary_learning BatchTopKSAE", "dictionary_learning MatryoshkaBatchTopKSAE"])
 def test_one_threshold_is_one_number(case: str, tmp_path: Path) -> None:
-    """Where all latents share a threshold, several numbers are refused; one number in a list is one."""
+    """If all latents share a threshold, several numbers are refused; a list of one number is accepted."""
     PLAIN[case](tmp_path)
     path = formats.files(tmp_path)[-1]
     name = "topk_threshold" if "saelens" in case else "threshold"
@@ -92,7 +92,7 @@ def test_one_threshold_is_one_number(case: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_dictionary_lists_what_was_looked_for(tmp_path: Path) -> None:
-    """A folder of another kind is told with what is in it, and every format's files are named."""
+    """The error for a folder of another kind lists what is in it, and the files of every format."""
     (tmp_path / "model.bin").write_bytes(b"?")
     text = refusal(tmp_path)
     assert "there is: model.bin" in text
@@ -102,7 +102,7 @@ def test_what_is_no_dictionary_lists_what_was_looked_for(tmp_path: Path) -> None
 
 
 def test_an_empty_folder_and_a_missing_one_are_told_apart(tmp_path: Path) -> None:
-    """An empty folder holds nothing, a missing one is missing, and a file of another kind is a file."""
+    """The errors for an empty folder, a missing folder and a file of another kind each say what it is."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("?")
     assert "there is: nothing" in refusal(tmp_path / "empty")
@@ -122,7 +122,7 @@ def test_two_files_of_one_kind_are_not_chosen_between(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0, 0.02, 0.2, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_weights_cut_anywhere_are_never_read(case: str, share: float, tmp_path: Path) -> None:
-    """No cut of a weights file passes for a whole one, in any of the three kinds of file."""
+    """A weights file that is cut anywhere is refused, for each of the three kinds of file."""
     PLAIN[case](tmp_path)
     path = tmp_path / WEIGHTS[case]
     data = path.read_bytes()
@@ -158,7 +158,7 @@ WRONG: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_weights_that_are_something_else_are_one_line(case: str, wrong: str, tmp_path: Path) -> None:
-    """A pointer to the file, a web page, zeros, another container or a folder in place of the weights are told in one line."""
+    """The error for a pointer, a web page, zeros, another container or a folder in place of the weights is one line."""
     PLAIN[case](tmp_path)
     WRONG[wrong](tmp_path / WEIGHTS[case])
     assert refusal(tmp_path)
@@ -174,7 +174,7 @@ ARRAYS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("arrays", ARRAYS)
 def test_arrays_that_are_no_tensors_are_one_line(arrays: str, tmp_path: Path) -> None:
-    """An .npz file that is damaged inside, or holds objects or text, or no table of arrays, is told in one line."""
+    """The error for an .npz file that is damaged inside, or holds objects, text or one bare array, is one line."""
     gemma_scope(tmp_path)
     ARRAYS[arrays](tmp_path / "params.npz")
     refusal(tmp_path, tmp_path / "params.npz")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from builders.errors import UserError
 from builders.saes.coder import JumpReLU, Mounted, ReLU, SparseCode, SparseCoder, TopK
-from builders.saes.fidelity import Moments, fidelity, require_width, sparsity
+from builders.saes.fidelity import RowSums, fidelity, require_width, sparsity
 from builders.saes.neurons import neurons
 from builders.subjects.checkpoints import Source, load
 from builders.subjects.hookpoints import capture, module_at, spliced
@@ -58,7 +58,7 @@ def tokens(ids: list[list[int]]) -> pa.Table:
 
 
 def signed(d: int, written: Tensor) -> SparseCoder:
-    """Return a coder with one latent for each coordinate's sign, that writes *written* [d, d_out] times what it reads."""
+    """Return a coder with a latent for each coordinate and sign; it writes what it reads, times the matrix *written* [d, d_out]."""
     both = torch.cat([torch.eye(d), -torch.eye(d)])
     rows = torch.cat([written, -written])
     zeros = torch.zeros(written.shape[1])
@@ -79,7 +79,7 @@ class Oracle:
         return SparseCode(torch.arange(n), torch.full((n,), 2), torch.ones(n), n)
 
     def decode(self, code: SparseCode, x: Tensor) -> Tensor:
-        """Return what the module makes of *x*."""
+        """Return the module's output for *x*."""
         written: Tensor = self.module(x[: code.n])
         return written
 
@@ -99,13 +99,13 @@ def weight_of(model: PreTrainedModel) -> Tensor:
 
 
 def skipping(model: PreTrainedModel) -> SparseCoder:
-    """Return a transcoder in which nothing fires, and whose skip connection is all that the projection does."""
+    """Return a transcoder in which nothing fires, and whose skip connection does all that the projection does."""
     nothing = torch.zeros(3, 64), torch.zeros(3), torch.zeros(3, 32), torch.zeros(32), ReLU(torch.zeros(3)), torch.zeros(64)
     return SparseCoder(*nothing, w_skip=weight_of(model).T, transcodes=True)
 
 
 def assert_the_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Hold FVU and losses that were *found* against those of arithmetic in other shapes: each as close as rounding lets it be."""
+    """Compare FVU and losses with those of the same arithmetic in other shapes, up to rounding."""
     assert {name: found[name] for name in LOSSES} == pytest.approx({name: expected[name] for name in LOSSES}, rel=ROUNDING)
     assert found["fvu"] == pytest.approx(expected["fvu"], rel=1e-5)
     # A difference of losses has their rounding, however small it is itself, and a quotient of two differences near 0 has no digits
@@ -127,7 +127,7 @@ EXACT: dict[str, tuple[Callable[[PreTrainedModel], Coder], str, str, float]] = {
 
 @pytest.mark.parametrize("case", EXACT)
 def test_an_exact_coder_loses_nothing(case: str, model: PreTrainedModel, rows: pa.Table) -> None:
-    """What is rebuilt exactly, at one hookpoint or from one to another, has FVU 0, adds no loss and recovers all of it."""
+    """An exact reconstruction, within one hookpoint or between two, has FVU 0, adds no loss and recovers all of it."""
     make, reads, writes, firing = EXACT[case]
     found = fidelity(model, Mounted(make(model), reads, writes), rows, 2, "cpu")
     assert found["measured_tokens"] == sum(LENGTHS)
@@ -142,7 +142,7 @@ def test_an_exact_coder_loses_nothing(case: str, model: PreTrainedModel, rows: p
 
 @pytest.mark.parametrize(("reads", "writes", "d", "d_out"), [(BLOCK, BLOCK, 32, 32), (f"{NEURONS}.input", MLP, 64, 32)])
 def test_a_coder_of_zeros_is_the_zeroed_model(reads: str, writes: str, d: int, d_out: int, model: PreTrainedModel, rows: pa.Table) -> None:
-    """A coder that rebuilds zeros has the cross-entropy of zeroed activations, recovers nothing, and explains nothing."""
+    """A coder that reconstructs zeros has the cross-entropy of zeroed activations; it recovers and explains nothing."""
     found = fidelity(model, Mounted(signed(d, torch.zeros(d, d_out)), reads, writes), rows, 2, "cpu")
     assert found["ce_spliced"] == pytest.approx(found["ce_zeroed"], rel=1e-6)
     assert found["loss_recovered"] == pytest.approx(0, abs=1e-6)
@@ -178,7 +178,7 @@ COMPARED: dict[str, tuple[SparseCoder, str, str]] = {
 
 @pytest.mark.parametrize("case", COMPARED)
 def test_figures_equal_those_of_rows_read_alone(case: str, model: PreTrainedModel, rows: pa.Table) -> None:
-    """L0, FVU, dead share and the three losses are those that reading each row alone, token by token, adds up to."""
+    """L0, FVU, dead share and the three losses equal sums over each row read alone, token by token."""
     coder, reads, writes = COMPARED[case]
     edits: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "ce_clean": lambda _, written: written,
@@ -206,7 +206,7 @@ def test_figures_equal_those_of_rows_read_alone(case: str, model: PreTrainedMode
 
 @pytest.mark.parametrize("case", COMPARED)
 def test_figures_do_not_depend_on_the_batch(case: str, model: PreTrainedModel, rows: pa.Table) -> None:
-    """Rows read together, padded, give what rows read one by one give."""
+    """Rows read in padded batches give the same figures as rows read one by one."""
     one, all_ = (fidelity(model, Mounted(*COMPARED[case]), rows, batch, "cpu") for batch in (1, 5))
     assert_the_same(all_, one)
     exact = ("measured_tokens", "l0", "l0_se", "dead_share")
@@ -233,14 +233,14 @@ def test_the_model_is_left_as_it_was(model: PreTrainedModel, rows: pa.Table) -> 
 
 def test_a_standard_error_over_rows_by_hand() -> None:
     """Rows of 2, 4 and 6 tokens with sums 4, 4 and 10: mean 1.5, residuals 1, −2, 1, hence √3 · √3 / 12."""
-    moments = Moments(torch.tensor([4.0, 4.0, 10.0]), torch.tensor([2.0, 4.0, 6.0]))
-    assert moments.mean == pytest.approx(1.5)
-    assert moments.se == pytest.approx(3 / 12)
+    sums = RowSums(torch.tensor([4.0, 4.0, 10.0]), torch.tensor([2.0, 4.0, 6.0]))
+    assert sums.mean == pytest.approx(1.5)
+    assert sums.se == pytest.approx(3 / 12)
 
 
 def test_one_row_has_no_standard_error() -> None:
-    """From a single row no spread over rows can be told."""
-    assert math.isnan(Moments(torch.tensor([4.0]), torch.tensor([2.0])).se)
+    """A single row has no spread over rows."""
+    assert math.isnan(RowSums(torch.tensor([4.0]), torch.tensor([2.0])).se)
 
 
 def test_sparsity_by_hand() -> None:
@@ -254,7 +254,7 @@ FITS = [(64, 32), (None, 32), (64, None), (None, None)]
 
 @pytest.mark.parametrize(("reads", "writes"), FITS)
 def test_a_dictionary_of_the_right_widths_is_taken(reads: int | None, writes: int | None) -> None:
-    """A dictionary whose ends fit, or cannot be compared, is no error, and one that does not fit is, whichever end it is."""
+    """Sizes that fit, or cannot be compared, are accepted; a size that does not fit at either end is refused."""
     mounted = Mounted(random_transcoder(0, 8, 64, 32, TopK(2)), f"{NEURONS}.input", MLP)
     require_width(mounted, "mine", reads, writes)
     for other in ((65, writes), (reads, 31)):
@@ -268,7 +268,7 @@ def test_a_dictionary_of_the_right_widths_is_taken(reads: int | None, writes: in
     [((32, 32), rf"saes\.mine: reads .*64.*{NEURONS}\.input gives 32"), ((64, 16), rf"saes\.mine: writes .*32.*{MLP} gives 16")],
 )
 def test_a_dictionary_of_another_width_is_one_line(sizes: tuple[int, int], words: str) -> None:
-    """A dictionary that does not fit is named with the end that does not, both sizes and its hookpoint."""
+    """The error for a dictionary that does not fit names the end that does not, both sizes and its hookpoint."""
     mounted = Mounted(random_transcoder(0, 8, 64, 32, TopK(2)), f"{NEURONS}.input", MLP)
     with pytest.raises(UserError, match=words) as caught:
         require_width(mounted, "mine", *sizes)

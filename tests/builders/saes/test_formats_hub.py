@@ -1,4 +1,4 @@
-"""What is fetched from the Hub, told by a server on loopback that the real client speaks to."""
+"""Fetching from the Hub: the real client talks to a server on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from builders.saes.coder import JumpReLU, TopK
 from builders.subjects import checkpoints
 from pipelines.cli import main
 from pipelines.opened.dictionaries import place_of
-from pipelines.params import PretrainedSae
+from pipelines.params import PretrainedSaeParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ class TestDictionary:
         assert torch.equal(fetched.decode(code, x), expected.decode(other, x))
 
     def test_a_copy_is_of_files_and_not_of_links(self, hub: Hub, tmp_path: Path) -> None:
-        """What a stage keeps of a fetched dictionary stands by itself, whatever becomes of the client's cache."""
+        """A stage's copy of a fetched dictionary stays complete when the client's cache is deleted."""
         formats.copy(formats.fetch(DICTIONARIES, COMMIT, "layers.1"), tmp_path / "kept")
         shutil.rmtree(tmp_path / "home")
 
@@ -132,7 +132,7 @@ class TestDictionary:
         assert not any(path.is_symlink() for path in (tmp_path / "kept").iterdir())
 
     def test_a_missing_folder_names_its_neighbours(self, hub: Hub) -> None:
-        """A folder that is not there is one line with the nearest names, and brings no file."""
+        """The error for a missing folder is one line with the nearest names, and no file is fetched."""
         with pytest.raises(UserError) as caught:
             formats.fetch(DICTIONARIES, COMMIT, "layers.3")
 
@@ -142,14 +142,14 @@ class TestDictionary:
 
     @pytest.mark.usefixtures("hub")
     def test_a_folder_like_none_names_them_all(self) -> None:
-        """Where nothing comes near, the folders that there are get named."""
+        """If no name is similar, the existing folders are listed."""
         with pytest.raises(UserError) as caught:
             formats.fetch(DICTIONARIES, COMMIT, "#")
 
         assert said(caught).endswith("near it: blocks.1/width_24/average_l0_4, layers.1, layers.2, layers.2.mlp")
 
     def test_part_of_a_name_is_another_folder(self, hub: Hub) -> None:
-        """`layers.2` brings nothing of `layers.2.mlp`, and what has the beginning of a name is not the folder."""
+        """`layers.2` fetches nothing of `layers.2.mlp`, and the beginning of a folder's name is not that folder."""
         with pytest.raises(UserError, match=r"has no folder 'layers'"):
             formats.fetch(DICTIONARIES, COMMIT, "layers")
         formats.fetch(DICTIONARIES, COMMIT, "layers.2")
@@ -162,7 +162,7 @@ class TestDictionary:
         ids=["repository", "commit"],
     )
     def test_a_repository_or_commit_that_is_not_there(self, repo: str, revision: str, reason: str, hub: Hub) -> None:
-        """A repository or a commit that the Hub does not have is one line that names both and says which is missing."""
+        """The error for a repository or commit that the Hub lacks is one line that names both and says which is missing."""
         with pytest.raises(UserError) as caught:
             formats.fetch(repo, revision, "layers.1")
 
@@ -171,7 +171,7 @@ class TestDictionary:
 
     @pytest.mark.usefixtures("nowhere")
     def test_a_hub_out_of_reach_is_one_line(self) -> None:
-        """Where nobody answers, one line says offline and how to do without the Hub."""
+        """If the Hub does not answer, the error is one line that says how to do without it."""
         with pytest.raises(UserError) as caught:
             formats.fetch(DICTIONARIES, COMMIT, "layers.1")
 
@@ -188,7 +188,7 @@ class TestDictionary:
         assert hub.requests == []
 
     def test_what_was_not_fetched_is_told_without_the_hub(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Offline, another folder of a repository that is there in part is one line that says how to do without the Hub."""
+        """Offline, the error for a folder that was not fetched with the rest of its repository says how to do without the Hub."""
         formats.fetch(DICTIONARIES, COMMIT, "layers.1")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         hub.forget()
@@ -204,7 +204,7 @@ class TestCheckpoint:
     """A language model under study."""
 
     def test_weights_config_and_tokenizer_come(self, hub: Hub) -> None:
-        """A checkpoint is fetched without its pickles and its code, and equals its source."""
+        """A checkpoint is fetched without its pickles and its code; the fetched files equal the source's."""
         place = checkpoints.fetch(checkpoints.Source(repo=MODEL, revision=COMMIT))
 
         names = {path.name for path in (hub.root / MODEL).iterdir()} - {"pytorch_model.bin", "modeling.py"}
@@ -230,7 +230,7 @@ class TestCheckpoint:
 
     @pytest.mark.usefixtures("nowhere")
     def test_a_hub_out_of_reach_is_one_line(self) -> None:
-        """Where nobody answers, one line says offline and how to do without the Hub."""
+        """If the Hub does not answer, the error is one line that says how to do without it."""
         with pytest.raises(UserError) as caught:
             checkpoints.snapshot(MODEL, COMMIT, ["*.json"])
 
@@ -286,7 +286,7 @@ def test_the_check_fetches_a_checkpoint(hub: Hub, tmp_path: Path, monkeypatch: p
 )
 def test_params_say_which_folder(given: dict[str, str], inside: str, hub: Hub) -> None:
     """A published dictionary's folder is `folder`, or else named like the hookpoint that it rebuilds."""
-    spec = PretrainedSae.model_validate(PUBLISHED | {"repo": DICTIONARIES, "revision": COMMIT} | given)
+    spec = PretrainedSaeParams.model_validate(PUBLISHED | {"repo": DICTIONARIES, "revision": COMMIT} | given)
 
     assert same(place_of(spec), hub.root / DICTIONARIES / inside)
     assert {name.removeprefix(f"{DICTIONARIES}/").rpartition("/")[0] for name in hub.touched} == {inside}

@@ -1,4 +1,4 @@
-"""Latents: what each one does over the whole corpus, counted by plain loops beside it."""
+"""Latents: what each one does over the whole corpus. Plain loops are the reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIECES = np.array([f"t{token}" for token in range(16)], dtype=object)
 
 
 def rows_of(case: Case, low: int, high: int, rare: int = 2) -> list[Record]:
-    """Return the LATENTS rows of the latents from *low* up to *high*, as records, once they are seen to be valid."""
+    """Validate and return, as records, the LATENTS rows of the latents from *low* up to *high*."""
     kept = (case.firings.latent >= low) & (case.firings.latent < high)
     firings = type(case.firings)(*(getattr(case.firings, name)[kept] for name in ("latent", "row", "position", "value")))
     scope = Scope(case.corpus, case.window, int(case.corpus.lengths.sum()))
@@ -32,7 +32,7 @@ def rows_of(case: Case, low: int, high: int, rare: int = 2) -> list[Record]:
 @given(cases(), st.integers(1, 4))
 @settings(max_examples=100)
 def test_statistics_equal_plain_counts(case: Case, rare: int) -> None:
-    """Count, density, windows, largest, mean and status of every latent are what a loop over its firings gives."""
+    """Count, density, windows, largest, mean and status of every latent equal those of a loop over its firings."""
     for latent, row in enumerate(rows_of(case, 0, case.width, rare)):
         mine = {key[1:]: value for key, value in case.at.items() if key[0] == latent}
         whole = [case.corpus.lengths[where] // case.window for where in range(len(case.corpus.ids))]
@@ -61,7 +61,7 @@ def test_top_tokens_carry_the_activation_they_are_said_to(case: Case) -> None:
 
 
 def test_no_more_than_ten_top_tokens_are_named() -> None:
-    """Of twelve tokens the ten strongest are named, and their shares do not add up to one."""
+    """Of twelve tokens the ten strongest are listed, so their shares do not add up to one."""
     at = {(0, 0, position): float(1 + position) for position in range(12)}
     case = Case(1, 4, corpus_of([12], vocabulary=12), firings_of(at), at)
     (row,) = rows_of(case, 0, 1)

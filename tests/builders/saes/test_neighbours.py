@@ -1,4 +1,4 @@
-"""The latents nearest to each, by tokens and by directions. Counts over a dense matrix are the reference."""
+"""The nearest latents of each latent, by tokens and by directions. Dense matrices are the reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pairs(near: Near) -> list[Pair]:
 
 
 def nearest(values: npt.NDArray[np.float64], most: int) -> list[Pair]:
-    """Return each latent's *most* nearest others by a matrix of *values*, those above zero, of equals the lower first."""
+    """Return the *most* others with the largest positive *values* for each latent; of equal values the lower latent comes first."""
     found = []
     for latent, row in enumerate(values.astype(np.float32).tolist()):
         order = sorted((-value, other) for other, value in enumerate(row) if value > 0 and other != latent)
@@ -52,7 +52,7 @@ def firings(draw: st.DrawFn) -> npt.NDArray[np.bool_]:
 @given(firings(), st.integers(1, 8), st.integers(1, 9), st.randoms(use_true_random=False))
 @settings(max_examples=150)
 def test_firing_together_is_what_a_dense_count_says(fired: npt.NDArray[np.bool_], most: int, cells: int, random: object) -> None:
-    """Whatever the order of firings and the size of a block, neighbours are those by C_ij / (C_ii + C_jj − C_ij) of dense counts."""
+    """For any order of firings and size of a block, neighbours follow from C_ij / (C_ii + C_jj − C_ij) with dense counts C."""
     latent, token = np.nonzero(fired)
     shuffled = np.array(random.sample(range(len(latent)), len(latent)), dtype=np.int64)  # type: ignore[attr-defined]
     together = fired.astype(np.int64) @ fired.T.astype(np.int64)
@@ -67,7 +67,7 @@ def test_firing_together_is_what_a_dense_count_says(fired: npt.NDArray[np.bool_]
 
 
 def test_firing_together_on_a_small_case() -> None:
-    """Latents that fire on tokens {0, 1, 2} and {1, 2, 3} share two of four; one that never fires has no neighbour and is none."""
+    """Latents that fire on tokens {0, 1, 2} and {1, 2, 3} share two of four; a dead latent has no neighbours and is nobody's."""
     latent, token = np.array([0, 0, 0, 2, 2, 2, 3]), np.array([0, 1, 2, 1, 2, 3, 9])
 
     assert pairs(cofiring(latent, token, 4, 3)) == [(0, 2, 0.5), (2, 0, 0.5)]
@@ -86,7 +86,7 @@ def test_no_firings_no_neighbours() -> None:
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**31))
 @settings(max_examples=100)
 def test_directions_are_near_by_their_cosine(width: int, d: int, most: int, cells: int, seed: int) -> None:
-    """Whatever the size of a block, neighbours are those of the largest cosines above zero, among latents that fire."""
+    """For any size of a block, neighbours are the alive latents with the largest cosines above zero."""
     rng = np.random.default_rng(seed)
     rows, alive = rng.standard_normal((width, d)), rng.random(width) < 0.8
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -110,7 +110,7 @@ def test_of_equal_directions_the_lower_latent_comes_first() -> None:
 
 
 def test_a_direction_of_length_zero_is_near_nothing() -> None:
-    """A latent that writes nothing has no neighbour, and is none."""
+    """A latent that writes nothing has no neighbours and is nobody's."""
     rows = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
 
     assert pairs(cosines(rows, np.ones(3, dtype=bool), 5)) == [(0, 2, 1.0), (2, 0, 1.0)]
@@ -118,7 +118,7 @@ def test_a_direction_of_length_zero_is_near_nothing() -> None:
 
 @pytest.mark.parametrize("rotated", [False, True])
 def test_orthogonal_directions_have_no_neighbours(rotated: bool) -> None:
-    """In the neuron basis, rotated or not, no direction is near another, rounding aside; and neurons read no rows of their own."""
+    """In the neuron basis, rotated or not, no directions are near each other (up to rounding), and there are no encoder rows."""
     coder = neurons(96, 8, rotated, seed=3)
     decoder = directions_of(coder, "decoder")
 
@@ -128,7 +128,7 @@ def test_orthogonal_directions_have_no_neighbours(rotated: bool) -> None:
 
 
 def test_decoder_and_encoder_are_the_rows_of_each() -> None:
-    """What latents write are the rows of the decoder, what they read those of the encoder."""
+    """Latents write the rows of the decoder and read the rows of the encoder."""
     w_enc, w_dec = torch.arange(6.0).reshape(3, 2), torch.arange(12.0).reshape(3, 4)
     coder = SparseCoder(w_enc, torch.zeros(3), w_dec, torch.zeros(4), TopK(1), b_pre=torch.zeros(2))
 

@@ -1,4 +1,4 @@
-"""Planted latents: which tokens a rule fires on, and that the words beside it say more and less."""
+"""Planted latents: which tokens a rule fires on, and that its other two explanations are broader and narrower."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_broad_and_narrow_differ_from_the_truth(rule: Rule) -> None:
 
 
 def test_every_explanation_is_its_own() -> None:
-    """No two meanings, of one latent or of two, are said in the same words."""
+    """No two meanings, of the same latent or of two, have the same words."""
     said = [meaning.words for rule in RULES for meaning in (rule.truth, rule.broad, rule.narrow)]
 
     assert len(set(said)) == len(said)
 
 
 def test_an_activation_is_the_share_of_the_tokens_bytes() -> None:
-    """Of a token of four bytes whose last two match, the activation is a half."""
+    """A token of four bytes whose last two match has activation one half."""
     assert activations(RULES[0].truth, "ab12") == {"ab12": 0.5}
 
 
@@ -85,7 +85,7 @@ def test_activations_add_up_to_the_bytes_that_match(pieces: list[str]) -> None:
 
 
 def test_firings_are_those_of_each_row_and_never_of_special_tokens() -> None:
-    """Rows keep their numbers, special tokens are no text, and what fires is in key order."""
+    """Rows keep their numbers, special tokens are no text, and firings are in key order."""
     pieces = [b"", b"7", b" def", b" f", b" x9"]  # 0 is a special token
     rows = TOKENS.rows(
         [

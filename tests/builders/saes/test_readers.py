@@ -1,4 +1,4 @@
-"""Published dictionaries: what their files say is what is computed, whichever of the five formats they are in."""
+"""Published dictionaries: the coder computes the equation of its format, for each of the five formats."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ SCALED: dict[str, Callable[[Path], Equation]] = {
 
 
 def assert_same(coder: SparseCoder, equation: Equation) -> None:
-    """Check that *coder* fires and writes on random vectors what *equation* says; on some vectors, and not with all latents."""
+    """Check that *coder* fires and writes what *equation* says on random vectors; some latents fire, and not all of them."""
     x = 2 * noise(77, 30, D) + 0.5
     latents, written = equation(x)
     code = coder.encode(x)
@@ -109,14 +109,14 @@ def assert_same(coder: SparseCoder, equation: Equation) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_means_what_its_format_says(case: str, tmp_path: Path) -> None:
-    """The code and what it decodes to are those of the equation of the published kind, computed from the raw tensors."""
+    """Code and reconstruction equal those of the published equation, computed from the raw tensors."""
     equation = CASES[case](tmp_path)
     assert_same(formats.read(tmp_path), equation)
 
 
 @pytest.mark.parametrize("case", SCALED)
 def test_the_scale_of_training_is_folded_in(case: str, tmp_path: Path) -> None:
-    """A SAELens SAE trained on scaled activations reads them as they come, once it is told the factor, and asks where it is not."""
+    """A SAELens SAE trained on scaled activations reads unscaled ones if the factor is given, and asks for it otherwise."""
     equation = SCALED[case](tmp_path)
     assert_same(formats.read(tmp_path, SCALE), equation)
     with pytest.raises(UserError, match=r"cfg\.json: .*`input_scale`"):
@@ -144,7 +144,7 @@ FORMATS = {"sparsify": sparsify, "saelens": saelens, "gemma-scope": gemma_scope,
 
 @pytest.mark.parametrize("name", [*FORMATS, "dictionary-learning"])
 def test_a_format_is_seen_from_its_files(name: str, tmp_path: Path) -> None:
-    """The files in a folder say which format it is, and that other files lie beside them does not matter."""
+    """The files in a folder tell its format, and other files beside them do not matter."""
     write = FORMATS.get(name, partial(dictionary_learning, kind="AutoEncoder"))
     write(tmp_path)
     (tmp_path / "README.md").write_text("# what it is")
@@ -152,7 +152,7 @@ def test_a_format_is_seen_from_its_files(name: str, tmp_path: Path) -> None:
 
 
 def test_one_file_can_be_named_itself(tmp_path: Path) -> None:
-    """A dictionary of OpenAI's is found by its file as well as by its folder."""
+    """A dictionary in OpenAI's format is found by its file or by its folder."""
     equation = openai(tmp_path)
     assert_same(formats.read(tmp_path / "autoencoder.pt"), equation)
     assert formats.files(tmp_path / "autoencoder.pt") == formats.files(tmp_path) == [tmp_path / "autoencoder.pt"]
@@ -160,7 +160,7 @@ def test_one_file_can_be_named_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", PLAIN)
 def test_a_copy_is_the_same_bytes(case: str, tmp_path: Path) -> None:
-    """What makes up a dictionary, the weights last and nothing else, is copied so that its hashes are those of the source."""
+    """Exactly the files of a dictionary, weights last, are copied, and their hashes equal those of the source."""
     equation = PLAIN[case](tmp_path / "source")
     (tmp_path / "source" / "README.md").write_text("not part of it")
     formats.copy(tmp_path / "source", tmp_path / "copy")
@@ -178,7 +178,7 @@ def test_a_copy_is_the_same_bytes(case: str, tmp_path: Path) -> None:
     "activation", [TopK(3), JumpReLU(torch.tensor([0.1, 0.0, 2.5, 1e-7, 3.0])), ReLU(torch.zeros(5))], ids=lambda a: a.name
 )
 def test_what_is_written_is_read_back_exactly(activation: Activation, tmp_path: Path) -> None:
-    """Every tensor and the activation come back bit by bit, and nothing but the two files is left."""
+    """Every tensor and the activation are read back bit by bit, and only the two files were written."""
     coder = random_coder(4, 5, 3, activation)
     formats.write(coder, tmp_path / "layers.1")
     assert sorted(formats.files(tmp_path / "layers.1")) == sorted((tmp_path / "layers.1").iterdir())
@@ -207,7 +207,7 @@ def test_a_tied_coder_can_be_written(tmp_path: Path) -> None:
 
 
 def test_the_files_are_those_of_sparsify(tmp_path: Path) -> None:
-    """Names, shapes and config are what sparsify's own loader looks for."""
+    """Names, shapes and config are those that sparsify's own loader expects."""
     formats.write(random_coder(4, 6, 3, TopK(2)), tmp_path)
     shapes = {name: list(tensor.shape) for name, tensor in load_file(tmp_path / "sae.safetensors").items()}
     assert shapes == {"encoder.weight": [6, 3], "encoder.bias": [6], "W_dec": [6, 3], "b_dec": [3]}
@@ -223,7 +223,7 @@ UNWRITTEN: dict[str, Activation] = {
 
 @pytest.mark.parametrize("name", UNWRITTEN)
 def test_what_is_never_made_here_is_not_written(name: str, tmp_path: Path) -> None:
-    """An activation that no trainer here gives is refused by both writers, and no file is left."""
+    """Both writers refuse an activation that no trainer here produces, and leave no file."""
     for module in (sparsify_format, saelens_format):
         with pytest.raises(TypeError, match=name):
             module.write(random_coder(0, 4, 3, UNWRITTEN[name]), tmp_path / "never")
@@ -232,7 +232,7 @@ def test_what_is_never_made_here_is_not_written(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("activation", [TopK(2), ReLU(torch.zeros(4))], ids=lambda a: a.name)
 def test_a_coder_that_the_format_cannot_hold_is_not_written_as_another(activation: Activation, tmp_path: Path) -> None:
-    """What is written computes what the coder computed, or nothing is written: a skip connection or a norm is never lost."""
+    """Nothing is written that would not compute what the coder computes: a skip connection or a norm is never lost."""
     for number, coder in enumerate([random_transcoder(0, 4, 3, 3, activation), random_coder(0, 4, 3, activation, "layer_norm")]):
         folder = tmp_path / str(number)
         with pytest.raises((TypeError, ValueError)):

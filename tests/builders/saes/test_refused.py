@@ -1,4 +1,4 @@
-"""Dictionaries that are refused: nothing in them is run, and what is not read here is one line that names the file."""
+"""Dictionaries that are refused: nothing in them is run, and the error is one line that names the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
-    """Return what is said of the dictionary in *folder* after a *change* of its tensors."""
+    """Return the error for the dictionary in *folder* after a *change* of its tensors."""
     path = formats.files(folder)[-1]
     save(folder, path.name, change(raw(path)))
     return refusal(folder, folder)
@@ -74,7 +74,7 @@ TABLES: dict[str, object] = {
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_file_without_a_table_of_tensors_is_one_line(table: str, tmp_path: Path) -> None:
-    """A .pt file that is harmless, but holds no table of tensors, is told in one line."""
+    """The error for a harmless .pt file that holds no dict of tensors is one line."""
     torch.save(TABLES[table], tmp_path / "ae.pt")
     assert "ae.pt" in refusal(tmp_path)
 
@@ -100,7 +100,7 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("damage", NO_JSON)
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_config_that_is_no_object_is_one_line(case: str, damage: str, tmp_path: Path) -> None:
-    """A config that is cut, empty, or something else than a JSON object is told in one line that names it."""
+    """The error for a config that is cut, empty, or not a JSON object is one line that names it."""
     write, name = CONFIGS[case]
     write(tmp_path)
     (tmp_path / name).write_bytes(NO_JSON[damage])
@@ -114,7 +114,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "sparsify with k of 0": (partial(sparsify, k=0), "k as 0"),
     "sparsify with half a k": (partial(sparsify, k=2.5), "k as 2.5"),
     "sparsify with true for k": (partial(sparsify, k=True), "k as True"),
-    "sparsify groupmax that does not divide": (partial(sparsify, activation="groupmax", k=5), "groupmax cuts 12 latents"),
+    "sparsify groupmax that does not divide": (partial(sparsify, activation="groupmax", k=5), "k = 5 does not divide 12 latents"),
     "saelens of another architecture": (partial(saelens, architecture="temporal"), "architecture 'temporal'"),
     "saelens of another norm": (partial(saelens, normalize_activations="covariance_whitening"), "'covariance_whitening'"),
     "saelens topk without k": (partial(saelens, architecture="topk", k=None), "k as None"),
@@ -128,14 +128,14 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_setting_that_is_not_read_here_is_named(case: str, tmp_path: Path) -> None:
-    """An activation, an architecture, a norm or a k that cannot be meant or is unknown is told with the file it stands in."""
+    """The error for an unknown activation, architecture or norm, or for an impossible k, names the setting and its file."""
     write, words = UNFIT[case]
     write(tmp_path)
     assert words in refusal(tmp_path)
 
 
 def test_a_transcoder_to_several_layers_is_refused(tmp_path: Path) -> None:
-    """A cross-layer transcoder, whose decoder has three dimensions, is named for what it is."""
+    """The error for a decoder of three dimensions says that it is a transcoder that writes to several layers."""
     gemma_scope(tmp_path, "params.safetensors")
     text = changed(tmp_path, lambda tensors: {**tensors, "w_dec": torch.zeros(12, 2, D)})
     assert "several layers" in text
@@ -150,7 +150,7 @@ TRAINERS: dict[str, tuple[object, str]] = {
 
 @pytest.mark.parametrize("case", TRAINERS)
 def test_a_trainer_that_does_not_fit_is_one_line(case: str, tmp_path: Path) -> None:
-    """A trainer's config of an unknown class, of one with other tensors, or of another form is told in one line."""
+    """The error for a trainer's config of an unknown class, a class with other tensors, or another form is one line."""
     dictionary_learning(tmp_path, "AutoEncoder")
     config, words = TRAINERS[case]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -159,7 +159,7 @@ def test_a_trainer_that_does_not_fit_is_one_line(case: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("change", [{"k": torch.tensor(0)}, {"k": torch.tensor([1, 2])}, {"k": "three"}], ids=["zero", "two", "text"])
 def test_a_k_that_cannot_be_meant_is_one_line(change: dict[str, Any], tmp_path: Path) -> None:
-    """A TopK dictionary that keeps no whole number of latents above 0 is told in one line."""
+    """The error for a TopK dictionary whose k is not a whole number above 0 is one line."""
     dictionary_learning(tmp_path, "AutoEncoderTopK")
     assert "k" in changed(tmp_path, lambda tensors: {**tensors, **change})
 

@@ -48,7 +48,7 @@ def planted(seed: int, batches: int, scale: float = 1.0) -> Iterator[Tensor]:
 
 
 def train(recipe: Recipe, batches: Iterator[Tensor], steps: int, seed: int = 7) -> SparseCoder:
-    """Return an SAE trained on *batches*, which are *steps* many."""
+    """Return an SAE trained on *batches*, *steps* of them."""
     first = next(batches)
     trainer = Trainer(recipe, first, steps, torch.Generator().manual_seed(seed))
     trainer.step(first)
@@ -79,7 +79,7 @@ def trained() -> dict[str, SparseCoder]:
 
 @kinds
 def test_training_explains_what_random_directions_do_not(trained: dict[str, SparseCoder], kind: str) -> None:
-    """On vectors never trained on, the trained SAE leaves far less variance unexplained than the one it started from."""
+    """On vectors it was not trained on, the trained SAE leaves far less variance unexplained than the initial one."""
     x = torch.cat(list(planted(2, 4)))
     start = train(replace(RECIPES[kind], lr=0.0), planted(1, 1), 1)
     assert fvu(trained[kind], x) < 0.15 < 0.5 < fvu(start, x)
@@ -94,7 +94,7 @@ def test_training_finds_the_planted_directions(trained: dict[str, SparseCoder], 
 
 @kinds
 def test_decoder_rows_stay_unit_norm(trained: dict[str, SparseCoder], kind: str) -> None:
-    """Every decoder row has norm 1 after training, and what is subtracted from vectors is the decoder's bias."""
+    """Every decoder row has norm 1 after training, and the bias subtracted from the input is the decoder's bias."""
     torch.testing.assert_close(trained[kind].w_dec.norm(dim=1), torch.ones(TOPK.width), atol=1e-5, rtol=0)
     assert torch.equal(trained[kind].b_pre, trained[kind].b_dec)
 
@@ -133,7 +133,7 @@ def test_multi_topk_rebuilds_from_more_latents_too(trained: dict[str, SparseCode
 
 @kinds
 def test_training_does_not_depend_on_the_scale_of_the_vectors(kind: str) -> None:
-    """Vectors 64 times as large give the same SAE, 64 times as large where it meets them: it reads vectors as they are."""
+    """Training on vectors 64 times as large gives an SAE that reconstructs vectors 64 times as large in the same way."""
     small, large = (train(RECIPES[kind], planted(1, 30, scale), 30) for scale in (1.0, 64.0))
     x = next(planted(4, 1))
     torch.testing.assert_close(large.decode(large.encode(64 * x), 64 * x), 64 * small.decode(small.encode(x), x), rtol=1e-4, atol=1e-3)
@@ -151,7 +151,7 @@ def test_the_same_seed_trains_the_same_weights(kind: str) -> None:
 
 @pytest.mark.parametrize("hookpoints", [("layers.0", "layers.0"), ("layers.0", "layers.1")], ids=["one place", "two places"])
 def test_company_does_not_change_what_is_learnt(hookpoints: tuple[str, str]) -> None:
-    """SAEs of every kind trained through the same shuffled batches are to the bit those that each is trained alone."""
+    """SAEs of all kinds that are trained together on the same shuffled batches equal, to the bit, those trained alone."""
 
     def vectors() -> Iterator[dict[str, Tensor]]:
         for one, other in zip(planted(1, 12), planted(9, 12, 3.0), strict=True):
@@ -187,7 +187,7 @@ def test_dead_latents_learn_from_what_the_living_leave_over(kind: str) -> None:
 
 
 def test_vectors_that_do_not_vary_train_nothing_infinite() -> None:
-    """A first batch of equal vectors gives a scale that can be divided by, and weights that are numbers."""
+    """A first batch of equal vectors still gives a scale above zero and weights that are finite."""
     trainer = Trainer(TOPK, torch.ones(4, D), 2, torch.Generator().manual_seed(0))
     trainer.step(next(planted(1, 1)))
     assert all(torch.isfinite(getattr(trainer.coder(), name)).all() for name in WEIGHTS)

@@ -131,7 +131,7 @@ class TestEmbedding:
                 return super().embed(texts)
 
         windows = words([[1, 2, 3], [1, 4, 4], [5, 6, 9]], [True, True, False])
-        tasks = [Task(windows, who, text) for who, text in (("one", "rivers"), ("two", "ice"), ("three", "rivers"))]
+        tasks = [Task(windows, who, explanation) for who, explanation in (("one", "rivers"), ("two", "ice"), ("three", "rivers"))]
         scorer = EmbeddingScorer(Kept(Noting(), tmp_path / "vectors.sqlite"), PIECES, "random")
         scorer.prepare(tasks)
         assert asked == [[" snow ice ", "The river mill", "The boats boats"], ["Find: ice", "Find: rivers"]]
@@ -150,12 +150,12 @@ def some(active: int, silent: int, latent: int = 3) -> Examples:
 
 
 def drawn(windows: Examples, trials: int, examples: int, seed: int = 5) -> list[Drawn]:
-    """Return who is drawn on the activating and on the silent side."""
+    """Return the windows drawn on the activating and on the silent side."""
     return [draw(windows, side, trials, examples, seed) for side in (windows.activating, ~windows.activating)]
 
 
 class TestDraws:
-    """Who is asked about, beside whom."""
+    """Which windows each trial uses."""
 
     @given(sides, st.integers(1, 25), st.integers(1, 12))
     def test_others_are_of_one_side_and_never_the_query(self, sizes: tuple[int, int], trials: int, examples: int) -> None:
@@ -171,7 +171,7 @@ class TestDraws:
 
     @given(sides, st.integers(1, 25))
     def test_all_take_turns(self, sizes: tuple[int, int], trials: int) -> None:
-        """No window is asked about more than once oftener than another of its side."""
+        """Windows of a side take turns as query: no two of them differ by more than one in how often they are query."""
         windows = some(*sizes)
         for found, own in zip(drawn(windows, trials, 3), (windows.activating, ~windows.activating), strict=True):
             counts = np.bincount(found.query, minlength=len(own))[own]

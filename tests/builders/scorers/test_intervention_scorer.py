@@ -24,9 +24,9 @@ OWN = Passages(np.arange(3), "ok", ["one clean", "two clean", "three clean"], ["
 WHO = Identity("toy", 3, "lexical", "intervention", "none", "llama")
 
 
-def task(text: str = TEXT, latent: int = 3) -> Task:
+def task(explanation: str = TEXT, latent: int = 3) -> Task:
     """Return an explanation with windows that this scorer does not look at."""
-    return Task(windows_of(latent, np.zeros((2, 4), dtype=np.int32), np.ones((2, 4), dtype=np.float32)), "lexical", text)
+    return Task(windows_of(latent, np.zeros((2, 4), dtype=np.int32), np.ones((2, 4), dtype=np.float32)), "lexical", explanation)
 
 
 def said(*logprobs: float, text: str = TEXT) -> Answer:
@@ -51,7 +51,7 @@ class TestRequests:
     def test_the_explanation_is_asked_for_after_every_passage(self) -> None:
         """First after the clean passages, then after the pushed ones, in order of the beginnings."""
         asked = InterventionScorer({3: OWN}).requests(task())
-        assert [request.prompt for request in asked] == [prompt(text) for text in [*OWN.clean, *OWN.pushed]]
+        assert [request.prompt for request in asked] == [prompt(passage) for passage in [*OWN.clean, *OWN.pushed]]
 
     def test_only_the_explanation_is_scored(self) -> None:
         """The prompt ends with an open quotation mark, and the continuation is the explanation without one, on one line."""
@@ -62,7 +62,7 @@ class TestRequests:
     def test_prompts_differ_in_the_passage_alone(self) -> None:
         """What stands before the passage is the same for all latents, and most of the prompt; the passage is there as it is."""
         passages = ["x = {{ y }}\n\n  {% if %}", "<b>&amp;</b> 日本"]
-        first, second = (prompt(text) for text in passages)
+        first, second = (prompt(passage) for passage in passages)
         before, after = first.split(passages[0])
         assert second == before + passages[1] + after
         assert len(before) > 300
@@ -123,9 +123,9 @@ class TestScore:
         scorer = InterventionScorer({3: OWN})
         engine = ScriptedEngine(word_judge, "words")
         scores = {}
-        for text in ("7", "cheese"):
-            outcomes = [outcome for _, outcome in engine.run(scorer.requests(task(text)))]
-            scores[text] = scorer.judged(task(text), outcomes).measures["score"]
+        for explanation in ("7", "cheese"):
+            outcomes = [outcome for _, outcome in engine.run(scorer.requests(task(explanation)))]
+            scores[explanation] = scorer.judged(task(explanation), outcomes).measures["score"]
         assert scores == {"7": pytest.approx(4), "cheese": 0}
 
 

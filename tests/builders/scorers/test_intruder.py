@@ -1,4 +1,4 @@
-"""The intruder scorer: who stands in a lineup, what judges are shown of it, and what follows from their answers."""
+"""The intruder scorer: which windows a lineup holds, what finders are shown of it, and what follows from their answers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestLineups:
     @given(**shapes)
     @settings(max_examples=80)
     def test_the_others_are_of_one_quantile_or_the_nearest(self, active: int, silent: int, quantiles: int, seed: int) -> None:
-        """For some quantile no window that is left out is nearer to it than one that is shown; each quantile has its turns."""
+        """A lineup holds the windows nearest to some quantile, and every quantile has its turns."""
         examples = latent_of(active, silent, quantiles)
         lineups = scorer_of(seed=seed).lineups(Task(examples))
         possible = np.unique(examples.quantile[:active])
@@ -318,6 +318,6 @@ class TestModel:
         assert picks.slot.tolist() == np.where(some, 0, lineups.slot).tolist()
 
     def test_the_first_reason_is_told(self) -> None:
-        """What went wrong first is told in words."""
+        """The reason is that of the first failure, in words."""
         picks = named(scorer_of().lineups(Task(latent_of(12, 4))), Sometimes([None, Answer("[RESPONSE]: 9"), Answer("no")]))
         assert picks.reason == "the answer is 9, but the examples are 1 to 5"

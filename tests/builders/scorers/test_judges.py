@@ -109,11 +109,11 @@ def lineup() -> Lineups:
     return Lineups(3, tokens, tokens == 7, np.array([2]), np.array(["ok"]))
 
 
-def asked(kind: str, text: str = WORD, seed: int = 0) -> Chat:
+def asked(kind: str, explanation: str = WORD, seed: int = 0) -> Chat:
     """Return the first request of a kind of judge."""
     if kind == "intruder":
         return ModelFinder(BYTES).requests(lineup())[0]
-    return judge_of().requests(text, trials_of(7, marked=kind == "fuzzing", seed=seed, latent=seed))[0]
+    return judge_of().requests(explanation, trials_of(7, marked=kind == "fuzzing", seed=seed, latent=seed))[0]
 
 
 KINDS = ("detection", "fuzzing", "intruder")
@@ -150,7 +150,7 @@ class TestPrompts:
                 assert len(lines) > 2
 
     def test_detection_never_speaks_of_marks(self) -> None:
-        """Where nothing is marked, no word says that something were."""
+        """Where nothing is marked, no prompt speaks of marks."""
         assert re.findall(r"mark|<<|>>|token", rendered(asked("detection")), re.I) == []
 
     @pytest.mark.parametrize("kind", ["fuzzing", "intruder"])

@@ -121,7 +121,7 @@ def test_a_neighbour_s_window_marks_the_neighbour_s_tokens(examples: Examples, s
 @given(examples_of(), st.integers(0, 2**62))
 @settings(max_examples=150)
 def test_misplaced_marks_are_where_the_latent_is_silent(examples: Examples, seed: int) -> None:
-    """Each activating window comes twice: with its own marks, and with those of one of them, on no special token and where it is silent."""
+    """Each activating window comes twice: with its own marks, and with another's marks, on tokens that are silent and not special."""
     trials = fuzzing.misplaced(examples, SPECIAL, seed)
     own = examples.take(np.flatnonzero(examples.activating))
     n = len(own.number)
@@ -142,7 +142,7 @@ def test_misplaced_marks_are_where_the_latent_is_silent(examples: Examples, seed
 
 
 def test_misplaced_marks_are_as_many() -> None:
-    """Where every window has as many marks, so have they all when misplaced."""
+    """Where all windows have equally many marks, they have as many misplaced marks."""
     rng = np.random.default_rng(0)
     values = np.zeros((40, 20), dtype=np.float32)
     for row in values:
@@ -214,50 +214,50 @@ def scorer_of(judge: Judge, trials: Trials) -> WindowScorer:
     return WindowScorer(lambda *_: trials, judge, "random", SPECIAL, 0)
 
 
-def task_of(text: str) -> Task:
-    """Return a task of no windows."""
-    return Task(windows_of(3, np.zeros((0, 1), dtype=np.int32), np.zeros((0, 1), dtype=np.float32)), "lexical", text)
+def task_of(explanation: str) -> Task:
+    """Return a task without windows."""
+    return Task(windows_of(3, np.zeros((0, 1), dtype=np.int32), np.zeros((0, 1), dtype=np.float32)), "lexical", explanation)
 
 
-def probability_of(judge: LexicalJudge, text: str, trials: Trials) -> list[float]:
+def probability_of(judge: LexicalJudge, explanation: str, trials: Trials) -> list[float]:
     """Return the probabilities of yes; each answer is yes where they are at least a half."""
-    verdicts = judge.verdicts(text, trials, ())
+    verdicts = judge.verdicts(explanation, trials, ())
     assert verdicts.answer.tolist() == [float(p >= 0.5) for p in verdicts.probability.tolist()]
     found: list[float] = verdicts.probability.tolist()
     return found
 
 
 def test_the_lexical_judge_asks_nobody() -> None:
-    """It reads the words itself, so there is no request."""
+    """It reads the explanation itself, so there is no request."""
     assert LexicalJudge(["a"]).requests("words", trials_of([[0]], [True])) == ()
 
 
 def test_the_lexical_judge_is_a_noisy_or_over_tokens() -> None:
-    """A window with a cue of reliability 0.6 twice fits with 1 − 0.4², one without with 0."""
-    text = cues.write([Cue("a", None, 0.7, 0.6), Cue("b", "c", 0.3, 0.5)])
+    """A window that has a cue of reliability 0.6 twice fits with probability 1 − 0.4², one that has none with 0."""
+    explanation = cues.write([Cue("a", None, 0.7, 0.6), Cue("b", "c", 0.3, 0.5)])
     trials = trials_of([[0, 1, 0], [1, 1, 1], [2, 1, 2]], [True, False, True])
-    assert probability_of(LexicalJudge(["a", "b", "c"]), text, trials) == pytest.approx([1 - 0.4**2, 0.0, 0.5])
+    assert probability_of(LexicalJudge(["a", "b", "c"]), explanation, trials) == pytest.approx([1 - 0.4**2, 0.0, 0.5])
 
 
 def test_in_a_marked_window_only_the_marked_tokens_speak() -> None:
     """A cue outside the marks counts for nothing."""
     trials = trials_of([[0, 1, 0], [0, 1, 1]], [True, False], [[True, False, False], [False, True, True]])
-    text = cues.write([Cue("a", None, 1.0, 0.8)])
-    assert probability_of(LexicalJudge(["a", "b"]), text, trials) == pytest.approx([0.8, 0.0])
+    explanation = cues.write([Cue("a", None, 1.0, 0.8)])
+    assert probability_of(LexicalJudge(["a", "b"]), explanation, trials) == pytest.approx([0.8, 0.0])
 
 
 def test_pieces_that_several_ids_share_are_one_cue() -> None:
     """Two ids with the same text are both what the explanation names."""
     trials = trials_of([[0, 1], [1, 2]], [True, True])
-    text = cues.write([Cue("a", None, 1.0, 0.8)])
-    assert probability_of(LexicalJudge(["a", "b", "a"]), text, trials) == pytest.approx([0.8, 0.8])
+    explanation = cues.write([Cue("a", None, 1.0, 0.8)])
+    assert probability_of(LexicalJudge(["a", "b", "a"]), explanation, trials) == pytest.approx([0.8, 0.8])
 
 
-@pytest.mark.parametrize("text", ["", "Fires on verbs of motion.", 'Fires on "a".'])
-def test_a_text_that_names_nothing_is_never_half(text: str) -> None:
-    """A text the judge cannot read gives null answers, all counted as failed, and no score: not 0, not 0.5."""
+@pytest.mark.parametrize("explanation", ["", "Fires on verbs of motion.", 'Fires on "a".'])
+def test_an_explanation_that_names_nothing_is_never_half(explanation: str) -> None:
+    """An explanation that the judge cannot read gives null answers, all counted as failed, and no score: not 0, not 0.5."""
     trials = trials_of([[0, 1], [1, 1], [1, 0]], [True, False, True])
-    rows, record = scored(scorer_of(LexicalJudge(["a", "b"]), trials), task_of(text))
+    rows, record = scored(scorer_of(LexicalJudge(["a", "b"]), trials), task_of(explanation))
     assert rows["answer"].to_pylist() == rows["probability"].to_pylist() == [None] * 3
     assert rows["truth"].to_pylist() == [True, False, True]
     assert "ok" not in rows["status"].to_pylist()

@@ -43,11 +43,11 @@ class Fixed:
     def __init__(self, levels: npt.NDArray[np.float64]) -> None:
         self.levels = levels
 
-    def requests(self, text: str, tokens: Any) -> tuple[()]:
+    def requests(self, explanation: str, tokens: Any) -> tuple[()]:
         """Ask nothing."""
         return ()
 
-    def predicted(self, text: str, tokens: Any, outcomes: Sequence[Outcome]) -> Predicted:
+    def predicted(self, explanation: str, tokens: Any, outcomes: Sequence[Outcome]) -> Predicted:
         """Return the given levels."""
         return Predicted(self.levels, np.where(np.isnan(self.levels).any(axis=1), "silent", "ok"))
 
@@ -136,7 +136,7 @@ def test_special_tokens_do_not_count() -> None:
 
 
 def test_as_many_windows_as_asked_are_spread_over_the_order() -> None:
-    """Of ten activating and ten silent windows three each are shown, the first and the last among them."""
+    """Of ten activating and ten silent windows, three each are shown, including the first and the last."""
     activations = np.zeros((20, 4))
     activations[:10, 0] = np.arange(10, 0, -1)
     scorer = SimulationScorer(Fixed(np.zeros((6, 4))), "random", 3, SPECIAL)
@@ -152,7 +152,7 @@ def test_moments_of_all_windows_are_the_sum() -> None:
 
 
 def test_the_lexical_simulator_reads_its_cues() -> None:
-    """A token that a cue names gets ten times its reliability; words without a cue are no prediction."""
+    """A token that a cue names gets ten times its reliability; an explanation without a cue predicts nothing."""
     simulator = LexicalSimulator(LexicalJudge(PIECES))
     tokens = np.array([[1, 2, 2]], dtype=np.int32)
 
@@ -219,7 +219,7 @@ def test_what_does_not_line_up_is_a_failure() -> None:
 
 
 def test_each_token_is_asked_about_in_its_context_so_far() -> None:
-    """Token by token there is a request for every token, which shows the window up to it, and one level is read from each."""
+    """Token by token, a request for every token shows the window up to that token, and one level is read from its answer."""
     simulator = ModelSimulator("token-by-token", PIECES)
     tokens = np.array([[1, 2, 4]], dtype=np.int32)
     requests = simulator.requests("cats", tokens)
@@ -277,10 +277,10 @@ def test_json_answers_are_read_strictly(answer: str, status: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_prompts_share_all_but_their_end(form: str) -> None:
-    """What two explanations' prompts share ends only where the explanation is told, so that the prefix is read once."""
+    """The prompts of two explanations differ only from the explanation on, so that engines read the beginning once."""
     simulator = ModelSimulator(form, PIECES)
     tokens = np.array([[1, 2]], dtype=np.int32)
-    one, other = (simulator.requests(text, tokens)[-1] for text in ("cats", "dogs"))
+    one, other = (simulator.requests(explanation, tokens)[-1] for explanation in ("cats", "dogs"))
     if isinstance(one, Score) and isinstance(other, Score):
         assert one.prompt.replace("cats", "") == other.prompt.replace("dogs", "")
         assert one.prompt.rstrip().endswith("cats")

@@ -36,14 +36,14 @@ PIECES = [b"", b"The", b" boats", b" lie", b" at", "é".encode()[:1], "é".encod
 WORDS = "words about boats"
 
 
-def task(tokens: list[list[int]], activating: list[bool], text: str = WORDS) -> Task:
-    """Return windows of which some activate a latent, and what was said of it."""
+def task(tokens: list[list[int]], activating: list[bool], explanation: str = WORDS) -> Task:
+    """Return windows, some of them activating, with an explanation."""
     ids = np.array(tokens, dtype=np.int32)
-    return Task(windows_of(3, ids, np.zeros(ids.shape, dtype=np.float32), activating, first=10), "me", text)
+    return Task(windows_of(3, ids, np.zeros(ids.shape, dtype=np.float32), activating, first=10), "me", explanation)
 
 
 def described(request: Request) -> str:
-    """Return the description that a window is asked about with."""
+    """Return the explanation in a request's prompt."""
     assert isinstance(request, Score)
     return request.prompt.splitlines()[-2].removeprefix("Description: ")
 
@@ -66,13 +66,13 @@ def answer(*logprobs: float, text: str = "x") -> Answer:
 
 
 def test_what_is_asked() -> None:
-    """Every window after the explanation, then every window after the text that says nothing; special tokens are no text."""
+    """Every window is scored after the explanation, then every window after NOTHING; special tokens are left out."""
     scorer = SurprisalScorer(PIECES, "random")
 
     requests = scorer.requests(task([[0, 1, 2], [4, 5, 6], [3, 7, 5]], [True, False, False]))
 
     texts = ["The boats", " até", " lie\n\ufffd"]
-    assert requests == [Score(prompt(text), window) for text in (WORDS, NOTHING) for window in texts]
+    assert requests == [Score(prompt(explanation), window) for explanation in (WORDS, NOTHING) for window in texts]
     assert [described(request) for request in requests] == [WORDS] * 3 + ["Various unrelated sentences."] * 3
 
 
@@ -83,7 +83,7 @@ def test_the_prompt_is_known() -> None:
 
 def test_prompts_differ_in_the_description_alone() -> None:
     """All prompts begin and end alike, so that engines read the beginning once and the same tokens are scored after each."""
-    asked = [prompt(text) for text in (WORDS, NOTHING, "of two\nlines ")]
+    asked = [prompt(explanation) for explanation in (WORDS, NOTHING, "of two\nlines ")]
 
     assert all(
         text.endswith(f"\nDescription: {words}\nSentences:\n") for text, words in zip(asked, (WORDS, NOTHING, "of two lines"), strict=True)
@@ -190,16 +190,16 @@ def test_what_says_nothing_is_asked_once(tmp_path: Path) -> None:
         return Answer(request.continuation, tokens=(Token(request.continuation, -1.0),))
 
     scorer, cache = SurprisalScorer(PIECES, "random"), Cache(tmp_path / "answers.sqlite")
-    texts = ("of boats", "of mills", "of boats")  # the last by another explainer
-    requests = [request for text in texts for request in scorer.requests(task([[1, 2], [3, 4]], [True, False], text))]
+    explanations = ("of boats", "of mills", "of boats")  # the last by another explainer
+    requests = [request for one in explanations for request in scorer.requests(task([[1, 2], [3, 4]], [True, False], one))]
     together = list(ask(ScriptedEngine(script, "counting"), requests, cache))
     again = list(ask(ScriptedEngine(script, "counting"), scorer.requests(task([[3, 4]], [True], "of rivers")), cache))
     cache.close()
 
-    windows, told = ["The boats", " lie at"], ["of boats", "of mills", NOTHING]
+    windows, read = ["The boats", " lie at"], ["of boats", "of mills", NOTHING]
     assert len(together) == 12
     assert len(again) == 2
-    assert asked == Counter({**{(text, window): 1 for text in told for window in windows}, ("of rivers", " lie at"): 1})
+    assert asked == Counter({**{(text, window): 1 for text in read for window in windows}, ("of rivers", " lie at"): 1})
 
 
 # A real model

@@ -211,7 +211,7 @@ class TestReadPairs:
         with pytest.raises(UserError) as caught:
             read_pairs(path)
         text = str(caught.value)
-        assert text.startswith(f"{path}: no JSON (")
+        assert text.startswith(f"{path}: is not JSON (")
         assert text.endswith("); give a JSON list of questions")
         assert "\n" not in text
 
@@ -386,8 +386,8 @@ class TestPrompts:
     @pytest.mark.parametrize(
         ("template", "said"),
         [
-            ("Answer: (", "template 'Answer: (': a template that drops the question; put {question} where it belongs"),
-            ("{Question} (", "template '{Question} (': a template that drops the question; put {question} where it belongs"),
+            ("Answer: (", "template 'Answer: (': it drops the question; put {question} where the question belongs"),
+            ("{Question} (", "template '{Question} (': it drops the question; put {question} where the question belongs"),
             ("{question}\n{question} (", "template '{question}\\n{question} (': it asks the question 2 times; keep one {question}"),
         ],
     )
@@ -528,7 +528,7 @@ class TestRealData:
     """The published behaviours, where they are at hand."""
 
     def test_no_row_is_lost(self, real: dict[tuple[str, str], list[Pair]]) -> None:
-        """There are as many pairs as SCIENCE B2 counts."""
+        """There are as many pairs as in the published data (Rimsky et al. 2024)."""
         assert {behaviour: len(pairs) for (split, behaviour), pairs in real.items() if split == "generate"} == COUNTS
         assert {len(pairs) for (split, _), pairs in real.items() if split == "test"} == {50}
 

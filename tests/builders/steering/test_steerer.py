@@ -223,8 +223,8 @@ class TestAnswers:
     def test_a_prompt_too_short_for_the_last_tokens(self, length: int) -> None:
         """At least one token comes before those at which vectors are added; a shorter prompt is one line."""
         steerer = Steerer(tiny("mamba2"), {}, 4, last=3)
-        problem = f"a prompt of {length} tokens has none before its last 3, where vectors are added"
-        said = f"{problem}; add them at fewer tokens, or take a longer template"
+        problem = f"a prompt of {length} tokens has no token before its last 3, where vectors are added"
+        said = f"{problem}; add vectors at fewer tokens, or use a longer template"
         with pytest.raises(UserError) as caught:
             steerer.answers([Prompt((5,) * length, 1, 2, "")], [None])
         assert str(caught.value) == said

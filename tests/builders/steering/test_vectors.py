@@ -105,7 +105,7 @@ class TestContrast:
 
     def test_no_prompts(self) -> None:
         """Nothing to read is an error of ours."""
-        with pytest.raises(ValueError, match="no prompts, no contrast"):
+        with pytest.raises(ValueError, match="there is no contrast without prompts"):
             contrast(tiny("llama"), [], 2)
 
 
@@ -207,7 +207,7 @@ class TestDiscriminant:
 
     def test_one_pair_is_refused(self) -> None:
         """A single pair has no covariance: one line that says so."""
-        with pytest.raises(UserError, match=r"^a single question to make vectors from has no covariance; give more of them, or leave .*$"):
+        with pytest.raises(UserError, match=r"^vectors by lda cannot be made from a single question; give more questions, or leave .*$"):
             discriminant(gaussian(1, self.DELTA, self.ROOT))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -48,14 +48,14 @@ def said(error: pytest.ExceptionInfo[UserError]) -> str:
 
 
 class TestFetch:
-    """Where a checkpoint's files are."""
+    """Finding a checkpoint's files."""
 
     def test_a_folder_is_itself(self, tiny_checkpoint: Path) -> None:
         """A local checkpoint is used where it lies."""
         assert fetch(Source(path=str(tiny_checkpoint))) == tiny_checkpoint
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
-        """A folder that is not there is told with what to set."""
+        """The error for a missing folder says which setting to change."""
         with pytest.raises(UserError) as caught:
             fetch(Source(path=str(tmp_path / "none")))
         assert said(caught).startswith(f"{tmp_path / 'none'}: no such checkpoint folder; set `path`")
@@ -72,7 +72,7 @@ class TestFetch:
         (checkpoint / "model.safetensors").unlink()
         with pytest.raises(UserError) as caught:
             fetch(Source(path=str(checkpoint)))
-        assert said(caught) == f"{checkpoint}: no weights (*.safetensors) beside config.json"
+        assert said(caught) == f"{checkpoint}: no weights (*.safetensors) beside config.json; fetch them too"
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "model.pkl"])
     def test_pickled_weights_alone_are_refused(self, name: str, checkpoint: Path) -> None:
@@ -83,13 +83,13 @@ class TestFetch:
         assert f"only pickled weights ({name}), which can run code; convert them to safetensors" in said(caught)
 
     def test_pickled_weights_beside_safetensors_do_no_harm(self, checkpoint: Path) -> None:
-        """Where there are safetensors, pickles beside them are passed over."""
+        """If there are safetensors, pickles beside them are ignored."""
         (checkpoint / "pytorch_model.bin").write_bytes(b"no pickle")
         assert fetch(Source(path=str(checkpoint))) == checkpoint
         assert load(Source(path=str(checkpoint)), checkpoint, "float32", "cpu").num_parameters() > 0
 
     def test_a_hub_out_of_reach_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Offline, a repository that was never fetched is named with its revision and the way around."""
+        """Offline, the error for a repository that was never fetched names its revision and a way to work without the Hub."""
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         with pytest.raises(UserError) as caught:
             fetch(Source(repo="nobody/nothing", revision="0" * 40))
@@ -106,16 +106,16 @@ class TestFetch:
     ],
 )
 def test_a_source_is_told_without_the_way_on_this_machine(source: Source, label: str) -> None:
-    """Readers see the repository or the folder, and of an absolute path only its last name."""
+    """Readers see the repository or the folder; of an absolute path they see only the last part."""
     assert source.label == label
 
 
 class TestConfig:
-    """What a checkpoint says of itself."""
+    """A checkpoint's configuration."""
 
     @pytest.mark.parametrize("text", ['{"model_type": "nobodys"}', "{}", "{"])
     def test_a_config_that_is_not_known_is_one_line(self, text: str, checkpoint: Path) -> None:
-        """A model type that the library does not know, none at all, and broken JSON are told with the folder."""
+        """The errors for an unknown model type, a missing one, and broken JSON name the folder."""
         (checkpoint / "config.json").write_text(text)
         with pytest.raises(UserError) as caught:
             config_of(Source(path=str(checkpoint)), checkpoint)
@@ -212,7 +212,7 @@ class TestLoad:
         assert all(torch.equal(weights[name], stored[name].to(getattr(torch, dtype))) for name in stored)
 
     def test_weights_that_are_not_all_there_are_refused(self, checkpoint: Path) -> None:
-        """A checkpoint that lacks a tensor is an error: random numbers in its place would be studied as the model."""
+        """A checkpoint that lacks a tensor is an error: the library would fill the gap with random numbers."""
         weights = load_file(checkpoint / "model.safetensors")
         del weights["model.layers.1.mlp.up_proj.weight"]
         save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
@@ -223,7 +223,7 @@ class TestLoad:
         "content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", b""], ids=["pointer", "empty"]
     )
     def test_weights_that_are_no_weights_are_one_line(self, content: bytes, checkpoint: Path) -> None:
-        """A Git LFS pointer or an empty file in place of the weights is a mistake with a folder, not a traceback."""
+        """A Git LFS pointer or an empty file in place of the weights is an error of one line that names the folder."""
         (checkpoint / "model.safetensors").write_bytes(content)
         with pytest.raises(UserError) as caught:
             load(Source(path=str(checkpoint)), checkpoint, "float32", "cpu")
@@ -276,7 +276,7 @@ class TestRow:
         assert {**before, "files": []} == {**after, "files": []}
 
     def test_a_config_without_architectures_is_named_by_its_class(self, checkpoint: Path) -> None:
-        """Where a config names no class, the row names the config's own."""
+        """If a config names no model class, the row names the class of the config."""
         config = json.loads((checkpoint / "config.json").read_text())
         del config["architectures"]
         (checkpoint / "config.json").write_text(json.dumps(config))

@@ -67,7 +67,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @given(st.integers(0, 7), st.integers(1, 9))
 def test_batches_hold_every_row_in_order(count: int, size: int) -> None:
-    """Batches have the size asked for, the last one what is left, and their rows are the table's."""
+    """Batches have the given size, except that the last one holds the rest, and together hold the table's rows."""
     table = rows(*[[5]] * count)
     batches = [batch["row"].to_pylist() for batch in row_batches(table, size)]
     assert [number for batch in batches for number in batch] == list(range(count))
@@ -76,7 +76,7 @@ def test_batches_hold_every_row_in_order(count: int, size: int) -> None:
 
 
 def test_rows_are_read_with_what_is_text() -> None:
-    """Ids are filled up on the right; neither the filling nor special tokens are text."""
+    """Ids are padded on the right; neither padding nor special tokens are text."""
     ids, text = read_rows(rows([0, 5, 6], [7], [8, 1]), "cpu")
     assert ids.tolist() == [[0, 5, 6], [7, 0, 0], [8, 1, 0]]
     assert ids.dtype == torch.int64
@@ -96,7 +96,7 @@ def test_every_text_token_gives_one_vector(model: PreTrainedModel) -> None:
 
 
 def test_several_hookpoints_are_read_in_one_pass(model: PreTrainedModel) -> None:
-    """Outputs and inputs of several modules come together, each as it comes alone, and the model runs once."""
+    """Outputs and inputs of several modules are captured in one run of the model, each as if captured alone."""
     names = ["layers.1", "layers.0.mlp.down_proj.input", "layers.1.mlp.input", "layers.0"]
     batch = rows([0, 5, 6, 7], [8, 1, 9])
     runs: list[None] = []
@@ -110,7 +110,7 @@ def test_several_hookpoints_are_read_in_one_pass(model: PreTrainedModel) -> None
 
 
 def test_special_tokens_are_read_though_not_kept(model: PreTrainedModel) -> None:
-    """BOS gives no vector, but the tokens behind it have read it."""
+    """BOS gives no vector, but the tokens after it have read it."""
     behind = at(model, "layers.1", rows([0, 5, 6]))
     alone = at(model, "layers.1", rows([5, 6]))
     assert behind.shape == alone.shape
@@ -129,7 +129,7 @@ def test_a_slice_of_a_table_is_read_as_itself(model: PreTrainedModel) -> None:
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 12), min_size=2, max_size=4))
 def test_company_does_not_change_a_row(lengths: list[int], model: PreTrainedModel) -> None:
-    """A row's vectors are those it has alone, whatever longer rows it is filled up beside, up to rounding."""
+    """A row's vectors equal, up to rounding, those that it has alone, whatever longer rows it is padded to."""
     table = rows(*[[2 + (7 * place + 3 * number) % 380 for place in range(length)] for number, length in enumerate(lengths)])
     alone = torch.cat([at(model, "layers.2", table.slice(number, 1)) for number in range(len(lengths))])
     torch.testing.assert_close(at(model, "layers.2", table), alone, rtol=0, atol=1e-5)
@@ -142,7 +142,7 @@ def test_vectors_are_single_precision(tiny_checkpoint: Path) -> None:
 
 
 def test_harvesting_warns_of_nothing(model: PreTrainedModel) -> None:
-    """A pass over good rows is silent."""
+    """A pass over ordinary rows gives no warning."""
     torch.set_warn_always(True)
     try:
         with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_no_vector_is_used_more_than_the_passes(count: int, part: int, size: int
 
 
 def test_the_vectors_of_a_token_stay_together() -> None:
-    """In every batch, what one token has at one hookpoint stands where what it has at the other does."""
+    """In every batch, a token's vectors stand in the same place at both hookpoints."""
     batches = list(shuffled(numbered(40, 7), 16, 2, 4, generator()))
     assert len(batches) >= 2 * 8
     assert all(list(batch) == ["layers.0", "layers.1"] for batch in batches)
@@ -174,7 +174,7 @@ def test_the_vectors_of_a_token_stay_together() -> None:
 
 
 def test_every_vector_is_used_where_batches_fit() -> None:
-    """Where batches divide the buffers, every vector is used exactly as often as there are passes."""
+    """If the batch size divides the buffers, every vector is used exactly once per pass."""
     batches = drawn(shuffled(numbered(24, 4), 8, 3, 4, generator()))
     assert sorted(batches) == sorted(3 * list(range(24)))
     assert {number // 8 for number in batches[:24]} == {0}
@@ -195,7 +195,7 @@ def test_order_is_the_generators() -> None:
 
 
 def test_vectors_are_taken_as_they_are_needed() -> None:
-    """The first batch is there once the buffer is full: no more of the vectors are asked for than fill it."""
+    """The first batch comes as soon as the buffer is full: no more vectors are requested than fill it."""
     asked: list[int] = []
 
     def vectors() -> Iterator[dict[str, Tensor]]:

@@ -51,7 +51,7 @@ def llama() -> PreTrainedModel:
 
 @pytest.fixture
 def ran(model: PreTrainedModel) -> Iterator[list[str]]:
-    """Return a list that grows by the name of each module of the model that runs."""
+    """Yield a list to which the name of each module of the model is added when it runs."""
     names: list[str] = []
 
     def note(name: str) -> Any:
@@ -73,12 +73,12 @@ def logits(model: PreTrainedModel, ids: Tensor = IDS) -> Tensor:
 
 
 def hooks(model: nn.Module) -> list[Any]:
-    """Return the hooks there are in *model*, before its modules and after; the library may have some of its own."""
+    """Return all hooks of *model*, before and after its modules; the library may have added some itself."""
     return [hook for module in model.modules() for of in (module._forward_pre_hooks, module._forward_hooks) for hook in of.values()]
 
 
 def entered(model: PreTrainedModel, path: str, ids: Tensor = IDS) -> Tensor:
-    """Return the first thing that the module at *path* is given, by position or by name, in one whole pass of the model."""
+    """Return the first argument of the module at *path*, given by position or by name, in one full pass of the model."""
     given: list[Tensor] = []
 
     def note(module: nn.Module, inputs: Any, named: Any) -> None:
@@ -95,13 +95,13 @@ class TestModuleAt:
     """Names of modules."""
 
     def test_names_begin_inside_the_base_model(self, model: PreTrainedModel) -> None:
-        """The same name finds the block whether the model comes with its head or without."""
+        """The same name finds the block in a model with its head and in one without."""
         base: Any = base_of(model)
         assert module_at(model, "layers.1") is base.layers[1]
         assert module_at(base, "layers.1") is base.layers[1]
 
     def test_an_unknown_name_lists_what_exists(self, model: PreTrainedModel) -> None:
-        """A block that does not exist is one line with the names near it and all blocks."""
+        """The error for a block that does not exist is one line with similar names and all blocks."""
         with pytest.raises(UserError) as caught:
             module_at(model, "layers.9")
         text = str(caught.value)
@@ -111,13 +111,13 @@ class TestModuleAt:
         assert "\n" not in text
 
     def test_a_misspelt_name_is_mended(self, llama: PreTrainedModel) -> None:
-        """The right spelling is among those near a wrong one."""
+        """The right name is among those suggested for a misspelt one."""
         with pytest.raises(UserError, match=r"near it: [^;]*\blayers\.1\.mlp\b"):
             module_at(llama, "layer.1.mlp")
 
     @pytest.mark.parametrize("name", ["", "qqqq", "lm_head"])
     def test_names_outside_the_base_model_are_refused(self, name: str, llama: PreTrainedModel) -> None:
-        """No name, nonsense and the head are no hookpoints, and what is listed instead are names."""
+        """An empty name, nonsense and the head are no hookpoints, and the error lists names that exist."""
         with pytest.raises(UserError) as caught:
             module_at(llama, name)
         near = str(caught.value).split("near it: ")[1].split("; its blocks: ")[0]
@@ -134,7 +134,7 @@ class TestCapture:
     """Reading."""
 
     def test_blocks_are_what_the_library_reports(self, model: PreTrainedModel) -> None:
-        """What flows out of a block, of every architecture, is the library's own hidden state between the blocks."""
+        """In every architecture, a block's output equals the library's own hidden state after that block."""
         seen = capture(model, BLOCKS, IDS)
         states = model(input_ids=IDS, use_cache=False, output_hidden_states=True).hidden_states
         assert list(seen) == BLOCKS
@@ -143,14 +143,14 @@ class TestCapture:
             assert any(torch.equal(seen[name], state) for state in states)
 
     def test_the_last_block_is_what_the_head_reads(self, model: PreTrainedModel) -> None:
-        """The last block's output, normed, is what the base model returns."""
+        """The last block's output, after the final norm, equals what the base model returns."""
         base: Any = base_of(model)
         norm = next(getattr(base, name) for name in ("norm", "final_layer_norm", "norm_f") if hasattr(base, name))
         expected = base(input_ids=IDS, use_cache=False).last_hidden_state
         assert torch.equal(norm(capture(model, ["layers.2"], IDS)["layers.2"]), expected)
 
     def test_the_pass_stops_after_the_last_module_needed(self, model: PreTrainedModel, ran: list[str]) -> None:
-        """Nothing behind the last hookpoint runs: no later block and no final norm; what is before it does."""
+        """Nothing after the last hookpoint runs: no later block and no final norm. Everything before it runs."""
         capture(model, ["layers.1", "layers.0"], IDS)
         assert ran[-1].startswith("layers.1")
         assert {name for name in ran if name.count(".") == 1} == {"layers.0", "layers.1"}
@@ -163,14 +163,14 @@ class TestCapture:
         assert not any(name.startswith(("layers.1", "layers.2")) for name in ran)
 
     def test_order_and_company_do_not_matter(self, model: PreTrainedModel) -> None:
-        """A hookpoint gives the same vectors alone as among others, asked for in any order."""
+        """A hookpoint gives the same vectors alone and together with others, in any order."""
         together = capture(model, list(reversed(BLOCKS)), IDS)
         assert list(together) == list(reversed(BLOCKS))
         for name in BLOCKS:
             assert torch.equal(capture(model, [name], IDS)[name], together[name])
 
     def test_parts_of_a_block_add_up(self, llama: PreTrainedModel) -> None:
-        """In a Llama block what attention (a tuple) and MLP write is what the stream gains."""
+        """In a Llama block, the outputs of attention (a tuple) and MLP add up to the change of the residual stream."""
         seen = capture(llama, ["layers.0", "layers.1.self_attn", "layers.1.mlp", "layers.1"], IDS)
         gained = seen["layers.0"] + seen["layers.1.self_attn"] + seen["layers.1.mlp"]
         torch.testing.assert_close(gained, seen["layers.1"], rtol=0, atol=1e-6)
@@ -191,7 +191,7 @@ class TestCapture:
         assert hooks(model) == hooked
 
     def test_an_unknown_name_leaves_no_hook(self, llama: PreTrainedModel) -> None:
-        """Where the second of two names is wrong, the first one's hook is not left behind."""
+        """If the second of two names is wrong, the hook of the first one is removed."""
         hooked = hooks(llama)
         with pytest.raises(UserError, match=r"layers\.9"):
             capture(llama, ["layers.0", "layers.9"], IDS)
@@ -204,7 +204,7 @@ class TestCapture:
 
     @pytest.mark.parametrize("length", [1, 3, 7])
     def test_padding_on_the_right_changes_nothing(self, length: int, model: PreTrainedModel) -> None:
-        """The vectors of a row are the same whether it stands alone or is filled up on the right, up to rounding."""
+        """The vectors of a row are the same, up to rounding, alone and padded on the right."""
         alone = capture(model, BLOCKS, IDS[:, :length])
         filled = IDS.clone()
         filled[:, length:] = 0
@@ -217,7 +217,7 @@ class TestEdited:
     """Writing."""
 
     def test_what_is_written_flows_on(self, model: PreTrainedModel) -> None:
-        """With one and the same stream put in place, the answer no longer depends on what was read."""
+        """If the same residual stream is put in place for all inputs, the answer no longer depends on the input."""
         held = capture(model, ["layers.1"], IDS)["layers.1"]
         expected = logits(model)
         other = IDS.flip(0, 1)
@@ -226,7 +226,7 @@ class TestEdited:
             torch.testing.assert_close(logits(model, other), expected, rtol=0, atol=1e-6)
 
     def test_the_edit_is_handed_what_flows(self, model: PreTrainedModel) -> None:
-        """The edit gets the hookpoint's vectors, once, and what it returns is what a reader of it captures."""
+        """The edit is called once, with the hookpoint's vectors, and a later capture finds what it returned."""
         handed: list[Tensor] = []
 
         def doubled(flow: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ class TestEdited:
         assert torch.equal(logits(model), expected)
 
     def test_the_rest_of_a_tuple_is_kept(self, llama: PreTrainedModel) -> None:
-        """Where a module returns more than its vectors, such as attention, only the vectors are replaced."""
+        """If a module returns more than vectors, as attention does, only the vectors are replaced."""
         ids = torch.cat([IDS, IDS[:1]])  # three rows, which no one takes for a pair of outputs
         before = capture(llama, ["layers.0.mlp", "layers.0"], ids)
         with edited(llama, "layers.0.self_attn", torch.zeros_like):
@@ -274,7 +274,7 @@ class TestEdited:
         assert torch.equal(seen, (plain + 1) * 2)
 
     def test_an_unknown_name_is_refused(self, llama: PreTrainedModel) -> None:
-        """Editing what does not exist is the same one line as reading it."""
+        """Editing a hookpoint that does not exist gives the same error as reading it."""
         with pytest.raises(UserError, match=r"hookpoint 'h\.0' does not exist"), edited(llama, "h.0", torch.zeros_like):
             pytest.fail("the block ran")
 
@@ -283,11 +283,11 @@ INPUTS = ["layers.1.input", "layers.0.input", "layers.1.self_attn.input", "layer
 
 
 class TestInputs:
-    """What a module reads, in place of what it writes."""
+    """Hookpoints at a module's input."""
 
     @pytest.mark.parametrize("hookpoint", INPUTS)
     def test_an_input_is_what_the_module_is_given(self, hookpoint: str, llama: PreTrainedModel) -> None:
-        """What is captured is the first argument of the module in an ordinary pass, given by position or by name."""
+        """The captured vectors are the module's first argument in an ordinary pass, given by position or by name."""
         seen = capture(llama, [hookpoint], IDS)[hookpoint]
         assert torch.equal(seen, entered(llama, hookpoint.removesuffix(".input")))
 
@@ -299,7 +299,7 @@ class TestInputs:
         assert torch.equal(seen["layers.2.input"], seen["layers.1"])
 
     def test_the_neurons_of_an_mlp_by_hand(self, llama: PreTrainedModel) -> None:
-        """What the down projection reads is act(gate(x)) · up(x) of what the MLP reads, which is the normed stream."""
+        """The down projection reads act(gate(x)) · up(x), where x is the MLP's input: the stream after the norm."""
         mlp: Any = module_at(llama, "layers.1.mlp")
         names = ["layers.1.mlp.input", "layers.1.mlp.down_proj.input", "layers.1.mlp", "layers.1.post_attention_layernorm"]
         x, neurons, written, normed = capture(llama, names, IDS).values()
@@ -308,13 +308,13 @@ class TestInputs:
         torch.testing.assert_close(mlp.down_proj(neurons), written)
 
     def test_the_pass_stops_before_a_module_that_is_only_read(self, model: PreTrainedModel, ran: list[str]) -> None:
-        """Where the last thing asked for is an input, its module does not run, nor anything behind it."""
+        """If the last hookpoint is an input, neither its module nor anything after it runs."""
         capture(model, ["layers.0", "layers.1.input"], IDS)
         assert not any(name.startswith(("layers.1.", "layers.2")) for name in ran)
 
     @pytest.mark.parametrize("hookpoint", INPUTS)
     def test_an_edited_input_flows_on(self, hookpoint: str, llama: PreTrainedModel) -> None:
-        """With one and the same input put in place, a module writes the same whatever was read, and a reader captures what was put."""
+        """If the same input is put in place, a module writes the same whatever it would have read, and a capture finds that input."""
         path = hookpoint.removesuffix(".input")
         held = capture(llama, [hookpoint, path], IDS)
         other = IDS.flip(0, 1)
@@ -325,7 +325,7 @@ class TestInputs:
         torch.testing.assert_close(seen[path], held[path], rtol=0, atol=1e-6)
 
     def test_an_edited_input_is_an_edited_output_before(self, model: PreTrainedModel) -> None:
-        """Doubling what a block reads changes the answer as doubling what the one before writes does."""
+        """Doubling a block's input changes the answer just as doubling the output of the block before it."""
         with edited(model, "layers.0", lambda flow: 2 * flow):
             expected = logits(model)
         assert not torch.allclose(expected, logits(model))
@@ -333,7 +333,7 @@ class TestInputs:
             assert torch.equal(logits(model), expected)
 
     def test_an_input_given_by_name_is_replaced_alone(self, llama: PreTrainedModel) -> None:
-        """Attention is called with named arguments: zeros in place of the first are zeros from the norm before, the rest stays."""
+        """Attention takes named arguments: zeros for the first one act as zeros from the norm before it, and the others stay."""
         with edited(llama, "layers.1.input_layernorm", torch.zeros_like):
             expected = logits(llama)
         with edited(llama, "layers.1.self_attn.input", torch.zeros_like):
@@ -352,7 +352,7 @@ class TestInputs:
 
     @pytest.mark.parametrize("name", ["layers.9.input", ".input", "input", "layers.1.input.input", "layers.1.output"])
     def test_an_input_of_nothing_is_one_line(self, name: str, llama: PreTrainedModel) -> None:
-        """The input of a module that does not exist, or of none, is refused as its output is, with names that exist."""
+        """The input of a module that does not exist, or of no module, is refused like its output, with names that exist."""
         with pytest.raises(UserError, match=r"does not exist in this model; near it: .*its blocks: layers\.0") as caught:
             capture(llama, [name], IDS)
         assert repr(name) in str(caught.value)
@@ -360,7 +360,7 @@ class TestInputs:
 
 
 class TestSpliced:
-    """Writing in one place what is made of another."""
+    """Replacing what flows at one hookpoint with something computed from another."""
 
     @pytest.mark.parametrize("part", ["layers.1.mlp", "layers.0.self_attn.o_proj", "layers.2.mlp.down_proj"])
     def test_a_modules_own_function_changes_nothing(self, part: str, llama: PreTrainedModel) -> None:
@@ -373,7 +373,7 @@ class TestSpliced:
             assert not torch.allclose(logits(llama), expected)
 
     def test_the_edit_is_handed_both(self, model: PreTrainedModel) -> None:
-        """The edit gets what flowed at both hookpoints in this pass, once each time the model runs."""
+        """The edit is called once per pass, with what flowed at both hookpoints in that pass."""
         plain = capture(model, ["layers.0", "layers.2"], IDS)
         other = capture(model, ["layers.0", "layers.2"], IDS.flip(0, 1))
         handed: list[tuple[Tensor, Tensor]] = []
@@ -391,7 +391,7 @@ class TestSpliced:
             assert torch.equal(written, seen["layers.2"])
 
     def test_a_splice_of_one_place_is_an_edit(self, model: PreTrainedModel) -> None:
-        """Where a hookpoint is both read and written, the edit gets the same twice."""
+        """If the same hookpoint is read and written, the edit gets the same vectors twice."""
         with edited(model, "layers.1", lambda flow: flow.tanh()):
             expected = logits(model)
         with spliced(model, "layers.1", "layers.1", lambda read, written: (read + written).div(2).tanh()):
@@ -420,11 +420,11 @@ WIDTHS: dict[str, int | None] = {
 
 
 class TestSizes:
-    """What a module tells without running."""
+    """The width at a hookpoint, found without running the model."""
 
     @pytest.mark.parametrize("hookpoint", WIDTHS)
     def test_a_width_is_what_flows_there(self, hookpoint: str, llama: PreTrainedModel) -> None:
-        """Where a module tells its width it is that of what flows there, and where it does not there is none."""
+        """A width that a module tells is the size of what flows there; otherwise the width is None."""
         width = width_at(llama, hookpoint, 16)
         assert width == WIDTHS[hookpoint]
         assert width in (None, capture(llama, [hookpoint], IDS)[hookpoint].shape[-1])
@@ -448,7 +448,7 @@ class TestIntoResidual:
 
     @pytest.mark.parametrize(("part", "width"), [("layers.1.mlp.down_proj", 32), ("layers.1.self_attn.o_proj", 16)])
     def test_neurons_and_heads_are_sent_through_their_projection(self, part: str, width: int, llama: PreTrainedModel) -> None:
-        """What a neuron or a part of a head adds is what the projection's output gains by one more of it."""
+        """A neuron's direction (or a head's) is the change of the projection's output when its input grows by one."""
         module = module_at(llama, part)
         directions = torch.eye(width)[3:9]
         x = torch.zeros(1, width)
@@ -457,7 +457,7 @@ class TestIntoResidual:
         torch.testing.assert_close(found, module(x + directions) - module(x))
 
     def test_projections_with_transposed_weights_and_a_bias(self) -> None:
-        """GPT-2 keeps its weights the other way round and adds a bias, which is no direction's."""
+        """GPT-2 stores its weights transposed and adds a bias; the bias belongs to no direction."""
         with torch.random.fork_rng():
             torch.manual_seed(2)
             gpt2: Any = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32))
@@ -469,9 +469,9 @@ class TestIntoResidual:
 
     @pytest.mark.parametrize("hookpoint", ["layers.1.mlp.input", "layers.1.self_attn.input", "layers.1.mlp.gate_proj.input"])
     def test_what_is_read_from_the_stream_does_not_enter_it(self, hookpoint: str, llama: PreTrainedModel) -> None:
-        """What an MLP, attention or another projection reads goes no straight way into the stream."""
+        """The inputs of an MLP, of attention and of other projections do not enter the stream directly."""
         assert into_residual(llama, hookpoint, torch.eye(16), 16) is None
 
     def test_vectors_of_another_size_do_not_enter(self, llama: PreTrainedModel) -> None:
-        """An output that is not as wide as the stream, such as that of the gate, enters nowhere as it is."""
+        """An output that is not as wide as the stream, such as the gate's, does not enter it directly."""
         assert into_residual(llama, "layers.1.mlp.gate_proj", torch.eye(32), 16) is None

@@ -1,4 +1,4 @@
-"""What models remember of what they have read. A whole reading of one row, without any memory, is the reference."""
+"""Models' memories of what they have read. The reference is each row read alone and in one piece, without a memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def mixes(model: PreTrainedModel) -> bool:
 
 
 def read(model: PreTrainedModel, ids: Tensor = IDS[:, :CUT]) -> tuple[Family, Memory]:
-    """Return how memories of *model* are handled, and the one of *ids*."""
+    """Return the family of *model*, and its memory after reading *ids*."""
     return family_of(model), advance(model, ids)[1]
 
 
@@ -59,7 +59,7 @@ def parts_of(family: Family, memory: Memory) -> list[Parts]:
 
 
 def noise(parts: Parts, rows: int = ROWS, seed: int = 0) -> Parts:
-    """Return something to add to some rows of every one of *parts*."""
+    """Return random values to add to *rows* rows of each of *parts*."""
     draw = torch.Generator().manual_seed(seed)
     return {name: torch.randn(rows, *part.shape[1:], generator=draw) for name, part in parts.items()}
 
@@ -76,7 +76,7 @@ class TestReading:
 
     @pytest.mark.parametrize("cut", range(1, LENGTH))
     def test_a_prefix_and_the_rest_are_the_whole(self, cut: int, model: PreTrainedModel) -> None:
-        """Wherever a text is cut, its parts say what the whole says: the prefix, one token after it, and all tokens after it."""
+        """Wherever a text is cut, reading its prefix, then one token, then the rest predicts what reading the whole text predicts."""
         expected = whole(model, IDS)
         logits, memory = advance(model, IDS[:, :cut])
         close(logits, expected[:, cut - 1])
@@ -89,7 +89,7 @@ class TestReading:
     @given(TEXTS, st.integers(1, 6))
     @settings(max_examples=8)
     def test_a_batch_is_its_rows(self, model: PreTrainedModel, rows: list[tuple[int, int, int]], cut: int) -> None:
-        """Rows that are picked (also twice, in any order) and given tokens of their own say what each says alone, step by step."""
+        """Rows that are picked (in any order, also twice) and continued with different tokens predict what each predicts alone."""
         index, tokens = torch.tensor(rows).split([1, 2], dim=1)
         texts = torch.cat([IDS[index[:, 0], :cut], tokens], dim=1)
         expected = whole(model, texts)
@@ -100,7 +100,7 @@ class TestReading:
             close(advance(model, tokens[:, place : place + 1], picked)[0], expected[:, cut + place])
 
     def test_copies_do_not_leak(self, model: PreTrainedModel) -> None:
-        """Reading on from a copy and adding to it changes neither the memory it came from nor another copy, nor the other way round."""
+        """Reading on from a copy, or adding to it, changes neither the original memory nor another copy; and vice versa."""
         expected = whole(model, IDS)[:, -1]
         family, memory = read(model)
         copy, other, last = (family.rows(memory, EVERYONE) for _ in range(3))
@@ -118,7 +118,7 @@ class TestReading:
 
     @pytest.mark.parametrize("name", UNKNOWN)
     def test_an_unknown_memory_is_one_line(self, name: str) -> None:
-        """A model that hands over no memory, or one of its own kind, is refused by name."""
+        """A model that returns no memory, or one of an unknown kind, is refused by name."""
         made = tiny(name)
         with pytest.raises(UserError, match=rf"^{type(made).__name__}: no known kind of memory; add its family to \S+$"):
             advance(made, IDS)
@@ -135,7 +135,7 @@ class TestAdding:
         assert torch.equal(advance(model, IDS[:, CUT:], memory)[0], expected)
 
     def test_every_part_of_every_layer_matters(self, stateful: PreTrainedModel) -> None:
-        """What is added to any one part of any layer changes what every row says next."""
+        """Adding to any single part of any layer changes what every row predicts next."""
         family, memory = read(stateful)
         plain = advance(stateful, IDS[:, CUT : CUT + 1], family.rows(memory, EVERYONE))[0]
         for layer, parts in enumerate(parts_of(family, memory)):
@@ -150,7 +150,7 @@ class TestAdding:
     @example(0, torch.tensor([1]), {3}, 0)  # its weight alone
     @settings(max_examples=8)
     def test_only_what_is_named_changes(self, stateful: PreTrainedModel, layer: int, where: Tensor, names: set[int], seed: int) -> None:
-        """The named parts of the named rows of the layer change by what is added, and nothing else does; taken away, all is as before."""
+        """Adding changes only the named parts of the named rows of the layer, by what is added; subtracting it restores them."""
         family, memory = read(stateful)
         before = parts_of(family, memory)
         change = {name: some for place, (name, some) in enumerate(noise(before[layer], len(where), seed).items()) if place in names}
@@ -165,7 +165,7 @@ class TestAdding:
             close(new, old)
 
     def test_rows_beside_say_the_same(self, stateful: PreTrainedModel) -> None:
-        """What is added to some rows leaves what the others say as it is, also another copy of the same row.
+        """Adding to some rows leaves the predictions of the others unchanged, also those of another copy of the same row.
 
         To the bit where a row's arithmetic is the same whatever its company; experts read together the rows that chose them, so there
         another row's choice is another shape of matrix, and with it another order of sums.
@@ -181,7 +181,7 @@ class TestAdding:
 
     @pytest.mark.parametrize("name", ["llama", *HYBRIDS])
     def test_keys_and_values_stay(self, name: str) -> None:
-        """Whatever is added, attention's keys and values stay bit for bit, and nothing changes where there is no state."""
+        """Adding never changes attention's keys and values by a bit, and changes nothing in layers without a state."""
         family, memory = read(tiny(name))
         before = held(memory)
         attention = {path for path in before if path.endswith((".keys", ".values")) and before[path] is not None}
@@ -235,7 +235,7 @@ class TestRwkv:
             close(parts, {"feed_forward": second[:, -1], "attention": first[:, -1], **expected})
 
     def test_the_scale_is_free(self) -> None:
-        """The same state written with other scales has the same parts, and what is added to it does the same."""
+        """The same state stored with another scale has the same parts, and adding to it has the same effect."""
         rwkv = tiny("rwkv")
         family, memory = read(rwkv)
         shift = torch.randn(ROWS, WIDTH, LAYERS, generator=torch.Generator().manual_seed(1))

@@ -116,7 +116,7 @@ class TestFiles:
         ],
     )
     def test_a_file_that_cannot_be_read_is_one_line(self, name: str, content: bytes, said: str, tmp_path: Path) -> None:
-        """What is wrong in a file is told with its path, and the line where there are lines, in one line."""
+        """An error in a file is one line that names the file, and the line in it if the file has lines."""
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError) as caught:
             list(files([str(tmp_path / name)], "text"))
@@ -127,7 +127,7 @@ class TestFiles:
     def test_a_missing_column_lists_those_there_are(self, tmp_path: Path) -> None:
         """A parquet file without the column says which columns it has."""
         pq.write_table(pa.table({"body": ["x"], "title": ["y"]}), tmp_path / "a.parquet")
-        with pytest.raises(UserError, match=r"a\.parquet has no column 'text'; it has body, title$"):
+        with pytest.raises(UserError, match=r"a\.parquet has no column 'text'; set `column` to one of: body, title$"):
             list(files([str(tmp_path / "a.parquet")], "text"))
 
     def test_a_column_of_numbers_is_no_text(self, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ class TestFiles:
 
 
 class TestHub:
-    """Documents from a dataset; a folder stands in its place."""
+    """Documents from a Hub dataset, for which a local folder stands in."""
 
     @pytest.fixture
     def dataset(self, tmp_path: Path) -> str:
@@ -153,19 +153,19 @@ class TestHub:
         return str(tmp_path)
 
     def test_the_first_documents_are_streamed(self, dataset: str) -> None:
-        """As many documents as asked for are taken from the front, named by repository and place."""
+        """The first *limit* documents are taken, named by repository and number."""
         assert list(hub(dataset, "main", "train", "text", None, 2)) == [(f"{dataset}:0", "One"), (f"{dataset}:1", "Two")]
 
     def test_a_limit_above_the_size_takes_all(self, dataset: str) -> None:
-        """A dataset that is shorter than the limit is taken whole."""
+        """All documents of a dataset that is shorter than the limit are taken."""
         assert [text for _, text in hub(dataset, "main", "train", "text", None, 99)] == ["One", "Two", "Three"]
 
     @pytest.mark.parametrize(
         ("split", "column", "said"),
-        [("train", "body", "has no column 'body'; it has text"), ("test", "text", "Available splits: ['train']")],
+        [("train", "body", "has no column 'body'; set `column` to one of: text"), ("test", "text", "Available splits: ['train']")],
     )
     def test_what_is_not_there_is_told(self, split: str, column: str, said: str, dataset: str) -> None:
-        """A split or column that the dataset lacks is one line that lists those it has."""
+        """The error for a split or column that the dataset lacks is one line that lists the existing ones."""
         with pytest.raises(UserError) as caught:
             list(hub(dataset, "main", split, column, None, 1))
         assert said in str(caught.value)
@@ -186,7 +186,7 @@ class TestDocuments:
         ]
 
     def test_rows_come_a_row_group_at_a_time(self) -> None:
-        """A long source comes in groups of a thousand whose numbers go on."""
+        """A long source comes in groups of a thousand, numbered on from group to group."""
         groups = list(documents(((f"d{n}", "text") for n in range(2_001)), 0.5))
         assert [group.num_rows for group in groups] == [1_000, 1_000, 1]
         assert [n for group in groups for n in group["document"].to_pylist()] == list(range(2_001))
@@ -233,7 +233,7 @@ class TestEncode:
         assert encoded[2][2] == encoded[0][2][: len(encoded[2][2])]
 
     def test_text_that_spells_a_special_token_is_text(self, tiny_tokenizer: PreTrainedTokenizerBase) -> None:
-        """A document that writes about `</s>` gives ids of text: no special token stands in the middle of it."""
+        """A document that contains the text `</s>` becomes ordinary tokens: it gets no special token."""
         ((_, _, ids),) = encode(texts("the tag </s> ends it"), tiny_tokenizer)
         assert set(ids).isdisjoint(tiny_tokenizer.all_special_ids)
         assert tiny_tokenizer.decode(ids) == "the tag </s> ends it"
@@ -258,11 +258,11 @@ class TestPack:
     """Ids to rows."""
 
     def test_documents_kept_apart(self) -> None:
-        """A row never holds two documents; what is left of each is a short row."""
+        """A row never holds two documents; the rest of each is a short row."""
         assert packed(THREE) == [(0, False, [1, 2, 3, 4]), (0, False, [5]), (1, False, [6]), (2, False, [7, 8, 9])]
 
     def test_short_rows_dropped(self) -> None:
-        """Without partial rows only full ones stay."""
+        """Without partial rows only full rows are kept."""
         assert packed(THREE, keep_partial=False) == [(0, False, [1, 2, 3, 4])]
 
     def test_bos_takes_a_place_in_every_row(self) -> None:
@@ -275,28 +275,28 @@ class TestPack:
         ]
 
     def test_joined_documents_carry_over(self) -> None:
-        """Joined, EOS ends each document and the next goes on in the same row; a row is its first token's document."""
+        """Joined documents end with EOS and the next one follows in the same row; a row names the document of its first token."""
         assert packed(THREE, join=True) == [(0, False, [1, 2, 3, 4]), (0, False, [5, EOS, 6, EOS]), (2, False, [7, 8, 9, EOS])]
 
     def test_joined_rows_with_bos(self) -> None:
-        """Joined rows too begin with BOS, and their last part is dropped with the partial rows."""
+        """Joined rows also begin with BOS, and a last row that is too short is dropped with the partial rows."""
         rows = [(0, False, [BOS, 1, 2, 3]), (0, False, [BOS, 4, 5, EOS]), (1, False, [BOS, 6, EOS, 7]), (2, False, [BOS, 8, 9, EOS])]
         assert packed(THREE, join=True, bos="row") == rows
         assert packed(THREE[:2], join=True, bos="row", keep_partial=False) == rows[:2]
 
     def test_a_row_belongs_to_the_document_it_begins_in(self) -> None:
-        """A row that begins with the last token of a document, or its EOS, is that document's."""
+        """A row that begins with a document's last token, or with its EOS, names that document."""
         corpus: list[Encoded] = [(5, False, [1, 2, 3, 4]), (6, False, [7, 8, 9, 9, 9])]
         assert packed(corpus, join=True) == [(5, False, [1, 2, 3, 4]), (5, False, [EOS, 7, 8, 9]), (6, False, [9, 9, EOS])]
 
     def test_joined_sides_stay_apart(self) -> None:
-        """Held-out documents are joined among themselves, past those that are not."""
+        """Held-out documents are joined only with each other, even if other documents stand between them."""
         corpus: list[Encoded] = [(0, False, [1, 2]), (1, True, [6, 7]), (2, False, [3]), (3, True, [8])]
         assert packed(corpus, join=True) == [(0, False, [1, 2, EOS, 3]), (1, True, [6, 7, EOS, 8]), (2, False, [EOS]), (3, True, [EOS])]
 
     @given(CORPORA, PACKINGS)
     def test_every_token_is_there_once_and_in_order(self, corpus: list[Encoded], packing: Packing) -> None:
-        """With partial rows kept, the rows of a side hold exactly its tokens in order; without, all but fewer than a row's."""
+        """With partial rows kept, the rows of a side hold exactly its tokens in order; without them, less than one row is lost."""
         rows = list(pack(corpus, SPECIALS, packing))
         bos = [BOS] if packing.bos == "row" else []
         size = packing.length - len(bos)
@@ -330,7 +330,7 @@ class TestPack:
 
     @given(CORPORA, st.booleans())
     def test_held_out_never_mixes(self, corpus: list[Encoded], join: bool) -> None:
-        """Every row holds tokens of one side alone, whichever way documents are packed."""
+        """Every row holds tokens of one side only (held out or not), however documents are packed."""
         marked = [(document, held_out, [token + 100 * held_out for token in ids]) for document, held_out, ids in corpus]
         for _, held_out, ids in packed(marked, join=join):
             assert {token >= 100 for token in ids if token != EOS} <= {held_out}
@@ -347,7 +347,7 @@ class TestPack:
 
     @pytest.mark.parametrize("join", [False, True])
     def test_a_row_needs_room_for_text(self, join: bool) -> None:
-        """A row of one token that is BOS has no room for text, and this is said before any row is made."""
+        """A row of length one, which only BOS fills, is refused before any row is made."""
         with pytest.raises(UserError, match="length"):
             next(pack(THREE, SPECIALS, Packing(1, "row", join, keep_partial=True)), None)
 
@@ -384,7 +384,7 @@ class TestTokenRows:
         ]
 
     def test_a_character_cut_in_two_counts_its_bytes(self, tiny_tokenizer: PreTrainedTokenizerBase, pieces: list[bytes]) -> None:
-        """Where rows part inside a character the bytes still add up, and the text shows a replacement character."""
+        """If a cut between rows splits a character, the bytes still add up, and the text shows a replacement character."""
         ids = tiny_tokenizer("字", add_special_tokens=False)["input_ids"]
         assert len(ids) == 3
         (rows,) = token_rows([(0, False, ids[:2]), (0, False, ids[2:])], "tiny", tiny_tokenizer, pieces)
@@ -413,7 +413,7 @@ class TestPadded:
 
     @given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=6), st.data())
     def test_short_rows_are_filled_up_on_the_right(self, lists: list[list[int]], data: st.DataObject) -> None:
-        """Each row of the matrix is a list and then the filler, in a slice of a table in pieces as in the whole."""
+        """Each row of the matrix is a list and then the padding, also for a slice of a table in several chunks."""
         cut = data.draw(st.integers(0, len(lists)))
         start = data.draw(st.integers(0, len(lists)))
         of_ints = pa.list_(pa.int32())

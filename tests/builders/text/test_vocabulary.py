@@ -71,7 +71,7 @@ class TestSentencePiece:
 
     @given(text=st.text(alphabet=st.one_of(st.sampled_from(" atheceb"), st.characters(codec="utf-8", exclude_characters="▁")), max_size=20))
     def test_pieces_join_to_the_text(self, text: str, sentence_piece_tokenizer: PreTrainedTokenizerBase) -> None:
-        """The bytes of a text's tokens join to the text behind the space that this kind puts before it."""
+        """The bytes of a text's tokens join to the text, after the space that this kind of tokenizer puts before it."""
         pieces = token_bytes(sentence_piece_tokenizer, len(sentence_piece_tokenizer))
         ids = sentence_piece_tokenizer(text, add_special_tokens=False)["input_ids"]
         assert b"".join(pieces[token] for token in ids) == (f" {text}" if text else "").encode()
@@ -85,7 +85,7 @@ class TestOthers:
         assert token_bytes(words({"the": 0, "Ġcafé": 1, "[UNK]": 2}), 4) == [b"the", "Ġcafé".encode(), b"[UNK]", b""]
 
     def test_a_hole_in_the_ids_hides_nothing_behind_it(self) -> None:
-        """Where the tokenizer skips ids those have no bytes, and the ids after them keep theirs."""
+        """Ids that the tokenizer skips have no bytes, and the ids after them keep theirs."""
         assert token_bytes(words({"a": 0, "[UNK]": 1, "b": 5}), 7) == [b"a", b"[UNK]", b"", b"", b"", b"b", b""]
 
 
@@ -125,7 +125,7 @@ class TestTexts:
 
     @given(contents=st.lists(st.text(max_size=6), min_size=1, max_size=4), length=st.integers(1, 30))
     def test_texts_are_what_was_tokenized(self, contents: list[str], length: int, tiny_tokenizer: PreTrainedTokenizerBase) -> None:
-        """Texts cut or filled up to a length are, row by row, the bytes of their ids."""
+        """For texts cut or padded to one length, each row's text is the bytes of its ids."""
         pieces = token_bytes(tiny_tokenizer, len(tiny_tokenizer) + 1)
         filler = len(tiny_tokenizer)
         rows = [tiny_tokenizer(text, add_special_tokens=False)["input_ids"][:length] for text in contents]

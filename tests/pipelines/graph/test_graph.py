@@ -18,7 +18,7 @@ from builders.lake.hashes import Hashes, below
 from pipelines import why
 from pipelines.graph import closure, outside, sources
 from pipelines.graph.closure import ROOT, canonical, code_of
-from pipelines.graph.declared import declared, left, stages
+from pipelines.graph.declared import declared, restricted, stages
 from pipelines.graph.prompts import ASKING
 from pipelines.params import Params, load
 from pipelines.stages import inputs
@@ -181,7 +181,7 @@ class TestDeclared:
 
     def test_what_is_declared_is_there(self) -> None:
         """A section, an id of one and a field of one can be read, and are what they are in params.yaml."""
-        view = left(PARAMS, ["seed", "saes.lab-planted", "tokens.window", "training"])
+        view = restricted(PARAMS, ["seed", "saes.lab-planted", "tokens.window", "training"])
 
         assert (view.seed, view.tokens.window) == (PARAMS.seed, PARAMS.tokens.window)
         assert view.saes["lab-planted"] == PARAMS.saes["lab-planted"]
@@ -190,7 +190,7 @@ class TestDeclared:
     @pytest.mark.parametrize("read", ["engines", "saes.lab-l1-topk-512", "tokens.length", "neighbours.most"])
     def test_what_is_not_declared_is_refused(self, read: str) -> None:
         """Another section, id or field cannot be read, not even where it has a default."""
-        view: Any = left(PARAMS, ["seed", "saes.lab-planted", "tokens.window"])
+        view: Any = restricted(PARAMS, ["seed", "saes.lab-planted", "tokens.window"])
         section, _, part = read.partition(".")
 
         with pytest.raises((AttributeError, KeyError)):
@@ -298,7 +298,7 @@ class TestInputs:
             return "0" * 64
 
         monkeypatch.setattr("builders.lake.hashes.file_sha256", growing)
-        with pytest.raises(UserError, match="changed while it was read; run this again once it rests"):
+        with pytest.raises(UserError, match="changed while it was read; run this again when nothing writes to it"):
             texts(small(), here)
 
     def test_a_stage_refuses_what_is_no_longer_what_dvc_saw(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,10 +345,10 @@ class TestWhy:
         now = tmp_path / "sae.txt"
         now.write_text("0" * 16 + " a.py\n" + "2" * 16 + " c.py\n" + "4" * 16 + " params.tokens\n")
 
-        assert list(why.told(now, "abcd", why.CODE)) == [
+        assert list(why.changes(now, "abcd", why.CODE)) == [
             "a.py has changed",
             "no longer imports b.py",
-            "imports c.py, which it did not",
+            "now imports c.py",
             "section tokens of params: a default, a type or a bound has changed",
         ]
 

@@ -79,20 +79,20 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "unknown key": (lambda p: p["tokens"].update(lenght=3), "params.yaml: tokens.lenght: unknown key; remove it or correct its name"),
     "missing key": (lambda p: p["tokens"].pop("bos"), "params.yaml: tokens.bos: missing"),
-    "wrong type": (lambda p: p["contexts"].update(train="many"), "params.yaml: contexts.train: input should be a valid integer"),
+    "wrong type": (lambda p: p["contexts"].update(train="many"), "params.yaml: contexts.train: must be a whole number (given: 'many')"),
     "value not allowed": (
         lambda p: p["contexts"].update(sampler="best"),
-        "params.yaml: contexts.sampler: input should be 'top', 'random', 'quantiles' or 'mix' (given: 'best')",
+        "params.yaml: contexts.sampler: must be 'top', 'random', 'quantiles' or 'mix' (given: 'best')",
     ),
     "id": (lambda p: p["saes"].update(My_SAE=p["saes"]["topk"]), "saes.My_SAE: an id may hold a-z, 0-9 and single dashes only"),
     "dangling name": (
         lambda p: p["saes"]["topk"].update(subject="nobody"),
         "saes.topk.subject: 'nobody' is not defined; defined are lab",
     ),
-    "k above width": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk.train: `k` (65) is larger than `width` (64)"),
+    "k above width": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk: `k` (65) is larger than `width` (64)"),
     "sparsity of another activation": (
         lambda p: p["saes"]["topk"].update(activation="relu"),
-        "saes.topk.train: activation `relu` takes `l1`, not `k`",
+        "saes.topk: activation `relu` takes `l1`, not `k`",
     ),
     "neurons of no module": (
         lambda p: p["saes"].update(n={"source": "neurons", "subject": "lab", "hookpoint": "layers.1.mlp.down.input", "k": 3}),
@@ -108,7 +108,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "baseline's name": (
         lambda p: p["explainers"].update({"lexical-permuted": p["explainers"]["lexical"]}),
-        "explainers.lexical-permuted: `-permuted` is how baselines are called; choose another id",
+        "explainers.lexical-permuted: `-permuted` at the end of an id stands for a baseline; choose another id",
     ),
     "device": (lambda p: p["subjects"]["lab"].update(device="mps"), "device 'mps' is not there on this machine"),
     "window": (lambda p: p["tokens"].update(window=7), "tokens: `length` (128) must be a multiple of `window` (7)"),
@@ -130,11 +130,11 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         explainer(kind="default", engine="nobody"),
         "explainers.x.engine: 'nobody' is not defined; defined are none",
     ),
-    "explainer that names no engine": (explainer(kind="logits"), "explainers.x.logits.engine: missing"),
-    "kind of explainer": (explainer(kind="magic"), "explainers.x: input tag 'magic' found using 'kind' does not match any of the expected"),
-    "kind of engine": (engine(kind="oracle"), "engines.e: input tag 'oracle' found using 'kind' does not match any of the expected tags"),
-    "engine that is nowhere": (engine(kind="transformers"), "engines.e.transformers: give either `path` or `repo`"),
-    "address of a server": (server("127.0.0.1:8000"), "engines.e.openai.base_url: string should match pattern '^https?://'"),
+    "explainer that names no engine": (explainer(kind="logits"), "explainers.x.engine: missing"),
+    "kind of explainer": (explainer(kind="magic"), "explainers.x: `kind` must be 'lexical', 'default', "),
+    "kind of engine": (engine(kind="oracle"), "engines.e: `kind` must be 'openai', 'vllm', 'transformers' (given: 'oracle')"),
+    "engine that is nowhere": (engine(kind="transformers"), "engines.e: give either `path` or `repo`"),
+    "address of a server": (server("127.0.0.1:8000"), "engines.e.base_url: must begin with http:// or https://"),
     "key of a server": (
         server(key_variable="OUR_TEST_KEY_THAT_IS_NOT_SET"),
         "the environment variable OUR_TEST_KEY_THAT_IS_NOT_SET is not set; export the key of http://127.0.0.1:9/v1 in it",
@@ -184,7 +184,7 @@ def test_a_checkpoint_without_weights(here: Path) -> None:
 
     result = check(here)
 
-    assert (result.exit_code, result.stderr) == (2, "error: model: no weights (*.safetensors) beside config.json\n")
+    assert (result.exit_code, result.stderr) == (2, "error: model: no weights (*.safetensors) beside config.json; fetch them too\n")
 
 
 def test_pickled_weights(here: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_server_without_the_model(here: Path, llm: Server) -> None:
     llm.models = listed("small", "large")
     result = check(here, server(llm.url))
 
-    assert (result.exit_code, result.stderr) == (2, f"error: {llm.url}: has no model {MODEL!r}; it has large, small\n")
+    assert (result.exit_code, result.stderr) == (2, f"error: {llm.url}: has no model {MODEL!r}; choose one that it has: large, small\n")
 
 
 def test_a_server_that_refuses_the_key(here: Path, llm: Server, monkeypatch: pytest.MonkeyPatch) -> None:

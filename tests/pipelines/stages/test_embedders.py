@@ -166,7 +166,7 @@ def test_a_model_lies_in_one_place(spec: dict[str, str], said: str, here: Path) 
     """Params that name no place, two places, or a repository without a commit are refused."""
     with pytest.raises(UserError) as caught:
         opened(here, **spec)
-    assert str(caught.value) == f"params.yaml: embedders.e.sentence: {said}"
+    assert str(caught.value) == f"params.yaml: embedders.e: {said}"
 
 
 class TestStages:

@@ -24,7 +24,7 @@ from builders.steering.ratings import STEERING_TEXTS
 from builders.steering.ways import Push
 from pipelines.graph.stage import shelf
 from pipelines.opened.behaviours import some_of
-from pipelines.params import Steering
+from pipelines.params import SteeringParams
 from pipelines.stages import steering, subject
 from pipelines.stages.steering import ways
 
@@ -254,7 +254,7 @@ MISTAKES = {
         lambda params, _: params["steering"]["open"].update(judge="lexical"),
         "steering.open.judge: ratings ask a language model; choose a judge of kind `model`",
     ),
-    "the same site twice": (lambda params, _: params["steering"].update(sites=["state", "state"]), "steering.sites: the same thing twice"),
+    "the same site twice": (lambda params, _: params["steering"].update(sites=["state", "state"]), "steering.sites: names one thing twice"),
 }
 
 
@@ -326,7 +326,7 @@ def test_all_orders_of_a_question_are_drawn_together(held_out: bool, orders: int
 
 def test_layers_without_a_state_are_skipped_alone() -> None:
     """In a hybrid the state is steered where there is one; at other layers that is skipped, and so is the state for LDA."""
-    settings = Steering(methods=["difference", "lda"], sites=["residual", "state"], multipliers=[0.0, 1.0])
+    settings = SteeringParams(methods=["difference", "lda"], sites=["residual", "state"], multipliers=[0.0, 1.0])
     allowed, skipped = ways(settings, [True, False])
     assert allowed == [
         Push("difference", "residual", 0, 1.0),

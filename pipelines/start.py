@@ -1,0 +1,34 @@
+"""`interplake start`: a project of one's own, which is a copy of the code that DVC watches, beside the params of one run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from builders.errors import UserError
+from builders.lake.shards import write_atomic
+from pipelines.graph.closure import PACKAGES, ROOT
+from pipelines.params import FILE, load
+
+COPIED = (*PACKAGES, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+
+
+def start(folder: Path, params: Path) -> Path:
+    """Make a project in *folder*, which must be new, with *params* as its params.yaml; return where these lie.
+
+    Raises UserError where the folder is there already, or the params are not valid.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; name a new folder, or remove it")
+    load(params)
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    write_atomic(folder / FILE, params.read_bytes())
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # noqa: S607  # DVC works in a git repository
+    return folder / FILE

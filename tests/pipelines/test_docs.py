@@ -1,0 +1,46 @@
+"""The pages that are written from a release."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders.errors import UserError
+from pipelines import docs
+from pipelines.graph.closure import ROOT
+
+FOUND = json.loads((ROOT / "docs/results.json").read_bytes())
+
+
+def test_numbers_are_those_of_the_release() -> None:
+    """README tells the median of detection for trained SAEs, and another release's number replaces it."""
+    readme = (ROOT / "README.md").read_text()
+    changed = json.loads(json.dumps(FOUND))
+    for row in changed["scores"]:
+        if (row["scorer"], row["kind"], row["sae"]) == ("detection", "trained", "all"):
+            row["score"]["median"] = 0.123
+
+    assert "**0.12** (" not in docs.filled(readme, FOUND)
+    assert "**0.12** (" in docs.filled(readme, changed)
+
+
+def test_a_release_without_baselines_has_no_numbers() -> None:
+    """Where nothing was calibrated there is nothing to tell: the list of configs stays, the numbers go."""
+    filled = docs.filled((ROOT / "README.md").read_text(), {**FOUND, "calibration": []})
+
+    assert "<!-- numbers -->\n<!-- /numbers -->" in filled
+    assert "| `scores` | " in filled
+
+
+def test_the_results_page_has_steering_where_there_is_some() -> None:
+    """The page shows the table and the figure of steering, and neither where nothing was steered."""
+    assert "![Effects of steering" in docs.results_page(FOUND)
+    assert "Steering" not in docs.results_page({**FOUND, "steering": []})
+
+
+def test_without_a_release_there_are_no_pages(tmp_path: Path) -> None:
+    """The command says how to make a release."""
+    with pytest.raises(UserError, match="no release to take results from; build it with `make repro`"):
+        docs.write_docs(tmp_path)
