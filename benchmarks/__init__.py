@@ -1,1 +1,1 @@
-"""Measured, never asserted in tests: ratios within one run."""
+"""Benchmarks: ratios measured within one run; no test asserts them."""

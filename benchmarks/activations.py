@@ -1,4 +1,4 @@
-"""What collecting activations costs beside the forward pass it needs, and whether memory grows with the tokens.
+"""Measures the time of collecting activations relative to its forward pass, and whether memory grows with the number of tokens.
 
 `python -m benchmarks.activations` after `make repro`: each figure is a ratio within this one run.
 """
@@ -44,13 +44,13 @@ def peak_mib() -> float:
 def main(sae: str | None, rows: int) -> None:
     """Print the time of each step as a multiple of the bare forward pass, and peak memory at one and four times the rows."""
     params = load()
-    name = sae or next(iter(params.saes))
-    spec, size = params.saes[name], params.activations.batch_rows
-    shelves = shelf("tokens", spec.subject), shelf("saes", name)
-    encoder = reopened(params, name, shelves[1], shelves[0])
+    sae_id = sae or next(iter(params.saes))
+    spec, size = params.saes[sae_id], params.activations.batch_rows
+    shelf_tokens, shelf_sae = shelf("tokens", spec.subject), shelf("saes", sae_id)
+    encoder = reopened(params, sae_id, shelf_sae, shelf_tokens)
     if not isinstance(encoder, Encoder):
-        raise click.UsageError(f"{name} reads no model")
-    tokens = shelves[0].read(TOKENS, columns=["row", "ids", "special"])
+        raise click.UsageError(f"{sae_id} reads no model")
+    tokens = shelf_tokens.read(TOKENS, columns=["row", "ids", "special"])
     some = tokens.slice(0, rows)
 
     def forward() -> None:
@@ -68,7 +68,7 @@ def main(sae: str | None, rows: int) -> None:
     def merge(paths: list[Path], folder: Path) -> None:
         spills = activations.Spills(paths)
         for low, high in activations.ranges(spills.counts, params.activations.file_rows):
-            write_parquet(folder / f"{low}.parquet", activations.ACTIVATIONS, activations.row_groups(name, spills.read(low, high)))
+            write_parquet(folder / f"{low}.parquet", activations.ACTIVATIONS, activations.row_groups(sae_id, spills.read(low, high)))
 
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -77,7 +77,7 @@ def main(sae: str | None, rows: int) -> None:
         merged = seconds(lambda: merge(collect(rows, here)[:1], here)) - collected
         once = peak_mib()
         merge(collect(4 * rows, here), here)
-    click.echo(f"{name}: {rows} rows, bare forward pass 1.00 ({bare:.2f} s)")
+    click.echo(f"{sae_id}: {rows} rows, bare forward pass 1.00 ({bare:.2f} s)")
     click.echo(f"forward, encode, spill: {collected / bare:.2f}; sort and write: {merged / bare:.2f}")
     click.echo(f"peak memory at 4 times the rows: {peak_mib() / once:.2f} of that at once ({once:.0f} MiB)")
 

@@ -1,4 +1,4 @@
-"""What scoring continuations in batches saves beside one at a time, and beside batches that share no prompt.
+"""Measures the time saved by scoring continuations in batches, relative to one at a time and to batches that share no prompt.
 
 `python -m benchmarks.continuations`: windows of text after one prompt of about 300 tokens, as the surprisal scorer asks; each
 figure is a ratio within this one run. Torch's threads are set by OMP_NUM_THREADS.
@@ -60,7 +60,7 @@ def seconds(engine: LocalEngine, parts: Sequence[Sequence[Request]]) -> tuple[fl
 @click.option("--repeats", default=3, help="Times each way runs; the median is told.", show_default=True)
 @click.option("--device", default="auto", help="Where it runs.", show_default=True)
 def main(count: int, prompt: int, window: int, width: int, layers: int, repeats: int, device: str) -> None:
-    """Print the time of each way as a multiple of batches with a shared prompt, and the largest difference of what they say."""
+    """Print the time of each way as a multiple of batches with a shared prompt, and the largest difference of their log-probabilities."""
     asked = windows(count, prompt, window)
     # A longer prompt for each request, by a word at its beginning: nothing is shared.
     apart = [Score(f"{number} {request.prompt}", request.continuation) for number, request in enumerate(asked)]
@@ -70,7 +70,7 @@ def main(count: int, prompt: int, window: int, width: int, layers: int, repeats:
         engine = LocalEngine(LocalSettings(source, "float32", device))
     times: dict[str, list[float]] = {name: [] for name in ways}
     said: dict[str, list[float]] = {}
-    for _ in range(repeats):  # in turn, so that what else the machine does falls on all
+    for _ in range(repeats):  # in turns, so that other load on the machine falls on all of them
         for name, parts in ways.items():
             taken, said[name] = seconds(engine, parts)
             times[name].append(taken)

@@ -1,4 +1,4 @@
-"""What our client of a server costs beside the server's own time: CPU and wall per request, and as a ratio to a bare client.
+"""Measures the time that our client of a server adds to the server's own: CPU and wall time per request, and the ratio to a bare client.
 
 `python -m benchmarks.engines`: the server answers at once and lives in a process of its own, so that its work does not
 count. The bar is 2 ms of CPU per request at 64 in flight.
@@ -77,7 +77,7 @@ def gathered(flight: int, one: Callable[[Any, dict[str, Any]], Any], open_client
 
 
 def bare(url: str, flight: int) -> dict[str, Work]:
-    """Return loops over the library that we use, and over the one that it uses."""
+    """Return loops that use only the openai library, which our client uses, and only the HTTP library below it."""
 
     async def by_openai(client: Any, body: dict[str, Any]) -> None:
         await client.chat.completions.create(**body)
@@ -118,7 +118,7 @@ def main(count: int, flight: int, repeats: int, profile: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loops = {"engine": ours(url, flight), "engine and cache": kept(url, flight, Path(folder)), **bare(url, flight)}
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
-        for number in range(repeats):  # in turn, so that what else the machine does falls on all
+        for number in range(repeats):  # in turns, so that other load on the machine falls on all of them
             for name, work in loops.items():
                 found[name].append(measured(work, count, number * (count + WARM)))
     middle = {name: [sorted(values)[repeats // 2] for values in zip(*pairs, strict=True)] for name, pairs in found.items()}

@@ -1,4 +1,4 @@
-"""What DVC itself costs: the default graph with stages that do nothing but write a line, run from nothing and then again.
+"""Measures the time of DVC itself: the default graph with stages that only write a line, run from an empty build and then again.
 
     python -m benchmarks.graph
 
@@ -18,18 +18,18 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL = ("sources", "inputs")  # they are DVC's share too: it needs them to see code and files
+REAL = ("sources", "inputs")  # they run for real: DVC needs them to see code and files
 
 
 def without_work(stage: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return a stage whose command writes a line where its outputs belong."""
+    """Return *stage* with a command that only writes a line into each output."""
     outs = [next(iter(out)) if isinstance(out, dict) else out for out in body["outs"]]
     line = [f"mkdir -p {out} && echo {body['cmd']} > {out}/rows" if not out.endswith(".txt") else f"echo {stage} > {out}" for out in outs]
     return body if stage in REAL else {**body, "cmd": " && ".join(line)}
 
 
 def idle(pipeline: dict[str, Any]) -> dict[str, Any]:
-    """Return the default graph without its work; the frozen lab has none."""
+    """Return the default graph with stages that do no work; the frozen lab stage does not run."""
     stages = {}
     for name, entry in pipeline["stages"].items():
         stages[name] = {**entry, "do": without_work(name, entry["do"])} if "do" in entry else without_work(name, entry)

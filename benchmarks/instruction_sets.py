@@ -1,7 +1,7 @@
-"""Which machines give the same bits, with portable kernels and without, and what the pins cost.
+"""Compares the bits that machines compute, with pinned kernels and with native ones, and measures the time that pinning costs.
 
 `python -m benchmarks.instruction_sets` runs the same small work (forward passes of the lab's checkpoints, steps of SAE training, figures of
-an SAE, discriminants, an embedding) in processes that are told to be different machines, and hashes every result. Where `qemu-x86_64` is
+an SAE, discriminants, an embedding) in processes that imitate different machines, and hashes every result. Where `qemu-x86_64` is
 installed (Debian's qemu-user), an Intel and an AMD processor without AVX-512 are emulated as well: those choose kernels by maker too.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LAB = ("lab-transformer", "lab-transformer-talks", "lab-mamba2", "lab-rwkv")
 QEMU = "qemu-x86_64"
-# numpy's sort for AVX2 reads beyond a page that QEMU 7.2 does not let it; how numbers are sorted changes none of them.
+# numpy's sort for AVX2 reads past the end of a page, which QEMU 7.2 does not allow. Without it numbers are the same: sorting changes none.
 SORTED = {"NPY_DISABLE_CPU_FEATURES": PINS["NPY_DISABLE_CPU_FEATURES"].value + " AVX2"}
 MACHINES: dict[str, tuple[dict[str, str], list[str]]] = {
     "this one": ({}, []),
@@ -46,7 +46,7 @@ MACHINES: dict[str, tuple[dict[str, str], list[str]]] = {
 
 
 def works(size: int) -> dict[str, Callable[[], Tensor]]:
-    """Return what is run, by name; *size* multiplies the rows read and the steps taken."""
+    """Return the pieces of work by name; *size* multiplies the rows read and the steps taken."""
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM
@@ -103,7 +103,7 @@ Found = dict[str, tuple[str, float]]
 
 
 def run(machine: str, pinned: bool, size: int) -> Found:
-    """Return what a process on *machine* finds."""
+    """Return the hash and the seconds of each piece of work in a process on *machine*."""
     settings, prefix = MACHINES[machine]
     bare = {name: value for name, value in os.environ.items() if name not in {*PINS, SWITCH}}
     environment = bare | settings | {SWITCH: PORTABLE if pinned else NATIVE}
@@ -116,7 +116,7 @@ def run(machine: str, pinned: bool, size: int) -> Found:
 
 
 def compare(pinned: bool, machines: list[str]) -> None:
-    """Print what differs on each of *machines* from the first; a pin that a machine sets itself counts as the user's."""
+    """Print which results on each of *machines* differ from the first; variables that a machine sets count as set by the user."""
     first = run(machines[0], pinned, 1)
     for machine in machines[1:]:
         there = run(machine, pinned, 1)

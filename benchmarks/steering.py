@@ -1,4 +1,4 @@
-"""What reading a prompt once saves where many ways to steer are tried on it, beside one full pass for each.
+"""Measures the time saved by reading a prompt once for many ways to steer, relative to one full pass for each way.
 
 `python -m benchmarks.steering`: untrained models of the lab's shapes, prompts of about 60 tokens, 9 multipliers at every layer; each
 figure is a ratio within this one run. The bar is 5. Torch's threads are set by OMP_NUM_THREADS.
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from builders.arrays import Floats
 from builders.steering.behaviours import Prompt
-from builders.steering.steerer import Floats, Steerer
+from builders.steering.steerer import Steerer
 from builders.steering.vectors import Directions, contrast, difference
 from builders.steering.ways import RESIDUAL, Push
 from builders.subjects.hookpoints import blocks_of, module_at
@@ -35,7 +36,7 @@ BAR, CLOSE = 5.0, 1e-4
 
 @torch.no_grad()
 def untrained(shape: Shape) -> Any:
-    """Return a model of *shape* with noise on its weights, since an RWKV as it is initialised says the same of everything."""
+    """Return a model of *shape* with noise on its weights, since an untrained RWKV gives the same output for every input."""
     model = build(shape, VOCABULARY, LENGTH, seed=0).eval()
     draw = torch.Generator().manual_seed(0)
     for weight in model.parameters():
@@ -66,7 +67,7 @@ def one_by_one(model: Any, directions: Directions, prompts: Sequence[Prompt], pu
 
 
 def last_plus(output: Any, added: Tensor) -> Any:
-    """Return what a block hands on, with *added* at its last token."""
+    """Return a block's output with *added* at its last token."""
     (output[0] if isinstance(output, tuple) else output)[:, -1] += added
     return output
 
@@ -77,7 +78,7 @@ def last_plus(output: Any, added: Tensor) -> Any:
 @click.option("--batch", default=256, help="Rows that are read at a time.", show_default=True)
 @click.option("--repeats", default=3, help="Times each way runs; the median is told.", show_default=True)
 def main(count: int, tokens: int, batch: int, repeats: int) -> None:
-    """Print for each architecture the time of both ways, their ratio, and the largest difference of what they say."""
+    """Print for each architecture the time of both ways, their ratio, and the largest difference of their log-probabilities."""
     prompts = questions(count, tokens)
     click.echo(f"{count} prompts of about {tokens} tokens, {len(MULTIPLIERS)} multipliers at 4 layers, {torch.get_num_threads()} threads")
     click.echo(f"{'':8}{'one by one':>12}{'batched':>12}{'ratio':>8}{'difference':>14}{'moved':>10}")
@@ -88,7 +89,7 @@ def main(count: int, tokens: int, batch: int, repeats: int) -> None:
         pushes = [Push(METHOD, RESIDUAL, layer, multiplier) for layer in range(shape.layers) for multiplier in MULTIPLIERS]
         steerer = Steerer(model, {METHOD: directions}, batch)
         taken: list[tuple[float, float]] = []
-        for _ in range(repeats):  # in turn, so that what else the machine does falls on both
+        for _ in range(repeats):  # in turns, so that other load on the machine falls on both
             start = time.perf_counter()
             slow = one_by_one(model, directions, prompts, pushes)
             between = time.perf_counter()

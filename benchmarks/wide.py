@@ -1,4 +1,4 @@
-"""Peak memory of a Gemma-Scope-shaped dictionary (width 131,072, d 2,304) at work in a random model, beyond the weights.
+"""Measures the peak memory, beyond the weights, of a dictionary with the shape of Gemma Scope (width 131,072, d 2,304) in a random model.
 
     python -m benchmarks.wide
 
@@ -31,7 +31,7 @@ def write(folder: Path) -> None:
     rng = np.random.default_rng(0)
     w_dec = rng.standard_normal((WIDTH, D), dtype=np.float32)
     w_dec /= np.linalg.norm(w_dec, axis=1, keepdims=True)
-    threshold = np.full(WIDTH, 3.3, dtype=np.float32)  # a unit row meets a normalised vector as a standard normal does
+    threshold = np.full(WIDTH, 3.3, dtype=np.float32)  # products of unit rows and normalised vectors are standard normal
     zeros = {"b_enc": np.zeros(WIDTH, dtype=np.float32), "b_dec": np.zeros(D, dtype=np.float32)}
     np.savez(folder / "params.npz", w_enc=w_dec.T, w_dec=w_dec, threshold=threshold, **zeros)
 
@@ -49,7 +49,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print time and memory."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=256, hidden_size=D, intermediate_size=D, num_hidden_layers=1, num_attention_heads=8, max_position_embeddings=LENGTH

@@ -77,7 +77,7 @@ def test_every_config_loads(finished: Path, tmp_path: Path) -> None:
 
 
 def test_real_explanations_beat_permuted_ones(finished: Path) -> None:
-    """On a trained model, what is said of a latent predicts it better than what is said of another."""
+    """On a trained model, a latent's own explanation predicts it better than another latent's explanation."""
     scores = pq.read_table(finished / "build/release/scores").to_pandas()
     medians = scores.groupby(["scorer", "explainer"])["score"].median()
 
@@ -88,7 +88,7 @@ def test_real_explanations_beat_permuted_ones(finished: Path) -> None:
 
 
 def test_train_and_test_share_no_window(finished: Path) -> None:
-    """No latent's training window lies in a place of which a test window holds a token."""
+    """No window of a latent is both a training window and a test window."""
     contexts = pq.read_table(finished / "build/release/contexts").to_pandas()
     splits = contexts.groupby(["sae", "latent", "row", "start"])["split"].nunique()
 
@@ -108,7 +108,7 @@ def test_a_latent_lies_in_one_row_group(finished: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "build/release/README.md"])
 def test_the_lines_for_readers_work_as_pasted(finished: Path, page: str) -> None:
-    """The Python of the README and of the card runs as it stands, but for the names of this project's own release."""
+    """The Python of the README and of the card runs as it stands, apart from the name of the release."""
     text = (ROOT / page if page == "README.md" else finished / page).read_text()
     code = text.split("```python\n")[1].split("```")[0]
     for name in ("interplake-lab", "build/release"):
@@ -124,7 +124,7 @@ def test_the_lines_for_readers_work_as_pasted(finished: Path, page: str) -> None
 
 
 def test_code_that_changes_makes_its_rows_anew(project: Path) -> None:
-    """An edit of the code reaches the outputs that are kept between runs."""
+    """After an edit of the code, outputs that are kept between runs are made again."""
     latents = project / "builders/saes/latents.py"
     latents.write_text(latents.read_text().replace("TOP = 10", "TOP = 3"))
 
@@ -172,7 +172,7 @@ def test_a_language_model_explains(project: Path) -> None:
 
 
 def test_a_removed_sae_leaves_the_release(project: Path) -> None:
-    """The release is made of what params name, not of what lies in the build folder."""
+    """The release holds what params name, and not everything that lies in the build folder."""
     params = small_params()
     params["saes"] = {"other": {**sae(32), "hookpoint": "layers.2"}}
     params["scorers"] = {"detection": params["scorers"]["detection"]}
@@ -185,7 +185,7 @@ def test_a_removed_sae_leaves_the_release(project: Path) -> None:
 
 
 def test_words_on_the_card_run_only_the_release(project: Path) -> None:
-    """Another word in a card's template makes the release anew and nothing else."""
+    """A changed word in a card's template runs only the release."""
     template = project / "cards/templates/release.md.j2"
     template.write_text(template.read_text() + "\nOne more sentence.\n")
 
@@ -194,7 +194,7 @@ def test_words_on_the_card_run_only_the_release(project: Path) -> None:
 
 
 def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
-    """Whatever meets a damaged shard names it in one line, and repro puts the same bytes back."""
+    """A stage that reads a damaged shard names it in one line, and `dvc repro` restores the same bytes."""
     shard = project / "build/activations" / SAE / "activations-00000.parquet"
     whole = digests(project / "build")
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
@@ -209,7 +209,7 @@ def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
 
 
 def test_a_checkpoint_that_nobody_here_trained(tmp_path: Path) -> None:
-    """A published TinyStories Llama with a 512-token vocabulary goes through by params alone."""
+    """A published TinyStories Llama with a vocabulary of 512 tokens needs nothing but params."""
     real = os.environ.get("INTERPLAKE_REAL_CHECKPOINTS")
     if not real:
         pytest.skip("INTERPLAKE_REAL_CHECKPOINTS does not name a folder of checkpoints")

@@ -1,4 +1,4 @@
-"""Where things live and which way they import."""
+"""Where modules lie, and which modules they may import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a change runs again, and what it does not: through real DVC on the smallest graph that shows it."""
+"""Which stages a change runs again, and which not: through real DVC on a small graph."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from llm_server import MODEL, Server, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
-OF_ALL = ["agreement", "calibration", "release"]  # stages that read what all dictionaries left
+OF_ALL = ["agreement", "calibration", "release"]  # stages that read the outputs of all dictionaries
 COMMENT = "\n# A comment.\n"
 
 
 def two_of_each() -> dict[str, Any]:
-    """Return params with a second corpus, and a subject that reads it and has no dictionary; nobody is steered."""
+    """Return params with a second corpus, a second subject that reads it and has no dictionary, and no behaviours."""
     params = small_params()
     params["corpora"]["more"] = {"source": "files", "paths": ["more/*.txt"], "held_out": 0.2}
     params["subjects"]["other"] = {"path": "checkpoints/lab-transformer", "corpus": "more"}
@@ -83,7 +83,7 @@ def test_a_text_of_a_corpus_runs_its_subjects_and_nothing_else(project: Path) ->
 
 
 def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
-    """An SAE added to params.yaml costs the check, its own stages and what sums up, whatever its place in the file."""
+    """An SAE added anywhere in params.yaml runs the check, its own stages, and the stages that cover all dictionaries."""
     params = two_of_each()
     params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
     write_params(project, params)
@@ -96,14 +96,14 @@ def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
 
 
 def test_a_changed_default_runs_what_reads_the_section(project: Path) -> None:
-    """Another default in a section of params runs the stages that declare the section; equal rows run nothing after them."""
+    """A changed default in a section of params runs the stages that declare the section; if their rows are equal, no later stage runs."""
     changed(project / "pipelines/params/sources.py", "    most: Count = 10\n", "    most: Count = 11\n")
 
     assert repro(project) == ["check", f"neighbours@{SAE}", "release", "sources"]
 
 
 def test_a_killed_run_goes_on_after_an_edit_elsewhere(project: Path) -> None:
-    """A kill -9 in the middle of `activations`, then an edit of a builder that it does not use: its chunks are kept, the bytes the same."""
+    """After a kill -9 during `activations` and an edit of a builder that it does not use, chunks are kept and the bytes are equal."""
     undisturbed = digests(project / "build/release")
     shutil.rmtree(project / "build/release")
     shutil.rmtree(project / "build/activations" / SAE)
@@ -134,8 +134,8 @@ def kill_at_third_chunk(project: Path) -> list[Path]:
     return sorted(yaml.safe_load(manifest.read_text())["shards"])
 
 
-def test_why_tells_what_changed(project: Path) -> None:
-    """`interplake why` names modules, defaults, params, files and what was made anew; and a stage that never ran."""
+def test_why_names_what_changed(project: Path) -> None:
+    """`interplake why` names the modules, params and files that changed, and a stage that never ran."""
     changed(project / "builders/saes/latents.py", "TOP = 10", "TOP = 9")
     (project / "more/new.txt").write_text("New.")
     params = two_of_each()
@@ -157,8 +157,8 @@ def test_why_tells_what_changed(project: Path) -> None:
         ("saes", {SAE: {"source": "pretrained", "subject": "lab", "hookpoint": "layers.1", "path": "no"}}, f"saes.{SAE}: no is not there"),
     ],
 )
-def test_what_is_not_there_ends_the_run_in_one_line(tmp_path: Path, section: str, spec: dict[str, Any], said: str) -> None:
-    """A path or glob of params that leads nowhere is one line and exit code 2, before any other stage runs."""
+def test_a_missing_path_ends_the_run_in_one_line(tmp_path: Path, section: str, spec: dict[str, Any], said: str) -> None:
+    """A path or glob of params that matches nothing ends in one line and exit code 2, before any other stage runs."""
     folder = make_project(tmp_path / "project", {**small_params(), section: spec})
     ended, under_dvc = run(folder, "pipelines.stages.inputs"), run(folder, "dvc", "repro")
 
@@ -180,7 +180,7 @@ def asking(once: Once, tmp_path: Path) -> Iterator[Path]:
 
 
 def asking_params(server: Server) -> dict[str, Any]:
-    """Return params with two explainers and two scorers of which one each asks a language model."""
+    """Return params with two explainers and two scorers; one of each asks a language model."""
     params = two_of_each()
     params["engines"] = {"server": {"kind": "openai", "base_url": server.url, "model": MODEL}}
     params["judges"]["asks"] = {"kind": "model", "engine": "server", "max_failed_share": 1.0}
@@ -190,12 +190,12 @@ def asking_params(server: Server) -> dict[str, Any]:
 
 
 def answered(body: dict[str, Any]) -> Any:
-    """Answer an explainer in words, and a judge that nothing fires."""
+    """Answer an explainer with an explanation, and a judge with zeros."""
     return chat("[EXPLANATION]: words" if "EXPLANATION" in str(body["messages"]) else "[0, 0, 0, 0, 0]")
 
 
 def test_a_prompt_runs_those_that_use_it(asking: Path) -> None:
-    """A judge's template runs the scorers that ask by it, an explainer's the explainers; and what follows, which is less."""
+    """A changed template of a judge runs the scorers that use it; one of an explainer runs that explainer and all scorers."""
     windows = asking / "builders/scorers/prompts/windows.j2"
     windows.write_text("Words.\n" + windows.read_text())
     judged = repro(asking)

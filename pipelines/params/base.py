@@ -10,7 +10,7 @@ ID, COMMIT, DEVICE = r"^[a-z0-9]+(-[a-z0-9]+)*$", r"^[0-9a-f]{40}$", r"^(auto|cp
 URL, NAME, VERSION = r"^https?://", r"^[A-Za-z0-9._-]+$", r"^\d+\.\d+\.\d+$"
 PATTERNS = {
     ID: "an id may hold a-z, 0-9 and single dashes only",
-    COMMIT: "must be a commit, 40 digits of 0-9 and a-f",
+    COMMIT: "must be the 40-digit commit to pin",
     DEVICE: "must be auto, cpu, mps, cuda or cuda:<number>",
     URL: "must begin with http:// or https://",
     NAME: "may hold letters, digits, dots, dashes and underscores only",

@@ -62,9 +62,8 @@ class SubjectParams(Pinned):
     @field_validator("template")
     @classmethod
     def _asks(cls, template: str) -> str:
-        if template.count("{question}") != 1:
-            how = "more than once" if "{question}" in template else "nowhere, so it drops the question"
-            raise ValueError(f"holds `{{question}}` {how}; put it where a question belongs, once")
+        if (count := template.count("{question}")) != 1:
+            raise ValueError(f"contains `{{question}}` {count} times; put it where the question belongs, exactly once")
         return template
 
 

@@ -180,8 +180,8 @@ class Params(Section):
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
 
     def _scorers(self) -> Iterator[tuple[str, ScorerParams | DirectScorerParams]]:
-        yield from ((f"scorers.{name}", scorer) for name, scorer in self.scorers.items())
-        yield from ((f"direct_scorers.{name}", scorer) for name, scorer in self.direct_scorers.items())
+        yield from ((f"scorers.{scorer_id}", scorer) for scorer_id, scorer in self.scorers.items())
+        yield from ((f"direct_scorers.{scorer_id}", scorer) for scorer_id, scorer in self.direct_scorers.items())
 
     @model_validator(mode="after")
     def _negatives_are_drawn(self) -> Params:
@@ -265,7 +265,7 @@ SENTENCES = {
     "model_attributes_type": "must hold keys and values, not one value",
     "model_type": "must hold keys and values, not one value",
     "string_type": "must be text; put it in quotes",
-    "too_short": "must have at least {min_length} entries, not {actual_length}",
+    "too_short": "has too few entries; give at least {min_length}",
     "tuple_type": "must be a list",
     "union_tag_invalid": "`{discriminator}` must be {expected_tags}",
     "union_tag_not_found": "`{discriminator}` is missing; add it",
@@ -280,12 +280,12 @@ def _problem(detail: Any) -> str:
     """Return one problem as `key: what is wrong`, with the value that was given where that helps."""
     kind, loc, given = detail["type"], detail["loc"], detail.get("input")
     place = ".".join(str(part) for part in _keys(loc))
-    context = {name: str(value) for name, value in detail.get("ctx", {}).items()}
+    context = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in detail.get("ctx", {}).items()}
+    if "discriminator" in context:
+        context["discriminator"] = context["discriminator"].strip("'")
     if kind == "union_tag_invalid":
-        context["discriminator"] = context["discriminator"].strip("'")
+        context["expected_tags"] = " or ".join(context["expected_tags"].rsplit(", ", 1))
         given = context["tag"]
-    elif kind == "union_tag_not_found":
-        context["discriminator"] = context["discriminator"].strip("'")
     if kind == "string_pattern_mismatch" and context["pattern"] in PATTERNS:
         said = PATTERNS[context["pattern"]]
     else:

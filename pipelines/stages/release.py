@@ -46,7 +46,7 @@ def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
     """Write the files of one config and return what they hold; without any row write nothing and return None."""
     shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
     target = release / config.table.name
-    sources = [path for rows in shelves for path in rows.paths(config.table) if rows.entries(config.table)[path]["rows"]]
+    sources = [path for shelf in shelves for path in shelf.paths(config.table) if shelf.entries(config.table)[path]["rows"]]
     if not sources:
         return None
     target.mkdir(parents=True)
@@ -88,10 +88,10 @@ def costs(params: Params) -> list[dict[str, object]]:
 
 def rows_paid(path: Path, table: Table) -> int:
     """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing."""
-    rows = Shelf(path)
+    shelf = Shelf(path)
     if table is not EXPLANATIONS:
-        return rows.rows(table)
-    return sum(not explainer.endswith(PERMUTED) for explainer in rows.read(table, columns=["explainer"])["explainer"].to_pylist())
+        return shelf.rows(table)
+    return sum(not explainer.endswith(PERMUTED) for explainer in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())
 
 
 def facts(params: Params) -> dict[str, object]:

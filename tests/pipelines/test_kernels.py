@@ -1,4 +1,4 @@
-"""Kernels are pinned before a library chooses them, unless the user has chosen."""
+"""Kernels are pinned before a library chooses them, unless the user has set a variable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps({
 
 
 def fresh(**given: str) -> dict[str, Any]:
-    """Return what a new process in which a stage was imported has, beginning with nothing of PINS but what is *given*."""
+    """Return kernels, threads and variables of a new process that has imported a stage; of PINS only *given* is set before."""
     environment = {name: value for name, value in os.environ.items() if name not in {*PINS, SWITCH}} | given
     ran = subprocess.run([sys.executable, "-c", LOADED % list(PINS)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(ran.stdout)
@@ -46,7 +46,7 @@ def test_a_stage_runs_on_pinned_kernels() -> None:
 
 
 @x86
-def test_what_the_user_sets_stays() -> None:
+def test_a_variable_that_the_user_sets_stays() -> None:
     """A variable that has a value keeps it, and MKL takes as many threads as the user gives OpenMP."""
     found = fresh(ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="3", MKL_CBWR="SSE4_2")
     others = {name: one.value for name, one in PINS.items()}
@@ -56,20 +56,20 @@ def test_what_the_user_sets_stays() -> None:
 
 
 @x86
-def test_portable_kernels_are_those_of_no_maker() -> None:
+def test_portable_kernels_differ_in_one_branch_of_mkl() -> None:
     """The switch changes the branch of MKL, and nothing else."""
     others = {name: one.value for name, one in PINS.items()}
     assert fresh(**{SWITCH: PORTABLE})["environment"] == {**others, "MKL_CBWR": COMPATIBLE.value}
 
 
-def test_native_kernels_are_one_variable() -> None:
+def test_native_kernels_leave_every_variable_alone() -> None:
     """The switch leaves every variable as it was."""
     assert fresh(**{SWITCH: NATIVE})["environment"] == dict.fromkeys(PINS)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_after_a_library_is_loaded_nothing_is_pinned(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes too late for one library is not done for the others either."""
+    """If one library is already loaded, no variable is set for the others either."""
     for name in ("numpy", "torch"):
         monkeypatch.delitem(sys.modules, name)
     before: dict[str, str] = {}

@@ -23,7 +23,7 @@ def engine_of(server: Server, **more: Any) -> HttpEngine:
 
 
 def outcome_of(engine: HttpEngine, request: Chat | Score) -> Outcome:
-    """Return what becomes of one request."""
+    """Return the outcome of one request."""
     ((place, outcome),) = engine.run([request])
     assert place == 0
     return outcome

@@ -23,7 +23,7 @@ def windows_of(
     quantile: npt.ArrayLike | None = None,
     neighbour: npt.NDArray[np.float32] | None = None,
 ) -> Examples:
-    """Return windows that are *activating* (where None: in which the latent fires), the others of kind *silent*.
+    """Return windows of kind `activating` where *activating* says so (None: where the latent fires), the others of kind *silent*.
 
     They are numbered from *first* on; activating ones are in quantile 0 unless *quantile* says otherwise.
     """

@@ -1,6 +1,6 @@
-"""Small random dictionaries as others publish them: their files, and what their own documentation says these compute.
+"""Small random dictionaries in published formats: their files, and what they compute by the documentation of the format.
 
-Each function named after a format writes a dictionary to a folder and returns its equation, densely and straight from the tensors written.
+Each function named after a format writes a dictionary to a folder and returns its equation, computed densely from the written tensors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def drawn(seed: int, **shapes: tuple[int, ...]) -> Table:
 
 
 def save(folder: Path, name: str, tensors: Table, config: Table | None = None, config_name: str = "cfg.json") -> None:
-    """Write *tensors* in the way that the ending of *name* says, and a config beside them."""
+    """Write *tensors* in the file format that the ending of *name* says, and a config beside them."""
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
@@ -59,7 +59,7 @@ def raw(path: Path) -> Table:
 
 
 def sparsify(folder: Path, activation: str | None = "topk", transcode: bool = False, skip: bool = False, **more: Any) -> Equation:
-    """Write a coder of EleutherAI's sparsify, *activation* left out of its config where None, as in old files."""
+    """Write a coder of EleutherAI's sparsify; with *activation* None its config names no activation, as in old files."""
     t = drawn(1, **{"encoder.weight": (WIDTH, D), "encoder.bias": (WIDTH,), "W_dec": (WIDTH, D), "b_dec": (D,)})
     if skip:
         t |= drawn(9, W_skip=(D, D))
@@ -143,7 +143,7 @@ def saelens(folder: Path, architecture: str = "standard", scale: float = 1.0, ex
 
 
 def dictionary_learning(folder: Path, kind: str, told: bool = True) -> Equation:
-    """Write a dictionary of the class *kind*, *told* by the trainer's config or left to be seen."""
+    """Write a dictionary of the class *kind*; with *told* the trainer's config names the class, otherwise only the tensors show it."""
     layer = {"encoder.weight": (WIDTH, D), "decoder.weight": (D, WIDTH)}
     matrices = {"W_enc": (D, WIDTH), "b_enc": (WIDTH,), "W_dec": (WIDTH, D), "b_dec": (D,)}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
@@ -188,7 +188,7 @@ def dictionary_learning(folder: Path, kind: str, told: bool = True) -> Equation:
 
 
 def openai(folder: Path, activation: str | None = "TopK", **state: Any) -> Equation:
-    """Write a dictionary of OpenAI's for GPT-2: TopK on normalised vectors, or ReLU, *activation* left out where None."""
+    """Write a dictionary of OpenAI's for GPT-2: TopK on normalised vectors, or ReLU; with *activation* None the file names none."""
     t = drawn(5, **{"pre_bias": (D,), "encoder.weight": (WIDTH, D), "latent_bias": (WIDTH,), "decoder.weight": (D, WIDTH)})
     t["stats_last_nonzero"] = torch.zeros(WIDTH, dtype=torch.long)
     names = {} if activation is None else {"activation": activation}
@@ -206,7 +206,7 @@ def openai(folder: Path, activation: str | None = "TopK", **state: Any) -> Equat
 
 
 def refusal(place: Path, named: Path | None = None) -> str:
-    """Return what is said of the dictionary in *place*, once it is seen to be one line that names *named*."""
+    """Return the error for the dictionary in *place*, after checking that it is one line that names *named*."""
     with pytest.raises(UserError) as caught:
         formats.read(place)
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Environments of packages that are none of ours: `python tests/support/environments.py reference` prints the path of that one's Python.
+"""Environments of packages that tests compare with: `python tests/support/environments.py reference` prints the path of one's Python.
 
 Each lies outside the checkout under a hash of all that it is made from, so another checkout on the machine finds it. It is
 whole or absent: what lies there without its last file, `ready`, is built anew. The standard library is enough for this.
@@ -28,7 +28,7 @@ BARE = "without_dependencies.txt"  # packages that are installed alone, beside w
 
 
 def asked(name: str) -> dict[str, str]:
-    """Return the texts that decide environment *name*: the Python it is made with, and all that is required of packages."""
+    """Return the texts that decide environment *name*: the Python it is made with, and all required packages."""
     folder = ROOT / "tests" / name
     if not (folder / "requirements.txt").exists():
         raise SystemExit(f"error: tests/{name}/requirements.txt is not there, so nothing says what this environment holds")
@@ -60,7 +60,7 @@ def build(name: str, folder: Path) -> None:
 
 
 def run(*command: str | Path) -> None:
-    """Run a command that speaks on stderr alone; its failure ends this one."""
+    """Run a command with its output on stderr; if it fails, this process exits with its code."""
     ended = subprocess.run(command, stdout=sys.stderr, check=False)
     if ended.returncode:
         raise SystemExit(ended.returncode)
@@ -68,7 +68,7 @@ def run(*command: str | Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes that want *folder* waiting while inside."""
+    """Hold a lock, so that other processes that want *folder* wait while inside."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -76,7 +76,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def main(*names: str) -> None:
-    """Print the Pythons of environments, which are built where they are not there."""
+    """Print the path of the Python of each environment; build those that do not exist."""
     for name in names:
         folder = place(name)
         with alone(folder):

@@ -29,7 +29,7 @@ Start = Callable[..., "Path"]
 
 
 def text_of(body: Body) -> str:
-    """Return the explanation that the scripted server gives to a question: another to each."""
+    """Return the explanation that the scripted server gives to a question; each question has its own."""
     return f"words numbered {content_of(body)}"
 
 
@@ -39,7 +39,7 @@ def explains(body: Body, _: int) -> Reply:
 
 
 def params_of(width: int, k: int, **quotas: int) -> dict[str, Any]:
-    """Return params with one random SAE and an explainer of every kind, which ask an engine that is not there yet."""
+    """Return params with one random SAE and an explainer of every kind; their engine is a server that is not started yet."""
     params = small_params()
     params["subjects"]["lab"]["path"] = "model"
     params["saes"] = {SAE: {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": width, "k": k}}
@@ -68,7 +68,7 @@ def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: int) -> 
 
 
 def change(folder: Path, engine: dict[str, Any] | None = None, **explainers: dict[str, Any]) -> None:
-    """Change the engine's params, and those of explainers by name (`_` for `-`); one that is not there is like `default`."""
+    """Change the params of the engine, and of explainers by id (`_` for `-`); a new explainer starts from the params of `default`."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["engines"]["server"] |= engine or {}
     for name, spec in explainers.items():
@@ -84,7 +84,7 @@ def table(folder: Path, explainer: str, name: str = "explanations") -> list[dict
 
 
 def latents_with_contexts(folder: Path) -> list[int]:
-    """Return the latents that there is something to explain of."""
+    """Return the latents that have contexts."""
     paths = sorted((folder / f"build/contexts/{SAE}").glob("contexts-*.parquet"))
     return sorted({latent for path in paths for latent in pq.read_table(path, columns=["latent"])["latent"].to_pylist()})
 
@@ -98,7 +98,7 @@ def usage_of(folder: Path, explainer: str) -> dict[str, Any]:
 def command(folder: Path, *ids: str, stage: str = "explanations") -> subprocess.Popen[str]:
     """Start the real command of a stage in *folder*."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"pipelines.{stage}", ids[-1], SAE, *ids[:-1]],
+        [sys.executable, "-m", f"pipelines.stages.{stage}", ids[-1], SAE, *ids[:-1]],
         cwd=folder,
         env=environment() | {"PYTHONPATH": os.fspath(ROOT)},
         stdout=subprocess.PIPE,

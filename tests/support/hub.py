@@ -24,7 +24,7 @@ COMMIT = "5f" * 20
 
 @dataclass
 class Hub:
-    """Repositories are *root*/<owner>/<name>, each with the one commit COMMIT; *requests* are all that came in, as (method, path)."""
+    """A hub of the repositories *root*/<owner>/<name>, each with one commit COMMIT; *requests* holds (method, path) of every request."""
 
     root: Path
     endpoint: str = ""
@@ -71,7 +71,7 @@ class Hub:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """Return what a listing tells of a file's content: its size, and the hash that git gives it."""
+    """Return what a listing says of a file's content: its size and its git hash."""
     content = file.read_bytes()
     return {"size": len(content), "oid": hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()}
 
@@ -81,7 +81,10 @@ def _refused(code: str, message: str) -> tuple[int, dict[str, str], bytes]:
 
 
 def ask(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client of this process ask *endpoint*, with a new cache below *home*; it reads its environment when it is imported."""
+    """Let the client of this process ask *endpoint*, with a new cache below *home*.
+
+    The client read its environment when it was imported, so its constants are changed here.
+    """
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))

@@ -1,4 +1,4 @@
-"""A task, scored as a stage scores it, by a judge that answers itself or with the answers of an engine."""
+"""A task, scored as a stage scores it: by a judge that answers itself, or with the answers of an engine."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back: a JSON *body* (or bytes as they are), once *hold* is set.
+    """The reply to a request: a JSON *body* (or bytes as they are), sent once *hold* is set.
 
     *fault*: `reset` breaks the connection instead of answering, `short` promises more bytes than it sends and hangs up.
     """
@@ -47,7 +47,7 @@ RESET = Reply(None, fault="reset")
 
 
 def usage(prompt: int = 7, output: int = 3, cached: int | None = 2) -> Body:
-    """Return what a server says that it read and wrote; without *cached*, as servers do that tell nothing of it."""
+    """Return a server's counts of tokens read and written; with *cached* None, as a server that does not report cached tokens."""
     counted: Body = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
     return counted if cached is None else counted | {"prompt_tokens_details": {"cached_tokens": cached}}
 
@@ -60,13 +60,13 @@ def chat(text: str | None, *, finish: str = "stop", refusal: str | None = None, 
 
 
 def token(text: str, logprob: float, *others: tuple[str, float]) -> Body:
-    """Return a token of a chat completion with its log-probability; itself and *others* are the likeliest in its place."""
+    """Return a token of a chat completion with its log-probability; it and *others* are the likeliest tokens in its place."""
     top = [{"token": name, "logprob": value, "bytes": None} for name, value in ((text, logprob), *others)]
     return {"token": text, "logprob": logprob, "bytes": None, "top_logprobs": top}
 
 
 def scored(tokens: Sequence[str], *, extra: str = " and", special: int = 0) -> Reply:
-    """Return a completion that echoes its prompt of *tokens*, with the token it was made to add.
+    """Return a completion that echoes its prompt of *tokens*, and then the one token *extra* that it generated.
 
     Log-probabilities are −0.5 for the second token, −1 for the third and so on; *special* tokens at the front are no
     text of the prompt, but count in the offsets, as vLLM counts them.
@@ -82,18 +82,18 @@ def scored(tokens: Sequence[str], *, extra: str = " and", special: int = 0) -> R
 
 
 def error(status: int, message: str, *headers: tuple[str, str]) -> Reply:
-    """Return an error as OpenAI and vLLM word it."""
+    """Return an error in the format of OpenAI and vLLM."""
     return Reply({"error": {"message": message, "type": "error", "param": None, "code": status}}, status, headers)
 
 
 def content_of(body: Body) -> str:
-    """Return the hash of what a request asks: equal questions have equal ones."""
+    """Return the hash of a request's body; equal questions have equal hashes."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass
 class Server:
-    """What came in (bodies and headers of questions, by arrival), how often each was asked, and which were answered in full."""
+    """The questions received (bodies and headers, in order of arrival), how often each was asked, and which were answered in full."""
 
     script: Script
     models: Reply
@@ -108,7 +108,7 @@ class Server:
     lock: Lock = field(default_factory=Lock)
 
     def take(self, body: Body, headers: dict[str, str]) -> Reply:
-        """Put a question on record and return what the script says to it."""
+        """Record a question and return the script's reply."""
         with self.lock:
             self.bodies.append(body)
             self.headers.append(headers)
@@ -126,7 +126,7 @@ class Server:
         return reply
 
     def forget(self) -> None:
-        """Forget what came in so far."""
+        """Forget the questions so far."""
         with self.lock:
             self.bodies.clear()
             self.headers.clear()
@@ -183,7 +183,7 @@ class _Listener(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing where a client went away: tests end clients on purpose."""
+        """Print nothing when a client disconnects: tests end clients on purpose."""
 
 
 def listed(*names: str) -> Reply:
@@ -193,7 +193,7 @@ def listed(*names: str) -> Reply:
 
 @contextmanager
 def serving(script: Script, models: Reply | None = None) -> Iterator[Server]:
-    """Answer questions by *script*, which is told each body and how often it came before, on a free port while inside."""
+    """Serve on a free port while inside; *script* is called with each body and the number of times that it came before."""
     server = Server(script, models or listed(MODEL))
     listener = _Listener(("127.0.0.1", 0), type("Handler", (_Handler,), {"llm": server}))
     server.url = f"http://127.0.0.1:{listener.server_port}/v1"

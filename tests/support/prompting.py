@@ -1,4 +1,4 @@
-"""One small latent, fixed by hand, as explainers are shown it: it fires on cold."""
+"""One small latent made by hand, in the form that explainers see: it fires on words about cold."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def cold() -> Examples:
 
 
 def caused() -> list[dict[str, Any]]:
-    """Return the latent's INTERVENTIONS, as far as the explainer reads them."""
+    """Return the columns of the latent's INTERVENTIONS rows that the explainer reads."""
     raised = [[b" ice", b"\n", b'"', b" Schnee", b" cold"], [b" frozen", b"Snow", b"\xc3", b",", b" coat"]]
     ends = [(STRONG, 4), (QUOTED, 2)]
     return [
@@ -70,7 +70,7 @@ def caused() -> list[dict[str, Any]]:
 
 
 def asked(kind: str, examples: Examples | None = None, known: Known = KNOWN, seed: int = 0) -> Chat:
-    """Return what an explainer of *kind* is asked about the latent, or about that of other *examples*."""
+    """Return the request of an explainer of *kind* about the latent, or about other *examples*."""
     if kind == "intervention":
         rows = caused() if examples is None else [{"tokens": window.tolist(), "raised": [1, 0]} for window in examples.tokens]
         return effects.conversation(rows, PIECES, effects.Settings(), seed)

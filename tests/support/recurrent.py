@@ -1,4 +1,4 @@
-"""Tiny random models of every kind of memory (recurrent, attention, and both), and all that is in a memory, to be compared."""
+"""Tiny random models with every kind of memory (recurrent, attention, and both), and functions that compare memories."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tiny(architecture: str, vocabulary: int = VOCABULARY) -> PreTrainedModel:
 
 @torch.no_grad()
 def whole(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Return logits [rows, length, vocabulary] of each of *ids* read alone, at once and without a memory."""
+    """Return logits [rows, length, vocabulary] of *ids*, each row read alone, in one pass and without a memory."""
     return torch.cat([model(input_ids=row[None], use_cache=False).logits for row in ids])
 
 
@@ -81,7 +81,7 @@ def held(memory: Any, path: str = "") -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """Return the paths of what is on one side only, or not bit for bit the same on both."""
+    """Return the paths of values that are on one side only, or that differ in any bit."""
     return {path for path in before.keys() | after.keys() if not _same(before.get(path, ...), after.get(path, ...))}
 
 

@@ -1,4 +1,4 @@
-"""A sentence-embedding model small enough to be made anew: a random BERT of two blocks that reads letters."""
+"""A sentence-embedding model small enough to be made in a test: a random BERT of two blocks that reads letters."""
 
 from __future__ import annotations
 

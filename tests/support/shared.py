@@ -1,4 +1,4 @@
-"""Folders that all workers of a test run share: what is costly to make is made once, whichever worker asks first."""
+"""Folders that all workers of a test run share: a costly folder is made once, by the worker that first asks for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Once = Callable[[str, Fill], Path]
 
 
 def once(base: Path) -> Once:
-    """Return a function that returns a folder of *base* by name, filled where nobody has filled it yet; nobody changes it then."""
+    """Return a function that returns a folder of *base* by name, and fills it the first time; nobody may change it afterwards."""
     base.mkdir(exist_ok=True)
 
     def filled(name: str, fill: Fill) -> Path:

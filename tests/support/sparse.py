@@ -1,4 +1,4 @@
-"""Random sparse firings and small corpora, for the properties of everything that is computed from them."""
+"""Random sparse firings and small corpora, for property tests of everything that is computed from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Window = tuple[int, int, int]  # latent, row, start
 
 @dataclass(frozen=True)
 class Case:
-    """Firings of *width* latents over a small corpus; *at* is the same as a plain dict."""
+    """Firings of *width* latents over a small corpus; *at* holds the same firings as a plain dict."""
 
     width: int
     window: int
@@ -49,7 +49,7 @@ class Case:
 
 
 def firings_of(at: dict[Triple, float]) -> Firings:
-    """Return the firings that *at* (latent, row, position → value) spells out, in key order."""
+    """Return the firings of *at* (latent, row, position → value), in key order."""
     keys = sorted(at)
     columns = np.array(keys, dtype=np.int32).reshape(-1, 3).T
     return Firings(columns[0], columns[1], columns[2], np.array([at[key] for key in keys], dtype=np.float32))

@@ -1,4 +1,4 @@
-"""What a stage depends on: its code, its part of params, and the files outside the project that it reads."""
+"""The dependencies of a stage: its code, its part of params, and the files outside the project that it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.graph import closure, outside, sources
 from pipelines.graph.closure import ROOT, canonical, code_of
 from pipelines.graph.declared import declared, restricted, stages
 from pipelines.graph.prompts import ASKING
-from pipelines.params import Params, load
+from pipelines.params import Params, Section, load
 from pipelines.stages import inputs
 
 PARAMS = load(ROOT / "params.yaml")
@@ -38,7 +38,7 @@ def size(path: str, *, deep: bool = False) -> int:
 
 
 class TestCanonical:
-    """Code without what does not run."""
+    """Code without comments, docstrings and layout."""
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -52,7 +52,7 @@ class TestCanonical:
             ('"a"', "'a'"),
         ],
     )
-    def test_words_and_layout_say_nothing(self, old: str, new: str) -> None:
+    def test_comments_docstrings_and_layout_do_not_count(self, old: str, new: str) -> None:
         """A comment, a docstring, blank lines, line breaks and how a constant is written leave the code the same."""
         assert old in SNIPPET
         assert canonical(ast.parse(SNIPPET.replace(old, new))) == canonical(ast.parse(SNIPPET))
@@ -61,17 +61,17 @@ class TestCanonical:
         ("old", "new"),
         [("1.5", "1.25"), ("= False", "= True"), ("len(", "hash("), ("é", "e"), ("!r", "!s"), ("import os", "import re as os")],
     )
-    def test_what_runs_says_something(self, old: str, new: str) -> None:
+    def test_code_that_runs_counts(self, old: str, new: str) -> None:
         """Another constant, default, name, character, conversion or module is other code."""
         assert canonical(ast.parse(SNIPPET.replace(old, new))) != canonical(ast.parse(SNIPPET))
 
     def test_the_hash_of_a_module_is_the_same_everywhere(self) -> None:
-        """The hash of a module, written down once, is what every version of Python finds again."""
+        """The hash of a module is this one on every version of Python."""
         assert closure.digest(canonical(ast.parse(SNIPPET)).encode()) == "70a4faa13719401d"
 
     @given(st.text(), st.binary(), st.floats(allow_nan=False), st.integers())
     def test_constants_are_told_apart_in_plain_letters(self, text: str, raw: bytes, real: float, whole: int) -> None:
-        """Whatever a constant holds, what is said of it is ASCII, and another constant is said otherwise."""
+        """The text of any constant is ASCII, and different constants have different texts."""
         said = [canonical(ast.parse(f"x = {value!r}")) for value in (text, raw, real, whole)]
 
         assert all(one.isascii() for one in said)
@@ -82,7 +82,7 @@ class TestCode:
     """The modules and files that a stage reaches."""
 
     def test_lazy_imports_and_templates_count(self) -> None:
-        """A module that is imported in a function, a template, and a template that another includes are in; others are not."""
+        """Modules imported in a function, templates, and templates that these include count; other files do not."""
         release, contexts = code_of("release"), code_of("contexts")
 
         assert {"cards/templates/release.md.j2", "cards/templates/columns.md.j2", "cards/steering.py"} <= set(release)
@@ -91,14 +91,14 @@ class TestCode:
         assert not any(name.startswith("pipelines/params") for name in contexts)
 
     def test_every_data_file_belongs_to_a_stage_or_a_page(self) -> None:
-        """No prompt and no template is left that nothing depends on."""
+        """Every prompt and every template is one that some stage or page depends on."""
         known = {name for stage in [*WITH_CODE, "lab", "docs"] for name in code_of(stage)}
         data = [path for package in closure.PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in closure.DATA]
 
         assert {closure.named(path) for path in data} - known == {"checkpoints/recipe.yaml"}
 
-    def test_no_module_is_imported_by_a_name_made_up(self) -> None:
-        """Imports are statements, which can be read without running anything."""
+    def test_no_module_is_imported_by_a_computed_name(self) -> None:
+        """All imports are statements, which can be found without running the code."""
         for path in (path for package in closure.PACKAGES for path in (ROOT / package).rglob("*.py")):
             calls = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
             made_up = [call for call in calls if ast.unparse(call.func) in ("import_module", "importlib.import_module", "__import__")]
@@ -106,10 +106,10 @@ class TestCode:
 
 
 class TestSources:
-    """The files that say what the code of every stage is."""
+    """The files of hashes of every stage's code."""
 
     def test_a_prompt_belongs_to_those_that_use_it(self) -> None:
-        """An explainer's file names its own prompts, a lexical scorer's none, and a model's those of its kind."""
+        """An explainer's file names its own prompts, a scorer's with a model as judge those of its kind, and a lexical one's none."""
         spec = yaml.safe_load((ROOT / "params.yaml").read_text())
         spec["engines"] = {"server": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m"}}
         spec["judges"]["asks"] = {"kind": "model", "engine": "server"}
@@ -144,13 +144,23 @@ class TestSources:
         assert schema_of(worded) == before
         assert schema_of(changed) != before
 
+    def test_the_name_of_a_class_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The hash of a section that holds other sections is the same whatever their classes are called."""
+
+        def schema_of(name: str) -> str:
+            kind = type(name, (Section,), {"__annotations__": {"shown": int}, "__module__": __name__})
+            monkeypatch.setattr(Params.model_fields["judges"], "annotation", dict.__class_getitem__((str, kind)))
+            return str(sources.schema.__wrapped__("judges"))
+
+        assert schema_of("One") == schema_of("Other")
+
 
 class TestDvcYaml:
-    """What dvc.yaml says of every stage."""
+    """The entries of dvc.yaml."""
 
     @pytest.mark.parametrize("stage", WITH_CODE)
-    def test_of_code_a_stage_depends_on_its_sources_alone(self, stage: str) -> None:
-        """A stage's deps name its own file of sources, and neither a module nor a package."""
+    def test_a_stage_depends_on_code_by_its_own_file_of_sources_only(self, stage: str) -> None:
+        """A stage's deps name its own file of sources, and no module or package."""
         deps = stages()[stage].deps
         own = [dep for dep in deps if dep.startswith("build/sources/")]
 
@@ -160,13 +170,13 @@ class TestDvcYaml:
         assert (len(own[0].split("/")) == 4) == (stage in ASKING)
 
     @pytest.mark.parametrize("stage", WITH_CODE)
-    def test_nothing_is_declared_that_no_code_reads(self, stage: str) -> None:
-        """Every section that a stage declares is read somewhere in its modules (what is read undeclared is refused when it runs)."""
+    def test_every_declared_section_is_read(self, stage: str) -> None:
+        """The modules of a stage read every section that it declares; to read another one fails when the stage runs."""
         trees = [ast.parse((ROOT / path).read_bytes()) for path in code_of(stage) if path.startswith("pipelines/")]
         nodes = [node for tree in trees for node in ast.walk(tree)]
         read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         in_tables = {node.value for node in nodes if isinstance(node, ast.Constant)}  # such as stage.OVER, whose ids name folders
-        answering = {"embedders", "judges"} if stage in ASKING else set()  # Drawn.answered_by names one of the two
+        answering = {"embedders", "judges"} if stage in ASKING else set()  # DrawnParams.answered_by names one of the two
         whole = stages()[stage].params == tuple(Params.model_fields)
 
         assert whole or set(stages()[stage].sections) <= read | in_tables | answering
@@ -179,7 +189,7 @@ class TestDvcYaml:
 class TestDeclared:
     """Params of which a stage is left what it declares."""
 
-    def test_what_is_declared_is_there(self) -> None:
+    def test_declared_params_can_be_read(self) -> None:
         """A section, an id of one and a field of one can be read, and are what they are in params.yaml."""
         view = restricted(PARAMS, ["seed", "saes.lab-planted", "tokens.window", "training"])
 
@@ -188,16 +198,16 @@ class TestDeclared:
         assert view.training == PARAMS.training
 
     @pytest.mark.parametrize("read", ["engines", "saes.lab-l1-topk-512", "tokens.length", "neighbours.most"])
-    def test_what_is_not_declared_is_refused(self, read: str) -> None:
-        """Another section, id or field cannot be read, not even where it has a default."""
+    def test_other_params_are_refused(self, read: str) -> None:
+        """Another section, id or field cannot be read, even if it has a default."""
         view: Any = restricted(PARAMS, ["seed", "saes.lab-planted", "tokens.window"])
         section, _, part = read.partition(".")
 
         with pytest.raises((AttributeError, KeyError)):
             view.saes[part] if section == "saes" else getattr(getattr(view, section), part)
 
-    def test_a_stage_is_left_what_dvc_yaml_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The places of ids in dvc.yaml are filled in, and a field of what stands under an id."""
+    def test_a_stage_has_the_params_that_dvc_yaml_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`${key}` and `${item.field}` in dvc.yaml are filled in with the id and with fields of its entry."""
         monkeypatch.chdir(ROOT)
         activations = declared("activations", "lab-planted")
         scores = declared("scores", "fuzzing")
@@ -214,7 +224,7 @@ def small(**changes: Any) -> Params:
 
 
 def texts(params: Params, folder: Path) -> dict[str, str]:
-    """Return what stage `inputs` says of *params*."""
+    """Return the texts of the files that stage `inputs` writes for *params*."""
     return dict(outside.inputs(params, Hashes(folder / "hashes.json")))
 
 
@@ -240,8 +250,8 @@ class TestInputs:
         assert [line.split("/")[-1] for line in found["subjects/lab"].splitlines()][:1] == ["config.json"]
         assert found["saes/topk"] == outside.NOTHING
 
-    def test_a_glob_sees_what_comes_and_goes(self, here: Path) -> None:
-        """A file that is added, edited or removed changes its corpus' lines."""
+    def test_a_glob_sees_added_and_removed_files(self, here: Path) -> None:
+        """A file that is added, edited or removed changes the lines of its corpus."""
         said = [texts(small(), here)["corpora/topics"]]
         (here / "text/two.txt").write_text("Two.")
         said.append(texts(small(), here)["corpora/topics"])
@@ -262,7 +272,7 @@ class TestInputs:
         assert below(here / "own") == [here / "own/sae.safetensors"]
 
     def test_an_embedder_that_is_missing_is_a_line(self, here: Path) -> None:
-        """Where another may stand in for an embedder, it is noted that its files are not there, so that their coming is seen."""
+        """If an embedder has a fallback and its files are missing, a line says so; so the stage runs again once they are there."""
         missing = {"letters": {"kind": "sentence", "path": "nowhere", "fallback": "lexical"}}
 
         assert texts(small(embedders=missing), here)["models"] == "nowhere is not there\n"
@@ -285,13 +295,13 @@ class TestInputs:
             ),
         ],
     )
-    def test_what_is_not_there_is_one_line(self, here: Path, section: str, spec: dict[str, Any], said: str) -> None:
-        """A path that does not exist and a glob that matches nothing are told with the key under which they stand."""
+    def test_a_missing_path_is_one_line(self, here: Path, section: str, spec: dict[str, Any], said: str) -> None:
+        """A path that does not exist, or a glob that matches nothing, is reported with its key in params."""
         with pytest.raises(UserError, match=f"^{said.replace('.', '[.]').replace('*', '[*]')}"):
             texts(small(**{section: spec}), here)
 
     def test_a_file_that_changes_while_it_is_read_is_refused(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A hash of half the old and half the new bytes is none."""
+        """A file that is written while it is hashed ends in one line, since its hash would be wrong."""
 
         def growing(path: Path) -> str:
             path.write_text(path.read_text() + "more")
@@ -301,8 +311,8 @@ class TestInputs:
         with pytest.raises(UserError, match="changed while it was read; run this again when nothing writes to it"):
             texts(small(), here)
 
-    def test_a_stage_refuses_what_is_no_longer_what_dvc_saw(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A stage that has read other bytes than were noted ends in one line."""
+    def test_a_stage_refuses_files_that_differ_from_those_that_dvc_saw(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stage that has read other bytes than DVC hashed ends in one line."""
         (here / "text/two.txt").write_text("Two.")
         monkeypatch.setattr(inputs, "load", small)
         inputs.main()
@@ -318,8 +328,8 @@ class TestInputs:
         with pytest.raises(UserError, match=r"corpora\.topics: its files changed while they were read"):
             outside.require_same("corpora", "topics", small().corpora["topics"])
 
-    def test_a_file_that_rests_is_hashed_once(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Equal size and time stand for equal bytes, unless a file is too young for its time to tell."""
+    def test_an_unchanged_file_is_hashed_once(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file with equal size and time is not hashed again, unless it was written too recently for its time to be sure."""
         old, young = here / "text/one.txt", here / "text/two.txt"
         young.write_text("Two.")
         os.utime(old, ns=(10**18, 10**18))
@@ -334,10 +344,10 @@ class TestInputs:
 
 
 class TestWhy:
-    """Reasons in words."""
+    """The reasons for a run, in words."""
 
-    def test_lines_of_sources_are_told_in_words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What changed, came and went between two files of sources is a sentence each."""
+    def test_changes_of_sources_are_sentences(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each line that changed, came or went between two files of sources is a sentence."""
         monkeypatch.chdir(tmp_path)
         kept = tmp_path / why.CACHE / "ab" / "cd"
         kept.parent.mkdir(parents=True)
@@ -352,8 +362,8 @@ class TestWhy:
             "section tokens of params: a default, a type or a bound has changed",
         ]
 
-    def test_params_are_told_with_both_values(self) -> None:
-        """A value that differs is told as it was and as it is, at any depth."""
+    def test_changes_of_params_show_both_values(self) -> None:
+        """A changed value is shown as it was and as it is now, at any depth."""
         now = {"seed": 0, "tokens": {"window": 32}, "saes": {"a": {"k": 8}}}
 
         assert list(why.differences({"seed": 1, "tokens.window": 32, "saes.a": {"k": 9}}, now)) == [

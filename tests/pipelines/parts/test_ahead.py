@@ -1,4 +1,4 @@
-"""What a stage that goes through all dictionaries does again, and what it keeps."""
+"""A stage that covers all dictionaries: which folders it fills again, and which it keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Work:
         self.times, self.settled = 0, settled
 
     def __call__(self, shards: Shards) -> bool:
-        """Write what a stage would."""
+        """Write an empty table, as a stage would."""
         self.times += 1
         shards.write(FAILURES, [FAILURES.empty()])
         return self.settled
@@ -50,8 +50,8 @@ def test_a_folder_is_filled_once() -> None:
 @pytest.mark.parametrize(
     "other", [replace(JOB, code="other"), replace(JOB, inputs={"contexts": "1"}), replace(JOB, settings={"seed": 1})], ids=str
 )
-def test_whatever_decides_it_fills_it_again(other: Job) -> None:
-    """Other code, inputs or params do the work again."""
+def test_a_change_of_code_inputs_or_params_fills_it_again(other: Job) -> None:
+    """With other code, inputs or params the work is done again."""
     work = Work()
     JOB.fill(work)
     other.fill(work)
@@ -60,7 +60,7 @@ def test_whatever_decides_it_fills_it_again(other: Job) -> None:
 
 
 def restored(old: Path) -> None:
-    """Bring back what another job left, as a checkout of DVC does."""
+    """Bring back the folder that another job left, as a checkout of DVC does."""
     shutil.rmtree(FILE.parent)
     shutil.copytree(old, FILE.parent)
 
@@ -78,7 +78,7 @@ def restored(old: Path) -> None:
     ids=["damaged", "gone", "one more", "no manifest", "no note", "restored"],
 )
 def test_a_folder_that_is_not_as_it_was_left_is_filled_again(hurt: Callable[[Path], object], tmp_path: Path) -> None:
-    """Files that are damaged, gone or strange, another job's output, and one of which nothing is noted are not taken for finished."""
+    """A folder is not taken for finished if a file is damaged, missing or unknown, if another job wrote it, or if no note is left."""
     replace(JOB, inputs={"contexts": "before"}).fill(Work())
     old = Path(shutil.copytree(FILE.parent, tmp_path / "old"))
     work = Work()
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_as_it_was_left_is_filled_again(hurt: Callable[[Pat
     assert [path.name for path in sorted(FILE.parent.iterdir())] == [FILE.name, "manifest.json"]
 
 
-def test_what_failed_is_tried_again() -> None:
+def test_failed_work_is_tried_again() -> None:
     """Where requests failed, the work is done each time, until none fails."""
     failing, succeeding = Work(settled=False), Work()
     for work in (failing, failing, succeeding, succeeding):
@@ -100,8 +100,8 @@ def test_what_failed_is_tried_again() -> None:
     assert (failing.times, succeeding.times) == (2, 1)
 
 
-def test_what_params_do_not_name_is_removed() -> None:
-    """Folders of dictionaries that are gone, and whatever else lies there, are removed; other stages' folders are not."""
+def test_folders_that_params_do_not_name_are_removed() -> None:
+    """Folders of removed dictionaries and stray files are removed; folders of other stages stay."""
     ids = [
         ("topk", "lexical", "detection"),
         ("topk", "gone", "detection"),

@@ -75,7 +75,7 @@ def test_every_rule_is_scored_with_every_explanation(scores: pd.DataFrame) -> No
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_true_explanations_score_above_wrong_ones(scores: pd.DataFrame, scorer: str) -> None:
-    """On average the truth is above what says too much or too little, and these are above another rule's explanation."""
+    """On average the true explanation scores above too broad and too narrow ones, and these above another rule's explanation."""
     means = scores[scores["scorer"] == scorer].groupby("meaning")["score"].mean()
 
     assert means["true"] > max(means["broad"], means["narrow"])
@@ -92,7 +92,7 @@ def test_another_rules_explanation_scores_at_chance(scores: pd.DataFrame, scorer
 
 @pytest.mark.parametrize("scorer", SIMULATIONS)
 def test_another_rules_simulation_is_a_little_below_nothing(scores: pd.DataFrame, scorer: str) -> None:
-    """Two rules hardly share a token, so a simulation of another is slightly negative, as in the paper (-0.02, SCIENCE A13)."""
+    """Two rules hardly share a token, so a simulation of another is slightly negative, as in Paulo et al. 2024 (-0.02)."""
     other = scores[(scores["scorer"] == scorer) & (scores["meaning"] == "other")].dropna(subset="score")
 
     assert -0.06 < other["score"].mean() < 2 * other["score"].sem()

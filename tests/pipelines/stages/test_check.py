@@ -1,4 +1,4 @@
-"""What a person can get wrong, and the one line that says so."""
+"""Mistakes of a user, and the one line that reports each."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "explainer that names no engine": (explainer(kind="logits"), "explainers.x.engine: missing"),
     "kind of explainer": (explainer(kind="magic"), "explainers.x: `kind` must be 'lexical', 'default', "),
-    "kind of engine": (engine(kind="oracle"), "engines.e: `kind` must be 'openai', 'vllm', 'transformers' (given: 'oracle')"),
+    "kind of engine": (engine(kind="oracle"), "engines.e: `kind` must be 'openai', 'vllm' or 'transformers' (given: 'oracle')"),
     "engine that is nowhere": (engine(kind="transformers"), "engines.e: give either `path` or `repo`"),
     "address of a server": (server("127.0.0.1:8000"), "engines.e.base_url: must begin with http:// or https://"),
     "key of a server": (
@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line(here: Path, name: str) -> None:
 
 
 def test_a_corpus_without_text(here: Path) -> None:
-    """Files that hold no text are told before anything runs."""
+    """Files that hold no text are reported before anything runs."""
     (here / "text/a.txt").write_text(" \n")
 
     result = check(here)
@@ -210,7 +210,7 @@ def test_an_sae_of_another_width(here: Path) -> None:
 
 
 def test_yaml_that_is_none(here: Path) -> None:
-    """A file that is not YAML is told with the place of the fault."""
+    """A file that is not YAML is reported with the place of the fault."""
     (here / "params.yaml").write_text("seed: [1")
 
     result = CliRunner().invoke(main, ["check"])
@@ -221,7 +221,7 @@ def test_yaml_that_is_none(here: Path) -> None:
 
 
 def test_no_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside a project the command says where it belongs."""
+    """Outside a project the command says in which folder to run it."""
     monkeypatch.chdir(tmp_path)
 
     result = CliRunner().invoke(main, ["check"])
@@ -257,7 +257,7 @@ def test_a_server_that_answers(here: Path, llm: Server) -> None:
 
 
 def test_a_server_that_is_gone(here: Path, llm: Server) -> None:
-    """A server that cannot be reached is one line, unless the check is to stay offline."""
+    """A server that cannot be reached is one line, unless the check stays offline."""
     with serving(lambda *_: chat("fine")) as gone:
         pass
     result, offline = check(here, server(gone.url)), check(here, server(gone.url), "--offline")

@@ -88,7 +88,7 @@ def params_of() -> Params:
 
 
 def test_every_measure_has_rows_where_it_has_a_meaning(here: Path) -> None:
-    """An SAE has neighbours by all measures, neurons and rules by firing together only; those that never fire have none."""
+    """An SAE has neighbours by all measures, neurons and rules by co-firing only; latents that never fire have none."""
     found = {name: shelf("neighbours", name).read(NEIGHBOURS) for name in ("random", "neurons", "planted")}
 
     assert {name: set(rows["measure"].to_pylist()) for name, rows in found.items()} == {
@@ -114,7 +114,7 @@ def test_neighbours_are_found_without_the_model(here: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["random", "planted"])
 def test_hard_windows_change_nothing_else(here: Path, name: str) -> None:
-    """With hard windows, all other rows are what they are without; each kind has as many as asked, or a failure says how many."""
+    """Hard windows change no other row; each kind has as many windows as asked, or a failure says how many there are."""
     hard = rows_of(name)
     counts = hard.group_by(["latent", "kind"]).aggregate([([], "count_all")]).to_pylist()
     have = {(row["latent"], row["kind"]): row["count_all"] for row in counts}
@@ -144,7 +144,7 @@ def test_contexts_do_not_depend_on_how_latents_lie_in_files(here: Path) -> None:
 
 
 def test_only_the_latents_that_are_drawn_get_hard_windows(here: Path) -> None:
-    """With `latents`, hard windows go to the latents that explainers and scorers draw, and are those that they get among all."""
+    """With `latents`, only latents that explainers and scorers draw have hard windows, and these are the same as without `latents`."""
     all_ = rows_of("random")
     asked({**HARD, "latents": 7})
     some = rows_of("random")
@@ -158,7 +158,7 @@ def test_only_the_latents_that_are_drawn_get_hard_windows(here: Path) -> None:
 
 
 def test_neighbours_are_read_only_where_one_is_asked_for(here: Path) -> None:
-    """Similar windows need no neighbours; those of neighbours say which folder is missing, and both are told in the manifest."""
+    """Similar windows need no neighbours; windows of neighbours name the missing folder; the manifest records both."""
     shutil.rmtree("build/neighbours")
     asked({"similar": 6, "embedder": "letters", "index": 40})
     kinds = set(rows_of("random")["kind"].to_pylist())
@@ -200,7 +200,7 @@ def test_firings_are_counted_on_the_rows_drawn_for_the_subject(here: Path) -> No
     ],
 )
 def test_a_mistake_in_negatives_is_one_line(here: Path, negatives: dict[str, Any], told: str) -> None:
-    """What is wrong with `negatives` is told with its place in params.yaml."""
+    """A mistake in `negatives` is reported with its key in params.yaml."""
     asked(negatives)
 
     with pytest.raises(UserError) as error:
@@ -220,7 +220,7 @@ def test_neighbours_by_a_measure_that_is_not_taken_are_a_mistake(here: Path) -> 
 
 
 def test_params_without_negatives_and_neighbours_stay_valid(here: Path) -> None:
-    """Files from before these sections ask for no hard windows, and for all measures."""
+    """Params without these sections ask for no hard windows, and for all measures."""
     asked({})
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("neighbours:\n  most: 4\n  rows: 30\n", "").replace("  negatives: {}\n", ""))

@@ -1,4 +1,4 @@
-"""Stage `interventions` in this process, and the scorer that reads it; a checkpoint is the subject, and with a longer reach the judge."""
+"""Stage `interventions` in this process, and its scorer; subject and judge are one checkpoint, with a longer context as judge."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_nobody_asks_nothing_is_written(here: Path) -> None:
 
 
 def test_effects_are_those_of_the_latents_that_explainers_draw(here: Path) -> None:
-    """Of explainers that ask for the same KL the one that draws most latents decides, by KL."""
+    """Among explainers with the same KL, the one that draws most latents decides how many have effects."""
     asking = {"kind": "intervention", "engine": "tiny", "examples": 2, "kl": 0.02, "latents": 1}
     change(here, "explainers", few=asking, many=asking | {"examples": 3, "latents": 2}, strong=asking | {"kl": 0.03})
     interventions.main(SAE)
@@ -117,7 +117,7 @@ def test_effects_are_those_of_the_latents_that_explainers_draw(here: Path) -> No
 
 
 def test_what_is_done_is_not_done_again(here: Path) -> None:
-    """A stage that ended before its last word goes on from its shards without the model, to the same bytes."""
+    """A stage that was stopped just before its end continues from its shards, without loading the model, to the same bytes."""
     whole = digests(here / "build/interventions")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Shards, "finish", lambda _: None)
@@ -167,7 +167,7 @@ def test_explanations_and_their_baseline_are_scored(scorer: str, here: Path) -> 
 
 
 def test_new_passages_are_scored_anew(here: Path) -> None:
-    """What the stage before wrote is among the inputs of this scorer."""
+    """The output of stage `interventions` is among the inputs of this scorer."""
     scores.main("pushed", SAE, "lexical")
     before = shelf("scores", SAE, "lexical", "pushed").manifest["inputs"]
     change(here, "scorers", silenced=PUSHED | {"ablate": True, "tokens": 2})
@@ -178,7 +178,7 @@ def test_new_passages_are_scored_anew(here: Path) -> None:
 
 
 def test_a_window_that_leaves_no_room_is_a_mistake(here: Path) -> None:
-    """Beginnings that with what is written are longer than the subject reads are one line, with all numbers."""
+    """If beginnings and the tokens to write are longer than the subject reads, the stage ends in one line with all numbers."""
     change(here, "scorers", pushed=PUSHED | {"tokens": 120})
     with pytest.raises(UserError, match=r"scorers\.pushed\.tokens: 16 \+ 120 tokens are more than the 128"):
         interventions.main(SAE)

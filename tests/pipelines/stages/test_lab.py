@@ -1,4 +1,4 @@
-"""The lab's card: how a checkpoint is asked about what it learned of people."""
+"""The lab: how a checkpoint is asked about what it learned of people, and mistakes in its recipe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_replies_alone_are_learned(tiny_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("beginning", ["{}", "{start: lab-a, epochs: 2}", "{shape: {architecture: rwkv, width: 8, layers: 1}}"])
 def test_a_checkpoint_begins_in_one_way(beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint reads documents from a shape on, or goes on from another; a recipe that says neither or half is refused in one line."""
+    """A checkpoint starts new from a shape, or from another checkpoint; a recipe that gives neither, or half of one, is refused."""
     recipe = yaml.safe_load(LAB.read_text())
     recipe["checkpoints"] = {"lab-b": yaml.safe_load(beginning)}
     monkeypatch.chdir(tmp_path)
@@ -64,7 +64,7 @@ def test_a_checkpoint_begins_in_one_way(beginning: str, tmp_path: Path, monkeypa
     ],
 )
 def test_names_in_a_recipe_are_there(spec: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint or a lesson that a recipe names and does not have is one line before anything is trained."""
+    """A recipe that names a checkpoint or a lesson that it does not have is refused in one line, before anything is trained."""
     recipe = yaml.safe_load(LAB.read_text())
     recipe |= {"checkpoints": {"lab-b": spec}, "talking": {"free": recipe["talking"]["free"]}}
     monkeypatch.chdir(tmp_path)

@@ -100,7 +100,7 @@ def row_of(name: str) -> dict[str, Any]:
 
 
 def test_every_source_gives_a_measured_dictionary(start: Callable[..., Path]) -> None:
-    """Trained, published, neuron, random and planted dictionaries each get a row that says what they are and how good."""
+    """Trained, published, neuron, random and planted dictionaries each get a row with their properties and their fidelity."""
     start("all", SAES)
     for name in SAES:
         sae.main(name)
@@ -140,7 +140,7 @@ def test_every_source_can_be_read_again(start: Callable[..., Path], name: str, c
 
 
 def test_one_pass_trains_all_and_each_as_if_alone(start: Callable[..., Path]) -> None:
-    """The first stage trains its companions too, theirs only take what is ready, and nothing depends on who came along."""
+    """The first stage trains its companions too, their stages take what is ready, and an SAE does not depend on its companions."""
     trained = {name: SAES[name] for name in ("topk", "jumprelu", "relu")}
     together = start("together", trained)
     sae.main("topk")
@@ -203,7 +203,7 @@ def test_one_pass_reads_for_all_that_are_made(start: Callable[..., Path], monkey
 
 
 def test_a_transcoder_needs_its_other_end(start: Callable[..., Path]) -> None:
-    """A published transcoder without `writes` is told what is missing."""
+    """A published transcoder without `writes` is refused with the missing key."""
     spec = {name: value for name, value in SAES["transcoder"].items() if name != "writes"}
     start("half", {"half": spec})
 
@@ -212,7 +212,7 @@ def test_a_transcoder_needs_its_other_end(start: Callable[..., Path]) -> None:
 
 
 def test_a_centered_dictionary_reads_vectors_less_their_mean(start: Callable[..., Path]) -> None:
-    """With `centered` the stored weights are the same, and what is measured is not."""
+    """With `centered` the stored weights are the same, and the measured fidelity is not."""
     here = start("center", {"a": {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 64, "k": 4}})
     sae.main("a")
     shutil.copytree(here / "build/saes/a/weights", here / "own")

@@ -227,7 +227,7 @@ def test_long_questions_are_told(here: Path) -> None:
 MISTAKES = {
     "template drops the question": (
         lambda params, _: params["subjects"]["llama"].update(template="Say: ("),
-        "subjects.llama.template: holds `{question}` nowhere, so it drops the question; put it where a question belongs, once",
+        "subjects.llama.template: contains `{question}` 0 times; put it where the question belongs, exactly once",
     ),
     "question without options": (
         lambda _, folder: (folder / "pairs.json").write_text(json.dumps([{**PAIRS[0], "question": "Shall we?"}])),
