@@ -17,7 +17,7 @@ import torch
 import yaml
 from datasets import load_dataset
 from llm_server import chat, listed, serving
-from project import SAE, digests, environment, make_project, repro, run, small_params
+from project import SAE, digests, environment, make_project, repro, run, small_params, write_params
 from shared import Once
 
 from builders.saes.coder import SparseCoder, TopK
@@ -142,20 +142,24 @@ def test_params_of_a_page_are_valid(name: str) -> None:
             Params.model_validate(merged(small_params(), yaml.safe_load(text)))
 
 
-def test_read_a_release(finished: Path, tmp_path: Path) -> None:
-    """All Python of the page runs in one go, whether a latent has scores or was dropped; the terminal shows what has them."""
-    scored = pq.read_table(finished / "build/release/scores")["latent"].to_pylist()
+def test_read_a_release(project: Path, tmp_path: Path) -> None:
+    """All Python of the page runs in one go, whether a latent has scores or was dropped; the terminal shows one that has scores."""
+    params = small_params()
+    params["contexts"]["at_least"] = sorted(pq.read_table(project / "build/release/latents")["windows"].to_pylist())[8]
+    write_params(project, params)
+    repro(project)
+    scored = pq.read_table(project / "build/release/scores")["latent"].to_pylist()
     page = page_of("read-a-release")
     code = "".join(text for kind, text in blocks(page) if kind == "python")
-    env = environment() | {"HF_DATASETS_CACHE": str(tmp_path)}
+    env = environment() | {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
 
     for latent in (scored[0], min({*range(64)} - {*scored})):
         own = code.replace(f'"{SAE}", 7', f'"{SAE}", {latent}')
-        ended = subprocess.run([sys.executable, "-c", own], cwd=finished, env=env, capture_output=True, text=True, check=False)
+        ended = subprocess.run([sys.executable, "-c", own], cwd=project, env=env, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-        assert ("needed" in ended.stdout) == (latent != scored[0])
+        assert ("dropped by contexts latent because: fires in" in ended.stdout) == (latent != scored[0])
 
-    assert "lexical: Fires on" in followed(finished, page.replace(f"{SAE} 7", f"{SAE} {scored[0]}"), leave="release")
+    assert "lexical: Fires on" in followed(project, page.replace(f"{SAE} 7", f"{SAE} {scored[0]}"), leave="release")
 
 
 def test_add_an_sae(project: Path) -> None:
@@ -176,7 +180,7 @@ def test_add_an_sae(project: Path) -> None:
 def test_add_a_corpus(project: Path) -> None:
     """A folder of texts becomes tokens, and a changed text is told."""
     (project / "texts").mkdir()
-    shutil.copyfile(project / "text/compound.txt", project / "texts/a.txt")
+    shutil.copyfile(project / "text/import.txt", project / "texts/a.txt")
 
     followed(project, page_of("add-a-corpus"), leave="from-hub")
 

@@ -49,6 +49,7 @@ CONTEXTS = Table(
     ),
     row_group=20_000,
 )
+STRONG = 0.3  # share of the largest activation
 READ = ["latent", "split", "example", "kind", "quantile", "tokens", "activations", "neighbour_activations"]  # for Examples
 
 
@@ -131,6 +132,15 @@ class Examples:
         """Return at most *most* activating windows and at most *most* silent ones of the kind *negatives*, each evenly over their order."""
         sides = (np.flatnonzero(self.kind == kind) for kind in ("activating", negatives))
         return self.take(np.concatenate([evenly(side, most) for side in sides]))
+
+
+def strong(activations: npt.NDArray[np.float32]) -> Bools:
+    """Return which tokens [..., window] are strong: they reach STRONG of the largest activation of their window; none where it is silent.
+
+    Explainers see them marked, and fuzzing asks about them. Source: Paulo et al. 2024, arXiv:2410.13928; see docs/science.md#explanations.
+    """
+    found: Bools = (activations >= STRONG * activations.max(axis=-1, keepdims=True, initial=0.0)) & (activations > 0)
+    return found
 
 
 def evenly(places: Ints, most: int) -> Ints:

@@ -17,9 +17,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from builders.arrays import Bools, Ints
+from builders.contexts.contexts import strong
 
 OPEN, CLOSE = "<<", ">>"
-HIGHLIGHT = 0.3  # of a window's largest activation (Paulo et al. 2024, arXiv:2410.13928; see docs/science.md#explanations)
 LISTED = 10  # at most so many tokens of a window are listed with their levels
 
 
@@ -70,12 +70,6 @@ def _sha256(folder: Path, names: tuple[str, ...]) -> str:
     return whole.hexdigest()
 
 
-def highlighted(activations: npt.NDArray[np.float32]) -> Bools:
-    """Return which tokens of a window are marked: those above 0.3 of its largest activation."""
-    marked: Bools = (activations > HIGHLIGHT * activations.max(initial=0.0)) & (activations > 0)
-    return marked
-
-
 def marked_text(tokens: npt.NDArray[np.int32], marked: Bools, pieces: Sequence[bytes]) -> str:
     """Return a window's text with every run of *marked* tokens between << and >>.
 
@@ -108,7 +102,7 @@ def listed(
     tokens: npt.NDArray[np.int32], activations: npt.NDArray[np.float32], largest: float, pieces: Sequence[bytes]
 ) -> list[tuple[str, int]]:
     """Return the LISTED strongest of a window's marked tokens, in their order in the text, each with its level."""
-    places = np.flatnonzero(highlighted(activations))
+    places = np.flatnonzero(strong(activations))
     strongest = np.sort(places[np.argsort(-activations[places], kind="stable")[:LISTED]])
     levels = normalised(activations, largest)
     return [(pieces[tokens[place]].decode("utf-8", "backslashreplace"), int(levels[place])) for place in strongest]

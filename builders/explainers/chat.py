@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.arrays import Floats
-from builders.contexts.contexts import Examples, evenly
-from builders.engines.prompts import Prompts, highlighted, listed, marked_text
+from builders.contexts.contexts import Examples, evenly, strong
+from builders.engines.prompts import Prompts, listed, marked_text
 from builders.engines.requests import Answer, Chat, Failure, Message
 
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
@@ -102,7 +102,7 @@ def _prefix(style: Style) -> list[Message]:
 def _shown(examples: Examples, place: int, known: Known, pieces: Sequence[bytes]) -> dict[str, Any]:
     tokens, values = examples.tokens[place], examples.activations[place]
     return {
-        "text": marked_text(tokens, highlighted(values), pieces),
+        "text": marked_text(tokens, strong(values), pieces),
         "levels": listed(tokens, values, known.largest, pieces),
         "active": bool(examples.activating[place]),
     }

@@ -9,21 +9,13 @@ Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#fuzzing.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from builders.arrays import Bools, Floats
-from builders.contexts.contexts import Examples
+from builders.contexts.contexts import Examples, strong
 from builders.scorers.trials import Trials
 from builders.seeds import uniforms
 
-THRESHOLD = 0.3
 NO_ROOM = "no marks fit"
-
-
-def strong(activations: npt.NDArray[np.float32]) -> Bools:
-    """Return which tokens [n, window] reach 0.3 of the largest activation of their window; none in a silent window."""
-    marked: Bools = (activations >= THRESHOLD * activations.max(axis=1, keepdims=True)) & (activations > 0)
-    return marked
 
 
 def trials(examples: Examples, special: Bools, seed: int) -> Trials:

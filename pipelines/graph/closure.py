@@ -43,8 +43,13 @@ class Module:
 
 def code_of(stage: str) -> dict[str, str]:
     """Return the hashes of all modules and data files that the module of *stage* reaches, by path from the project's root."""
+    return reached(ROOT / f"pipelines/stages/{stage}.py")
+
+
+def reached(start: Path) -> dict[str, str]:
+    """Return the hashes of all modules and data files that the module *start* reaches, by path from the project's root."""
     seen: dict[Path, Module] = {}
-    ahead = [ROOT / f"pipelines/stages/{stage}.py"]
+    ahead = [start]
     while ahead:
         path = ahead.pop()
         if path not in seen and not named(path).startswith(SILENT):

@@ -11,9 +11,9 @@ from project import environment
 
 MODEL = """
 from pathlib import Path
-from builders import subjects
-source, folder = subjects.Source(path="checkpoints/lab-transformer"), Path("checkpoints/lab-transformer")
-subjects.config_of(source, folder), subjects.tokenizer_of(source, folder), subjects.load(source, folder, "float32", "cpu")
+from builders.subjects.checkpoints import Source, config_of, load, tokenizer_of
+source, folder = Source(path="checkpoints/lab-transformer"), Path("checkpoints/lab-transformer")
+config_of(source, folder), tokenizer_of(source, folder), load(source, folder, "float32", "cpu")
 """
 ARRAY = """
 from builders.library import spare_pandas

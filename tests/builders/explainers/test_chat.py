@@ -14,8 +14,8 @@ from contexts import windows_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from builders.contexts.contexts import CONTEXTS, by_latent
-from builders.engines.prompts import LISTED, highlighted, listed, marked_text, normalised
+from builders.contexts.contexts import CONTEXTS, by_latent, strong
+from builders.engines.prompts import LISTED, listed, marked_text, normalised
 from builders.engines.requests import Answer, Failure
 from builders.explainers import chat
 from builders.explainers.chat import Known, Settings, conversation, read
@@ -44,22 +44,22 @@ class TestMarks:
     @pytest.mark.parametrize(
         ("activations", "marked"),
         [
-            ([10, 3, 3.001, 2.999], [True, False, True, False]),
+            ([10, 3, 3.001, 2.999], [True, True, True, False]),
             ([0.01, 0.0031, 0.0029], [True, True, False]),
             ([0, 5, 0], [False, True, False]),
             ([0, 0, 0], [False, False, False]),
             ([1, 1, 1], [True, True, True]),
         ],
     )
-    def test_marked_is_what_exceeds_a_share_of_the_window(self, activations: list[float], marked: list[bool]) -> None:
-        """Tokens above 0.3 of the largest activation of the window, whatever that is, are marked; in a silent window none."""
-        assert highlighted(np.array(activations, dtype=np.float32)).tolist() == marked
+    def test_marked_is_what_reaches_a_share_of_the_window(self, activations: list[float], marked: list[bool]) -> None:
+        """Tokens that reach 0.3 of the largest activation of the window, whatever that is, are marked; in a silent window none."""
+        assert strong(np.array(activations, dtype=np.float32)).tolist() == marked
 
     @given(window_of)
     def test_runs_share_one_pair_of_marks(self, window: Window) -> None:
         """The text is that of the runs of marked and unmarked tokens, the marked ones between << and >>."""
         tokens, values, pieces = arrays(window)
-        flags = highlighted(values)
+        flags = strong(values)
         runs = itertools.groupby(zip(flags.tolist(), (text for text, _ in window), strict=True), lambda pair: pair[0])
         expected = [("<<{}>>" if on else "{}").format("".join(text for _, text in run)) for on, run in runs]
         assert marked_text(tokens, flags, pieces) == "".join(expected)
@@ -68,7 +68,7 @@ class TestMarks:
     def test_marks_lose_nothing(self, window: Window) -> None:
         """Without its marks the text is the window's."""
         tokens, values, pieces = arrays(window)
-        text = marked_text(tokens, highlighted(values), pieces)
+        text = marked_text(tokens, strong(values), pieces)
         assert text.replace("<<", "").replace(">>", "") == "".join(text for text, _ in window)
         assert text.count("<<") == text.count(">>")
         assert "<<>>" not in text
@@ -118,7 +118,7 @@ class TestLevels:
         """The strongest marked tokens are listed, of equal ones the first, in order of place and with their levels."""
         tokens, values, pieces = arrays(window)
         largest = max(1.0, over * float(values.max()))
-        strongest = sorted(np.flatnonzero(highlighted(values)).tolist(), key=lambda place: (-values[place], place))[:LISTED]
+        strongest = sorted(np.flatnonzero(strong(values)).tolist(), key=lambda place: (-values[place], place))[:LISTED]
         expected = [(window[place][0], int(normalised(values, largest)[place])) for place in sorted(strongest)]
         assert listed(tokens, values, largest, pieces) == expected
 

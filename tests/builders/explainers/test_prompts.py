@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prompting import KINDS, KNOWN, asked, cold, rendered
 
+from builders.contexts.contexts import STRONG
 from builders.engines import prompts
 from builders.engines.prompts import Prompts
 from builders.explainers import chat, effects
@@ -168,7 +169,7 @@ class TestShots:
             levels = [level for _, level in example["levels"]]
             assert 0 < len(levels) <= prompts.LISTED
             assert all(isinstance(level, int) and 1 <= level <= 10 for level in levels)
-            assert min(levels) > prompts.HIGHLIGHT * (max(levels) - 1)
+            assert min(levels) > STRONG * (max(levels) - 1)
 
     def test_silent_excerpts_are_unmarked(self, shot: dict[str, Any]) -> None:
         """Silent excerpts hold no marks and are none of the active ones."""

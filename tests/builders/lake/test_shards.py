@@ -291,7 +291,7 @@ class TestShards:
         script = """
 import os, pathlib, signal, sys
 from test_shards import NUMBERS, numbers
-from builders.shards import Shards
+from builders.lake.shards import Shards
 
 def groups():
     yield numbers(8, 9)

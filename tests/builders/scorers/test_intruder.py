@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import scored
 
+from builders.contexts.contexts import strong
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
 from builders.engines.scripted import ScriptedEngine
 from builders.scorers import fuzzing
@@ -101,7 +102,7 @@ class TestLineups:
             assert max(row) < active
             others = {int(examples.quantile[place]) for place in row if place != row[slot - 1]}
             assert int(examples.quantile[row[slot - 1]]) not in others
-            assert np.array_equal(marks, fuzzing.strong(examples.activations[row]))
+            assert np.array_equal(marks, strong(examples.activations[row]))
 
     def test_marks_are_those_of_fuzzing(self) -> None:
         """Activating windows mark where the latent fires, a neighbour's window where that does, others what they borrowed."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from judged import scored
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from builders.contexts.contexts import strong
 from builders.explainers import cues
 from builders.explainers.cues import Cue
 from builders.scorers import detection, fuzzing
@@ -127,7 +128,7 @@ def test_misplaced_marks_are_where_the_latent_is_silent(examples: Examples, seed
     n = len(own.number)
     assert trials.marks is not None
     right, wrong = trials.marks[:n], trials.marks[n:]
-    assert np.array_equal(right, fuzzing.strong(own.activations))
+    assert np.array_equal(right, strong(own.activations))
     assert not (wrong & ((own.activations > 0) | SPECIAL[own.tokens])).any()
     patterns = {tuple(marks) for marks in right.tolist()}
     for place in range(n):
