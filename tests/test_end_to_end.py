@@ -13,40 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from llm_server import MODEL, chat, serving
-from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
+from project import SAE, STAGES, digests, environment, fill, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
 from pipelines.graph.closure import ROOT
 from pipelines.registry import CONFIGS
-
-STAGES = sorted(
-    [
-        "sources",
-        "check",
-        "corpus@topics",
-        "subject@lab",
-        "tokens@lab",
-        f"sae@{SAE}",
-        f"activations@{SAE}",
-        f"neighbours@{SAE}",
-        f"contexts@{SAE}",
-        f"interventions@{SAE}",
-        "explanations@lexical",
-        "scores@detection",
-        "scores@fuzzing",
-        "direct@intruder",
-        "agreement",
-        "calibration",
-        "steering@lab",
-        "release",
-    ]
-)
-
-
-def fill(folder: Path) -> None:
-    """Make the small project and run it once."""
-    make_project(folder, small_params())
-    assert repro(folder) == STAGES
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,30 @@ SAE = "topk"
 # Enough prose for a few latents to fill small quotas in seconds.
 TOPICS = ("specialnames", "typesmapping", "compound", "formatstrings", "assignment", "import", "string-methods", "numeric-types")
 
+# What `dvc repro` runs for these params.
+STAGES = sorted(
+    [
+        "sources",
+        "check",
+        "corpus@topics",
+        "subject@lab",
+        "tokens@lab",
+        f"sae@{SAE}",
+        f"activations@{SAE}",
+        f"neighbours@{SAE}",
+        f"contexts@{SAE}",
+        f"interventions@{SAE}",
+        "explanations@lexical",
+        "scores@detection",
+        "scores@fuzzing",
+        "direct@intruder",
+        "agreement",
+        "calibration",
+        "steering@lab",
+        "release",
+    ]
+)
+
 
 def small_params() -> dict[str, Any]:
     """Return params.yaml with a small text corpus, one small SAE and small quotas."""
@@ -89,3 +113,9 @@ def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below *folder*."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def fill(folder: Path) -> None:
+    """Make the small project and run it once: every stage runs, and no other."""
+    make_project(folder, small_params())
+    assert repro(folder) == STAGES
