@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,8 @@ from openai.types.chat import ChatCompletion
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError, first_line, one_of
 
+# Sampling as the temperature alone decides it: a server may have defaults of its own, such as those of a checkpoint's generation_config.
+PLAIN = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 NO_KEY = "none"  # local servers want a key, but any will do
 LONG = ("context", "maximum model length")  # words of servers' errors about prompts that are too long
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # raised by an answer that does not keep the API's form
@@ -25,6 +27,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # raised by an a
 class HttpSettings:
     """Where the server is and how it is asked. The key is read from the environment variable *key_variable* and is never stored.
 
+    *extra* is added to what is asked of every conversation, such as settings that only one kind of server knows.
     The client retries on 429, 5xx, time-outs and broken connections only, at most *retries* times, and honours Retry-After.
     """
 
@@ -34,6 +37,7 @@ class HttpSettings:
     concurrency: int = 32
     timeout_s: float = 120.0
     retries: int = 4
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class HttpEngine:
@@ -58,7 +62,8 @@ class HttpEngine:
     @property
     def identity(self) -> dict[str, Any]:
         """What an answer depends on beside the request. The server's address is no part of it: it may change while the model stays."""
-        return {"kind": self.kind, "model": self.settings.model}
+        extra = {"extra": dict(self.settings.extra)} if self.settings.extra else {}
+        return {"kind": self.kind, "model": self.settings.model, **extra}
 
     def reach(self) -> None:
         """Raise UserError if the server cannot be reached, refuses the key, or lists its models without this one."""
@@ -130,6 +135,8 @@ class HttpEngine:
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
+            **PLAIN,
+            **self.settings.extra,
         }
         if request.top_logprobs:
             asked |= {"logprobs": True, "top_logprobs": request.top_logprobs}

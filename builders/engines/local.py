@@ -13,7 +13,9 @@ from builders.engines.continuations import Continuations
 from builders.engines.reading import Read, Reader, token_of
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.errors import UserError
+from builders.library import transformers
 from builders.subjects import checkpoints
+from builders.subjects.sampling import stops_of
 
 TOGETHER = 4096  # requests read at a time; what these have in common is read once
 
@@ -41,6 +43,10 @@ class LocalEngine:
         self.device = checkpoints.resolve_device(settings.device)
         self.dtype = checkpoints.resolve_dtype(settings.dtype, self.device, config)
         self._model: Any = checkpoints.load(settings.source, folder, self.dtype, self.device)
+        # Of the checkpoint's own generation settings (penalties, top-k, limits) only the ends of an answer stay: else a request would
+        # not be answered as it asks, and answers would disagree with log-probabilities, which know no penalties.
+        ends = sorted(stops_of(self._model))
+        self._model.generation_config = transformers().GenerationConfig(eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
         self._continuations = Continuations(self._model, settings.batch_tokens)
         self._reader = Reader(checkpoints.tokenizer_of(settings.source, folder), self.model, checkpoints.context_of(config))
 
@@ -79,7 +85,8 @@ class LocalEngine:
     def _chat(self, request: Chat, ids: list[int]) -> Outcome:
         if request.form is not None:
             raise UserError(f"{self.model}: the transformers engine cannot make an answer fit a JSON schema; use engine vllm or openai")
-        sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature else {"do_sample": False}
+        drawn = {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
+        sampling = drawn if request.temperature else {"do_sample": False}
         prompt = torch.tensor([ids], device=self.device)
         with torch.random.fork_rng():
             torch.manual_seed(request.seed)
@@ -89,7 +96,6 @@ class LocalEngine:
                 max_new_tokens=request.max_tokens,
                 return_dict_in_generate=True,
                 output_logits=bool(request.top_logprobs),
-                pad_token_id=self._model.config.eos_token_id or 0,
                 **sampling,
             )
         written = made.sequences[0, len(ids) :].tolist()

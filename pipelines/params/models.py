@@ -18,7 +18,11 @@ class PricesParams(Section):
 
 
 class OpenAiEngineParams(Section):
-    """A server that speaks OpenAI's API; its key is read from the environment variable *key_variable*."""
+    """A server that speaks OpenAI's API; its key is read from the environment variable *key_variable*.
+
+    *extra* is sent with every conversation. A vLLM server samples by the checkpoint's generation_config unless it is told otherwise:
+    `{top_k: 0, repetition_penalty: 1.0}` tells it.
+    """
 
     kind: Literal["openai"]
     base_url: Annotated[str, Field(pattern=URL)]
@@ -27,6 +31,7 @@ class OpenAiEngineParams(Section):
     concurrency: Count = 32
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 4
+    extra: dict[str, bool | int | float | str] = Field(default_factory=dict)
     price: PricesParams = PricesParams()
 
 

@@ -8,7 +8,7 @@ import pytest
 from clients import engine_of, outcome_of, question
 from llm_server import MODEL, Reply, chat, error, listed, scored, serving, token, usage
 
-from builders.engines.http import HttpEngine, HttpSettings
+from builders.engines.http import PLAIN, HttpEngine, HttpSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score, Token
 from builders.errors import UserError
 
@@ -32,11 +32,24 @@ def test_what_is_sent() -> None:
         "max_tokens": 9,
         "temperature": 0.5,
         "seed": 3,
+        "top_p": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "logprobs": True,
         "top_logprobs": 2,
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}},
     }
-    assert set(server.bodies[1]) == {"model", "messages", "max_tokens", "temperature", "seed"}
+    assert set(server.bodies[1]) == {"model", "messages", "max_tokens", "temperature", "seed", *PLAIN}
+
+
+def test_what_one_kind_of_server_wants_is_sent_too() -> None:
+    """Settings in `extra` reach the server and are part of what an answer depends on."""
+    with serving(lambda *_: FINE) as server:
+        engine = HttpEngine(HttpSettings(server.url, MODEL, extra={"repetition_penalty": 1.0, "top_k": 0}))
+        outcome_of(engine, question())
+
+    assert {name: server.bodies[0][name] for name in ("repetition_penalty", "top_k")} == {"repetition_penalty": 1.0, "top_k": 0}
+    assert engine.identity == {"kind": "openai", "model": MODEL, "extra": {"repetition_penalty": 1.0, "top_k": 0}}
 
 
 COUNTED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +250,35 @@ def test_a_seed_fixes_the_sample(engine: LocalEngine, temperature: float) -> Non
     assert first[0] == first[2]
     assert first[0] != first[1]
     assert alone[1] == first[1]
+
+
+HOSTILE = {
+    "do_sample": True,
+    "repetition_penalty": 5.0,
+    "temperature": 0.01,
+    "top_k": 1,
+    "top_p": 0.1,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 9,
+    "max_new_tokens": 10,
+    "num_beams": 2,
+}
+
+
+def test_a_checkpoints_own_sampling_settings_do_not_count(checkpoint: Path, engine: LocalEngine, tmp_path: Path) -> None:
+    """Answers are what the request asks for, whatever penalties and limits the checkpoint's generation_config has."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
+    first = outcomes(engine, [chat("The river", most=12, top_logprobs=1)])[0]
+    assert isinstance(first, Answer)
+    ends = [engine._model.config.eos_token_id, engine._reader.tokenizer.convert_tokens_to_ids("zzz") or 0]
+    (folder / "generation_config.json").write_text(json.dumps({**HOSTILE, "eos_token_id": ends}))
+    hostile = LocalEngine(LocalSettings(checkpoints.Source(str(folder)), "float32", "cpu"))
+    requests = [chat("The river", most=12, top_logprobs=1), *(chat("The sea", temperature=1.0, seed=seed, most=8) for seed in range(3))]
+
+    plain, found = outcomes(engine, requests), outcomes(hostile, requests)
+
+    assert [getattr(outcome, "text", outcome) for outcome in found] == [getattr(outcome, "text", outcome) for outcome in plain]
+    assert all(token.logprob == max(value for _, value in token.top) for token in first.tokens)  # greedy means the likeliest
 
 
 def test_sampling_leaves_the_generator_alone(engine: LocalEngine) -> None:
