@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from builders.errors import UserError, one_of
 def show_latent(release: Path, sae: str, latent: int, most: int, console: Console | None = None) -> None:
     """Print a latent of a release, with at most *most* activating windows; raise UserError where release, SAE or latent is missing."""
     if not (release / "README.md").exists():
-        raise UserError(f"{release}: no release here; build it with `make repro` or name another with --release")
+        raise UserError(f"{release}: no release here; build it with `dvc repro` or name another with --release")
     dictionaries = {row["sae"]: row for row in _read(release, "saes").to_pylist()}
     if sae not in dictionaries:
         raise UserError(f"no SAE {sae!r} in this release; it has {one_of(dictionaries)}")
@@ -28,11 +29,14 @@ def show_latent(release: Path, sae: str, latent: int, most: int, console: Consol
     console.print(_heading(_read(release, "latents", own).to_pylist()[0]))
     for row in _read(release, "explanations", own).to_pylist():
         console.print(Text.assemble((f"\n{row['explainer']}: ", "bold"), row["text"] or row["status"]))
-    console.print(_scores(_read(release, "scores", own).to_pylist()))
+    if failures := _read(release, "failures", own).to_pylist():
+        console.print(Text("\nfailures", style="bold"))
+        for row in failures:
+            console.print(Text(f"  {row['stage']}, {row['item']}: {row['reason']}"))
+    if scores := _read(release, "scores", own).to_pylist():
+        console.print(_scores(scores))
     contexts = _read(release, "contexts", own).to_pylist()
     if not contexts:
-        reasons = _read(release, "failures", own).to_pylist()
-        console.print("no contexts: " + "; ".join(row["reason"] for row in reasons))
         return
     pieces = _pieces(release, dictionaries[sae]["subject"])
     for kind, count in (("activating", most), ("random", max(1, most // 4))):
@@ -58,11 +62,12 @@ def _heading(row: dict[str, Any]) -> Text:
 
 
 def _scores(rows: list[dict[str, Any]]) -> Grid:
-    grid = Grid("explainer", "scorer", "judge", "score ± SE", "AUROC ± SE", "n", "failed", title=None)
+    grid = Grid("explainer", "scorer", "judge", "score ± SE", "chance", "AUROC ± SE", "n", "failed", title=None)
     for row in rows:
         score = row["status"] if row["score"] is None else _with_error(row["score"], row["score_se"])
-        pairs = [score, "–" if row["auroc"] is None else _with_error(row["auroc"], row["auroc_se"])]
-        grid.add_row(row["explainer"], row["scorer"], row["judge"], *pairs, str(row["n"]), str(row["n_failed"]))
+        auroc = "–" if row["auroc"] is None else _with_error(row["auroc"], row["auroc_se"])
+        counts = (str(row["n"]), str(row["n_failed"]))
+        grid.add_row(row["explainer"], row["scorer"], row["judge"], score, f"{row['chance']:.2f}", auroc, *counts)
     return grid
 
 
@@ -77,10 +82,13 @@ def _pieces(release: Path, subject: str) -> list[bytes]:
 
 
 def coloured(tokens: list[int], activations: list[float], pieces: list[bytes], most: float) -> Text:
-    """Return a window's text. Each token has a background as strong as its activation / *most*; line breaks are shown as ⏎."""
-    text = Text("  ")
+    """Return a window's text. Each token has a background as strong as its activation / *most*; line breaks are shown as ⏎.
+
+    A character that several tokens make up has the background of the last of them.
+    """
+    text, decoder = Text("  "), getincrementaldecoder("utf-8")("replace")
     for token, value in zip(tokens, activations, strict=True):
-        piece = pieces[token].decode("utf-8", "replace").replace("\n", "⏎").replace("\t", "⇥")
+        piece = decoder.decode(pieces[token]).replace("\n", "⏎").replace("\t", "⇥")
         strength = value / most if most else 0.0
         shade = round(255 - 190 * strength)
         text.append(piece, style=f"black on rgb({shade},255,{shade})" if value > 0 else "dim")

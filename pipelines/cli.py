@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from builders.errors import UserError
+from pipelines.graph.closure import ROOT
 
 RELEASE = Path("build/release")
 
@@ -25,6 +27,13 @@ class Commands(click.Group):
             sys.exit(2)
 
 
+def run() -> None:
+    """Run the command with the code of the project in which it is called, which may be another than the code that is installed."""
+    if Path("pipelines/cli.py").is_file() and Path.cwd() != ROOT:
+        os.execv(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]])  # noqa: S606  # this very Python
+    main()
+
+
 @click.group(cls=Commands)
 @click.version_option(package_name="interplake")
 def main() -> None:
@@ -36,10 +45,13 @@ def main() -> None:
 @click.option("--offline", is_flag=True, help="Skip everything that lies on the Hub.")
 def check(file: Path | None, offline: bool) -> None:
     """Find mistakes in params.yaml, and in the files and models that it names, before a long run."""
-    from pipelines.params import load
+    from pipelines.graph.declared import require_sections
+    from pipelines.params import FILE, load
     from pipelines.stages.check import check_all
 
-    for line in check_all(load(file), offline=offline):
+    params = load(file)
+    require_sections(file or Path(FILE))
+    for line in check_all(params, offline=offline):
         click.echo(line)
 
 
@@ -50,7 +62,7 @@ def start(folder: Path, file: Path) -> None:
     """Begin a project in a new folder; `dvc repro` in it makes its release."""
     from pipelines.start import start as begin
 
-    click.echo(f"wrote {begin(folder, file)}; now `cd {folder}` and `dvc repro`")
+    click.echo(f"wrote {begin(folder, file)}; next: cd {folder} && . {sys.prefix}/bin/activate && dvc repro")
 
 
 @main.command()

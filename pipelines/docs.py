@@ -43,7 +43,7 @@ def write_docs(release: Path) -> list[Path]:
     """Write all generated pages; raise UserError where there is no release to take figures from."""
     metrics = release / "metrics.json"
     if not metrics.exists():
-        raise UserError(f"{release}: no release to take results from; build it with `make repro`")
+        raise UserError(f"{release}: no release to take results from; build it with `dvc repro`")
     found = json.loads(metrics.read_bytes())
     pages = {
         DATASETS: datasets_page(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from builders.errors import UserError
 from builders.lake.shards import write_atomic
 from pipelines.graph.closure import PACKAGES, ROOT
+from pipelines.graph.declared import require_sections
 from pipelines.params import FILE, load
 
 COPIED = (*PACKAGES, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
@@ -22,6 +23,7 @@ def start(folder: Path, params: Path) -> Path:
     if folder.exists():
         raise UserError(f"{folder}: is there already; name a new folder, or remove it")
     load(params)
+    require_sections(params)
     for name in COPIED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

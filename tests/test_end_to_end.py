@@ -173,7 +173,7 @@ def test_a_damaged_shard_is_named_and_healed(project: Path) -> None:
     ended = run(project, "pipelines.stages.contexts", SAE)
 
     assert ended.returncode == 2
-    said = f"build/activations/{SAE}/{shard.name}: damaged or missing (its checksum is not the manifest's); rebuild it with `make repro`"
+    said = f"build/activations/{SAE}/{shard.name}: damaged or missing (its checksum is not the manifest's); rebuild it with `dvc repro`"
     assert ended.stderr == f"error: {said}\n"
     repro(project)
     assert digests(project / "build") == whole

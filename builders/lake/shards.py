@@ -190,7 +190,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         manifest = _load_manifest(folder)
         if manifest is None or not manifest["complete"]:
-            raise UserError(f"{folder}: not built yet; build it with `make repro`")
+            raise UserError(f"{folder}: not built yet; build it with `dvc repro`")
         self.folder = folder
         self.manifest = manifest
         self._verified: set[Path] = set()
@@ -214,7 +214,7 @@ class Shelf:
         entry = self.manifest["shards"][path.relative_to(self.folder).as_posix()]
         if path not in self._verified:
             if not path.exists() or file_sha256(path) != entry["sha256"]:
-                raise UserError(f"{path}: damaged or missing (its checksum is not the manifest's); rebuild it with `make repro`")
+                raise UserError(f"{path}: damaged or missing (its checksum is not the manifest's); rebuild it with `dvc repro`")
             self._verified.add(path)
         return path
 

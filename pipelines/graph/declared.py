@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from builders.errors import UserError
 from pipelines.graph.closure import ROOT
 from pipelines.params import Params, load
 
@@ -51,6 +53,15 @@ def stages() -> dict[str, Declared]:
         section = over.removeprefix("${").removesuffix("}") if isinstance(over, str) else ""
         found[name] = Declared(params, deps, section, bool(body.get("always_changed")))
     return found
+
+
+def require_sections(params: Path) -> None:
+    """Raise UserError where the YAML file *params* lacks a section that dvc.yaml names: DVC knows nothing of defaults."""
+    there = yaml.load(params.read_bytes(), yaml.CSafeLoader)
+    some = [stage for stage in stages().values() if not WHOLE & set(stage.deps)]
+    absent = sorted({section for stage in some for section in (*stage.sections, stage.over) if section} - there.keys())
+    if absent:
+        raise UserError(f"{params}: lacks {', '.join(absent)}, which dvc.yaml reads; write what you do not need as `{absent[0]}: {{}}`")
 
 
 class Undeclared(Params):

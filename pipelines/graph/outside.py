@@ -63,7 +63,7 @@ def require_same(section: str, entry_id: str, spec: Any) -> None:
     else:  # one file for the whole section
         same = set(now) <= set(own.parent.with_suffix(".txt").read_text().splitlines(keepends=True))
     if not same:
-        raise UserError(f"{section}.{entry_id}: its files changed while they were read; run `make repro` again when nothing writes to them")
+        raise UserError(f"{section}.{entry_id}: its files changed while they were read; run `dvc repro` again when nothing writes to them")
 
 
 def _corpus(spec: Any, hashes: Hashes) -> Lines:

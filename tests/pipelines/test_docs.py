@@ -42,5 +42,5 @@ def test_the_results_page_has_steering_where_there_is_some() -> None:
 
 def test_without_a_release_there_are_no_pages(tmp_path: Path) -> None:
     """The command says how to make a release."""
-    with pytest.raises(UserError, match="no release to take results from; build it with `make repro`"):
+    with pytest.raises(UserError, match="no release to take results from; build it with `dvc repro`"):
         docs.write_docs(tmp_path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.cli import main
 from pipelines.graph.closure import ROOT
+from pipelines.graph.declared import require_sections
 from pipelines.params import load
 
 DEMO = ROOT / "examples/demo.yaml"
@@ -48,3 +52,33 @@ def test_params_that_are_not_valid_begin_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {tmp_path / 'wrong.yaml'}: ")
     assert not (tmp_path / "mine").exists()
+
+
+def test_params_without_a_section_of_the_graph_begin_nothing(tmp_path: Path) -> None:
+    """DVC reads sections that have defaults from the file alone, so a file without them is refused, by `check` too."""
+    words = DEMO.read_text().replace("embedders: {}\n", "")
+    (tmp_path / "short.yaml").write_text(words)
+    result = started(tmp_path / "mine", tmp_path / "short.yaml")
+    checked = CliRunner().invoke(main, ["check", "--params", str(tmp_path / "short.yaml")])
+
+    assert (result.exit_code, checked.exit_code) == (2, 2)
+    assert result.stderr == checked.stderr
+    assert "lacks embedders, which dvc.yaml reads; write what you do not need as `embedders: {}`" in result.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_has_all_sections(path: Path) -> None:
+    """A project can be begun with any of the examples."""
+    require_sections(path)
+
+
+def test_a_command_runs_the_code_of_the_project(tmp_path: Path) -> None:
+    """`interplake` in a project of one's own is that project's, not that which is installed."""
+    started(tmp_path / "mine")
+    (tmp_path / "mine/cards/show.py").write_text("def show_latent(*_): print('mine')\n")
+    command = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipelines.cli import run; sys.argv = ['interplake', 'show', 'x', '1']; run()"
+    )
+    ended = subprocess.run([sys.executable, "-c", command], cwd=tmp_path / "mine", capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stdout) == (0, "mine\n"), ended.stderr

@@ -384,7 +384,7 @@ class TestShelf:
         """The error for a missing folder is one line with the folder and the next step."""
         with pytest.raises(UserError) as caught:
             Shelf(tmp_path / "tokens")
-        assert str(caught.value) == f"{tmp_path / 'tokens'}: not built yet; build it with `make repro`"
+        assert str(caught.value) == f"{tmp_path / 'tokens'}: not built yet; build it with `dvc repro`"
 
     @pytest.mark.parametrize("damage", ["flip", "remove"])
     def test_a_damaged_shard_is_named_in_one_line(self, damage: str, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ class TestShelf:
         with pytest.raises(UserError) as caught:
             shelf.read(NUMBERS)
         assert str(caught.value).startswith(f"{path}: damaged or missing")
-        assert "`make repro`" in str(caught.value)
+        assert "`dvc repro`" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_a_damaged_manifest_is_named_in_one_line(self, tmp_path: Path) -> None:
