@@ -29,7 +29,7 @@ PAGES = sorted(path.stem for path in (ROOT / "docs/how-to").glob("*.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
 # Pages speak of the ids in params.yaml, where the small project has its own.
 IDS = {r"(?<!checkpoints/)\blab-transformer\b": "lab", r"\blab-l1-topk-512\b": SAE, r"corpus: python-docs\b": "corpus: topics"}
-COMMANDS = {r"^interplake\b": "python -m pipelines", r"^make repro$": "dvc repro"}
+COMMANDS = {r"^interplake\b": "python -m pipelines"}
 ELSEWHERE = (". .venv/bin/activate", "vllm serve")  # what the tests have done in their own way
 
 

@@ -1,4 +1,4 @@
-"""Sources of text and the documents read from them: the `documents` config."""
+"""Sources of text, and the documents that are read from them."""
 
 from __future__ import annotations
 
