@@ -34,6 +34,7 @@ def show_latent(release: Path, sae: str, latent: int, most: int, console: Consol
         for row in failures:
             console.print(Text(f"  {row['stage']}, {row['item']}: {row['reason']}"))
     if scores := _read(release, "scores", own).to_pylist():
+        console.print()
         console.print(_scores(scores))
     contexts = _read(release, "contexts", own).to_pylist()
     if not contexts:
@@ -58,16 +59,19 @@ def _heading(row: dict[str, Any]) -> Text:
     ]
     if row["count"]:
         parts.append(f", largest activation {row['max']:.2f}")
-    return Text.assemble(*parts, "\npromotes ", ", ".join(map(repr, row["promotes"])), no_wrap=False)
+    if row["promotes"]:
+        parts += ["\nmakes likelier ", ", ".join(map(repr, row["promotes"]))]
+    return Text.assemble(*parts, no_wrap=False)
 
 
 def _scores(rows: list[dict[str, Any]]) -> Grid:
-    grid = Grid("explainer", "scorer", "judge", "score ± SE", "chance", "AUROC ± SE", "n", "failed", title=None)
+    """Return a table of scores; all columns together are narrower than 80 characters."""
+    grid = Grid("explainer", "scorer", "judge", "score ± SE", "chance", "AUROC", "n", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         score = row["status"] if row["score"] is None else _with_error(row["score"], row["score_se"])
-        auroc = "–" if row["auroc"] is None else _with_error(row["auroc"], row["auroc_se"])
-        counts = (str(row["n"]), str(row["n_failed"]))
-        grid.add_row(row["explainer"], row["scorer"], row["judge"], score, f"{row['chance']:.2f}", auroc, *counts)
+        auroc = "–" if row["auroc"] is None else f"{row['auroc']:.2f}"
+        count = f"{row['n']}, {row['n_failed']} failed" if row["n_failed"] else str(row["n"])
+        grid.add_row(row["explainer"], row["scorer"], row["judge"], score, f"{row['chance']:.2f}", auroc, count)
     return grid
 
 
