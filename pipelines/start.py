@@ -24,6 +24,13 @@ def start(folder: Path, params: Path) -> Path:
         raise UserError(f"{folder}: is there already; name a new folder, or remove it")
     load(params)
     require_sections(params)
+    copy_code(folder)
+    write_atomic(folder / FILE, params.read_bytes())
+    return folder / FILE
+
+
+def copy_code(folder: Path) -> None:
+    """Copy the code and the graph into *folder*, and make it a git repository, since DVC works in one."""
     for name in COPIED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +38,4 @@ def start(folder: Path, params: Path) -> Path:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    write_atomic(folder / FILE, params.read_bytes())
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # noqa: S607  # DVC works in a git repository
-    return folder / FILE
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # noqa: S607

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pydoc_data.topics
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.graph.closure import PACKAGES, ROOT
+from pipelines.graph.closure import ROOT
+from pipelines.start import copy_code
 
 SAE = "topk"
 # Enough prose for a few latents to fill small quotas in seconds.
@@ -69,18 +69,11 @@ def sae(width: int, activation: str = "topk") -> dict[str, Any]:
 
 def make_project(folder: Path, params: dict[str, Any]) -> Path:
     """Copy the sources into *folder*, write *params* and the corpus, and start git and DVC there."""
-    for name in (*PACKAGES, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
+    copy_code(folder)
     (folder / "text").mkdir()
     for topic in TOPICS:
         (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic], encoding="utf-8")
     write_params(folder, params)
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # noqa: S607
     return folder
 
 
