@@ -46,11 +46,11 @@ def main() -> None:
 def check(file: Path | None, offline: bool) -> None:
     """Find mistakes in params.yaml, and in the files and models that it names, before a long run."""
     from pipelines.graph.declared import require_sections
-    from pipelines.params import FILE, load
+    from pipelines.params import load, path_of
     from pipelines.stages.check import check_all
 
     params = load(file)
-    require_sections(file or Path(FILE))
+    require_sections(path_of(file))
     for line in check_all(params, offline=offline):
         click.echo(line)
 

@@ -21,6 +21,7 @@ from pipelines.params.explainers import (
     LexicalExplainerParams,
 )
 from pipelines.params.models import EngineParams, OpenAiEngineParams, PricesParams, TransformersEngineParams, VllmEngineParams
+from pipelines.params.problems import explain
 from pipelines.params.scoring import (
     DetectionScorerParams,
     DirectScorerParams,
@@ -55,7 +56,7 @@ from pipelines.params.sources import (
     TownsfolkParams,
 )
 from pipelines.params.steering import BehaviourParams, FilesBehaviourParams, OpenEndedParams, SteeringParams, TownsfolkBehaviourParams
-from pipelines.params.whole import FILE, LabFurtherParams, LabParams, Params, ReleaseParams, explain, load, load_lab
+from pipelines.params.whole import FILE, LabFurtherParams, LabParams, Params, ReleaseParams, load, load_lab, path_of
 
 __all__ = [
     "FILE",
@@ -123,4 +124,5 @@ __all__ = [
     "explain",
     "load",
     "load_lab",
+    "path_of",
 ]

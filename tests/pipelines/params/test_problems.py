@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipelines.params import LabParams, Params, explain
 from pipelines.params.base import PATTERNS
-from pipelines.params.whole import SENTENCES
+from pipelines.params.problems import SENTENCES
 
 Change = Callable[[dict[str, Any]], Any]
 SAE = {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 8, "k": 2}
