@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from builders.arrays import Floats
-from builders.steering.behaviours import Prompt
+from builders.steering.asking import Prompt
 from builders.steering.steerer import Steerer
 from builders.steering.vectors import Directions, contrast, difference
 from builders.steering.ways import RESIDUAL, Push

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -10,30 +10,39 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from builders.steering.effects import NONE
-from builders.steering.ways import BOTH, DIFFERENCE, LDA, RESIDUAL, STATE
+from builders.steering.ranges import BEST, LARGEST, PAPER
+from builders.steering.ways import ALIGNED, BOTH, DIFFERENCE, LATE, LDA, NONE, RESIDUAL, STATE
 from cards.paper import STEERED
 from cards.render import points, render
 from cards.summary import none_if_nan
 
 PLACE = ["subject", "behaviour"]
-WAY = ["method", "site"]
+WAY = ["method", "site", "phase"]
 SITES = (RESIDUAL, STATE, BOTH)
-ORDER = {"method": (DIFFERENCE, LDA), "site": SITES}
+ORDER = {"method": (DIFFERENCE, LDA), "site": SITES, "phase": (NONE, LATE, ALIGNED)}
 WITHOUT = {"without": "matching", "without_se": "matching_se", "nonsense_without": "nonsense"}
-CLEAR = 2  # standard errors by which an effect must differ from 0
+CHOICES = (BEST, LARGEST, PAPER)
 MOST_NONSENSE = 0.5  # probability of neither answer; with more, the subject does not answer the question
 
 
-def steering_summary(steering: pa.Table) -> list[dict[str, Any]]:
-    """Return one record per subject, behaviour, method and site, from the test half at the chosen layer. Effects are shares, −1 to 1.
+def steering_summary(steering: pa.Table, ranges: pa.Table) -> list[dict[str, Any]]:
+    """Return one record per subject, behaviour, method, site and phase. Effects are shares, −1 to 1.
 
-    A way to steer (method and site) that was skipped has the reason as its *status*, and no numbers.
+    *effects* are those of the test half at the chosen layer; *best*, *largest* and *paper* are the rows of STEERING_RANGES by these
+    choices. A way to steer that was skipped has the reason as its *status*, and no numbers.
     """
     test = _test_half(steering)
     without = {key: rows.iloc[0] for key, rows in test[test["method"] == NONE].groupby(PLACE)}
+    chosen: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in ranges.to_pylist():
+        if row["choice"] in CHOICES:
+            chosen.setdefault(tuple(row[name] for name in (*PLACE, *WAY)), {})[row["choice"]] = row
     records = [
-        {**dict(zip([*PLACE, *WAY], key, strict=True)), **_figures(rows, without.get(key[:2]))}
+        {
+            **dict(zip([*PLACE, *WAY], key, strict=True)),
+            **_figures(rows, without.get(key[:2])),
+            **{choice: chosen.get(tuple(map(str, key)), {}).get(choice) for choice in CHOICES},
+        }
         for key, rows in _steered(test).groupby([*PLACE, *WAY])
     ]
     return sorted(records, key=lambda record: tuple(_rank(name, record[name]) for name in (*PLACE, *WAY)))
@@ -72,28 +81,8 @@ def _figures(rows: pd.DataFrame, without: pd.Series | None) -> dict[str, Any]:
         **{name: int(rows[name].iloc[0]) for name in ("pairs", "last")},
         **{name: None if plain is None else none_if_nan(plain[column]) for name, column in WITHOUT.items()},
         "effects": effects,
-        **half_range(effects),
         "monotone": rises(effects),
-        "clear_of_zero": clear_of_zero(effects),
     }
-
-
-def half_range(effects: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Return (effect(+m) - effect(-m)) / 2 at the largest multiplier m, and its standard error.
-
-    Both effects are of the same questions, so their errors are correlated, by an unknown amount. The standard error given is the
-    largest possible one, the mean of both errors. Both numbers are None unless the multipliers end at -m and +m.
-    """
-    found: dict[str, float | None] = {"half_range": None, "half_range_se": None}
-    ends = _ends(effects)
-    if len(ends) < 2 or ends[0]["multiplier"] != -ends[1]["multiplier"]:
-        return found
-    low, high = ends
-    if _there(ends, "effect"):
-        found["half_range"] = (high["effect"] - low["effect"]) / 2
-    if _there(ends, "effect_se"):
-        found["half_range_se"] = (high["effect_se"] + low["effect_se"]) / 2
-    return found
 
 
 def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
@@ -104,57 +93,76 @@ def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
     return all(known[low] < known[high] for low, high in pairwise(sorted(known)))
 
 
-def clear_of_zero(effects: Sequence[dict[str, Any]]) -> bool | None:
-    """Return whether both end effects have their multiplier's sign and exceed two standard errors; None where one is missing."""
-    ends = _ends(effects)
-    if not ends or not _there(ends, "effect") or not _there(ends, "effect_se"):
-        return None
-    return all((end["effect"] if end["multiplier"] > 0 else -end["effect"]) > CLEAR * end["effect_se"] for end in ends)
-
-
-def _ends(effects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the effects at the most negative and the most positive multiplier, those that exist."""
-    ordered = sorted(effects, key=lambda some: float(some["multiplier"]))
-    low, high = [some for some in ordered if some["multiplier"] < 0], [some for some in ordered if some["multiplier"] > 0]
-    return [*low[:1], *high[-1:]]
-
-
-def _there(some: Sequence[dict[str, Any]], name: str) -> bool:
-    return all(one[name] is not None for one in some)
-
-
 def layer_effects(steering: pa.Table) -> list[dict[str, Any]]:
     """Return the test half's effects at the smallest and largest multiplier for every layer; skipped ways are left out."""
     test = _steered(_test_half(steering))
     ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(lambda some: (some == some.min()) | (some == some.max())).astype(bool)
     kept = test[ends & (test["status"] == "ok")]
+    kept = kept[kept["site"].isin(SITES)]
     columns = [*PLACE, *WAY, "layer", "multiplier", "effect", "effect_se", "chosen"]
     records: list[dict[str, Any]] = pa.Table.from_pandas(kept[columns], preserve_index=False).to_pylist()
     return records
 
 
 def steering_block(records: Sequence[dict[str, Any]]) -> str:
-    """Return the table of half-ranges by site, with those of the paper, for card and README; empty without records."""
+    """Return the tables of half-ranges, with those of the paper, for card and README; empty without records."""
     if not records:
         return ""
     done = [record for record in records if record["status"] == "ok"]
-    silent, answering = silent_subjects(done), [record for record in done if answers(record)]
-    places: dict[tuple[str, str], dict[tuple[str, str], dict[str, Any]]] = {}
-    for record in done:
-        places.setdefault((record["subject"], record["behaviour"]), {})[record["method"], record["site"]] = record
+    whole = [record for record in done if record["site"] in SITES]
+    silent, answering = silent_subjects(done), [record for record in whole if answers(record)]
+    places: dict[tuple[str, str], dict[tuple[str, ...], dict[str, Any]]] = {}
+    for record in whole:
+        places.setdefault((record["subject"], record["behaviour"]), {})[tuple(record[name] for name in WAY)] = record
+    judged = [record["best"] for record in answering if record["best"] and record["best"]["clear"] is not None]
     filling = {
         "ways": sorted({way for row in places.values() for way in row}, key=lambda way: list(map(_rank, WAY, way))),
         "places": places,
+        "elsewhere": [record for record in whole if further_elsewhere(record)],
+        "parts": parts_of_states(done),
+        "behaviours": list(dict.fromkeys(record["behaviour"] for record in done)),
         "paper": paper_rows({record["behaviour"] for record in records}),
+        "read": read_as_in_the_paper(whole),
         "answering": len(answering),
         "rising": sum(record["monotone"] is True for record in answering),
-        "clear": sum(record["clear_of_zero"] is True for record in answering),
+        "judged": len(judged),
+        "clear": sum(row["clear"] for row in judged),
+        "along": sum(row["clear"] and row["half_range"] > 0 for row in judged),
         "silent": silent,
         "largest": max((some["multiplier"] for record in done for some in record["effects"]), default=0),
         "skipped": skipped(records),
         "lab": any(subject.startswith("lab-") for subject, _ in places),
     }
     return render("steering.md.j2", filling)
+
+
+def further_elsewhere(record: Mapping[str, Any]) -> bool:
+    """Return whether another layer than the best one goes further, in either direction."""
+    best, largest = record["best"], record["largest"]
+    return bool(best and largest and largest["layer"] != best["layer"])
+
+
+def parts_of_states(records: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """Return, by subject, part of the state and phase, the row of each behaviour at the layer where that part goes furthest."""
+    found: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for record in records:
+        if record["site"] not in SITES and record["largest"]:
+            found.setdefault((record["subject"], record["site"], record["phase"]), {})[record["behaviour"]] = record["largest"]
+    return found
+
+
+def read_as_in_the_paper(records: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Return medians of the same half-ranges as they are told here and as the paper tells them, beside those of permuted labels."""
+    told = [(record["best"], record["paper"]) for record in records if record["best"] and record["paper"]]
+    known = [(best, paper) for best, paper in told if None not in (best["half_range"], paper["half_range"], paper["permuted_high"])]
+    if not known:
+        return None
+    return {
+        "here": median(best["half_range"] for best, _ in known),
+        "paper": median(paper["half_range"] for _, paper in known),
+        "permuted": max(paper["permuted_high"] for _, paper in known),
+        "n": len(known),
+    }
 
 
 def answers(record: dict[str, Any]) -> bool:
@@ -198,11 +206,11 @@ def skipped(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     *behaviours* is empty where the reason holds for every behaviour.
     """
-    behaviours: dict[tuple[str, str], dict[str, list[str]]] = {}
+    behaviours: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
     for record in records:
         if record["status"] != "ok":
             ways = behaviours.setdefault((record["subject"], record["status"]), {})
-            ways.setdefault(f"{record['method']} at {record['site']}", []).append(record["behaviour"])
+            ways.setdefault(f"{record['method']} at {record['site']}", {})[record["behaviour"]] = None  # once for both phases
     every = {record["behaviour"] for record in records}
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for (subject, reason), ways in behaviours.items():

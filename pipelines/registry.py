@@ -21,6 +21,7 @@ from builders.scorers.agreement import AGREEMENT
 from builders.scorers.calibration import CALIBRATION
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.steering.effects import STEERING, STEERING_ANSWERS, STEERING_VECTORS
+from builders.steering.ranges import STEERING_RANGES
 from builders.steering.ratings import STEERING_TEXTS
 from builders.subjects.checkpoints import SUBJECTS
 from builders.text.tokens import TOKENS
@@ -43,7 +44,7 @@ class Config:
 CONFIGS = (
     Config(SCORES, ("scores", "direct")),
     Config(EXPLANATIONS, ("explanations",)),
-    Config(LATENTS, ("activations",)),
+    Config(LATENTS, ("contexts",)),
     Config(CONTEXTS, ("contexts",), copied=True),
     Config(JUDGEMENTS, ("scores", "direct"), copied=True),
     Config(ACTIVATIONS, ("activations",), copied=True),
@@ -55,6 +56,7 @@ CONFIGS = (
     Config(INTERVENTIONS, ("interventions",)),
     Config(GENERATIONS, ("interventions",)),
     Config(STEERING, ("steering",)),
+    Config(STEERING_RANGES, ("steering",)),
     Config(STEERING_VECTORS, ("steering",)),
     Config(STEERING_ANSWERS, ("steering",)),
     Config(STEERING_TEXTS, ("steering",)),

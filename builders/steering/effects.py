@@ -1,7 +1,7 @@
 """What steering does to a subject's answers: the `steering` configs, their metrics and their error bars.
 
-Half of a behaviour's test questions choose the layer, for each method and site; effects are reported on the other half. A question whose
-options are offered in several orders counts once, by the mean of its answers: a push towards a letter is no effect on the behaviour.
+Half of a behaviour's test questions choose the layer, for each method, site and phase; effects are reported on the other half. Letters
+count alike (:mod:`builders.steering.weights`): a push towards a letter is no effect on the behaviour.
 Sources: Rimsky et al. 2024; Paulo, Marshall and Belrose 2024 (arXiv:2404.05971); see docs/science.md#steering.
 """
 
@@ -17,23 +17,35 @@ import pyarrow as pa
 from scipy.special import expit
 
 from builders.arrays import Floats
+from builders.lake.table import Column, Table
 from builders.seeds import seed_of
-from builders.steering.ways import RESIDUAL, Push
+from builders.steering.ways import RESIDUAL, Push, columns_of
+from builders.steering.weights import Letters, counted, mean_and_error
 
 if TYPE_CHECKING:
     from builders.steering.vectors import Directions
-from builders.lake.table import Column, Table
 
 IDENTITY = (
     Column("subject", "string", "the language model that is steered", categorical=True),
     Column("behaviour", "string", "what it is steered towards", categorical=True),
     Column("method", "string", "how the vectors are made: difference (of means) or lda; none without steering", categorical=True),
-    Column("site", "string", "where they are added: residual (stream), (recurrent) state, both; none without steering", categorical=True),
+    Column(
+        "site",
+        "string",
+        "where they are added: residual (stream), (recurrent) state, both, or one part of the state by its name; none without steering",
+        categorical=True,
+    ),
+    Column(
+        "phase",
+        "string",
+        "when the state is changed: late (before the token is read) or aligned (while it is read); none where no state is changed",
+        categorical=True,
+    ),
     Column("layer", "int32", "the block at whose output, or in whose state, they are added; -1 without steering", low=-1),
     Column("multiplier", "float64", "what the vectors are multiplied by; positive is towards the behaviour"),
 )
-KEY = ("subject", "behaviour", "method", "site", "layer", "multiplier")
-NONE = "none"
+WAY = ("method", "site", "phase")
+KEY = ("subject", "behaviour", *WAY, "layer", "multiplier")
 
 STEERING = Table(
     name="steering",
@@ -42,12 +54,12 @@ STEERING = Table(
     columns=(
         *IDENTITY,
         Column("half", "string", "validation: the half that chose the layer; test: the other one", categorical=True),
-        Column("chosen", "bool", "whether the validation half chose this layer for this method and site"),
+        Column("chosen", "bool", "whether the validation half chose this layer for this method, site and phase"),
         Column("status", "string", "ok, or why there are no numbers", categorical=True),
         Column(
             "matching",
             "float64",
-            "mean share of the matching answer in both answers' probability; chance is 0.5",
+            "mean share of the matching answer in both answers' probability, letters counted alike; chance is 0.5",
             nullable=True,
             low=0,
             high=1,
@@ -74,6 +86,8 @@ STEERING_ANSWERS = Table(
         *IDENTITY,
         Column("question", "int32", "position of the question in the behaviour's test set", low=0),
         Column("order", "int32", "number of the order in which its options were offered; 0 if there is one order", low=0),
+        Column("letter", "string", "the letter of the answer that matches the behaviour", categorical=True),
+        Column("other", "string", "the letter of the other answer", categorical=True),
         Column("half", "string", "validation or test", categorical=True),
         Column("status", "string", "ok, or why there are no numbers", categorical=True),
         Column("matching", "float32", "share of the matching answer in both answers' probability", nullable=True, low=0, high=1),
@@ -98,7 +112,6 @@ STEERING_VECTORS = Table(
     ),
     row_group=100,
 )
-DRAWS = 1000  # samples of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -141,15 +154,20 @@ def metrics(logprobs: Floats) -> tuple[Floats, Floats]:
 
 
 def answer_frame(
-    setting: Setting, pushes: Sequence[Push | None], places: Sequence[int], logprobs: Floats, validation: set[int]
+    setting: Setting,
+    pushes: Sequence[Push | None],
+    places: Sequence[int],
+    logprobs: Floats,
+    validation: set[int],
+    letters: Letters = (),
 ) -> pd.DataFrame:
     """Return answers with the columns of STEERING_ANSWERS, from *logprobs* [prompts, pushes, 2]; the first push must be None.
 
     *places* names the question of each prompt; a question that comes again has its options in another order. *validation* are the
-    questions of the validation half.
+    questions of the validation half. *letters* are those of each prompt's matching and other answer; without them, all count alike.
     """
     matching, nonsense = metrics(logprobs)
-    named = [(NONE, NONE, -1, 0.0) if push is None else (push.method, push.site, push.layer, push.multiplier) for push in pushes]
+    named = [tuple(columns_of(push).values()) for push in pushes]
     frame = pd.DataFrame(np.repeat(np.array(named, dtype=object), len(places), axis=0), columns=list(KEY[2:]))
     frame = frame.astype({"layer": "int32", "multiplier": "float64"})
     asked = pd.Series(places, dtype="int32")
@@ -160,7 +178,10 @@ def answer_frame(
         frame[name] = np.where(there, values.T.ravel(), np.nan)
     half = np.where(np.isin(questions, list(validation)), "validation", "test")
     status = np.where(there, "ok", "probabilities are no numbers")
-    return frame.assign(**setting.identity, question=questions, order=orders, half=half, status=status)
+    named_letters = np.array(letters or [("", "")] * len(places), dtype=object).reshape(len(places), 2)
+    letter, other = (np.tile(named_letters[:, side], len(pushes)) for side in range(2))
+    facts = {"question": questions, "order": orders, "letter": letter, "other": other, "half": half, "status": status}
+    return frame.assign(**setting.identity, **facts)
 
 
 def answer_rows(answers: pd.DataFrame) -> pa.Table:
@@ -174,69 +195,65 @@ def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
     records = []
     for half in ("validation", "test"):
         side = answers[answers["half"] == half]
-        grids = {name: by_question(side, name) for name in ("matching", "nonsense", "effect")}
-        weights = resamples(len(grids["effect"]), seed_of(seed, "steering", setting.subject, setting.behaviour, half))
+        asked = side["question"].nunique()
+        grids = {name: by_answer(side, name) for name in ("matching", "nonsense", "effect")}
+        grids = {name: grid[grids["effect"].notna().any(axis=1)] for name, grid in grids.items()}  # letters balance over what was answered
+        index = grids["effect"].index.to_frame()
+        letters = list(zip(index["letter"], index["other"], strict=True))
+        draws = seed_of(seed, "steering", setting.subject, setting.behaviour, half)
+        weights = counted(index["question"], letters, draws)
         cells = {name: mean_and_error(grid.to_numpy(), weights) for name, grid in grids.items()}
         for place, key in enumerate(grids["effect"].columns):
-            there = int(np.isfinite(grids["effect"].iloc[:, place]).sum())
+            there = np.isfinite(grids["effect"].iloc[:, place].to_numpy())
             numbers = {name: _known(mean[place]) for name, (mean, _) in cells.items()}
             numbers |= {f"{name}_se": _known(error[place]) for name, (_, error) in cells.items()}
-            counts = {"n": there, "n_failed": len(grids["effect"]) - there}
+            answered = index["question"][there & (weights.own > 0)].nunique()
+            counts = {"n": answered, "n_failed": asked - index["question"][there].nunique()}
             records.append({**dict(zip(KEY[2:], key, strict=True)), "half": half, **numbers, **counts})
     found = pd.DataFrame(records)
     best = chosen_layers(found[found["half"] == "validation"])
     shared = {**setting.identity, "pairs": setting.pairs, "last": setting.last, "template": setting.template, "answers": setting.answers}
     rows = [
-        {**shared, **row, "chosen": best.get((row["method"], row["site"])) == row["layer"], "status": "ok" if row["n"] else "no answers"}
+        {
+            **shared,
+            **row,
+            "chosen": best.get(tuple(row[name] for name in WAY)) == row["layer"],
+            "status": "ok" if row["n"] else "no answers",
+        }
         for row in found.astype(object).where(found.notna(), None).to_dict("records")
     ]
     return STEERING.rows(rows)
 
 
-def by_question(answers: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the mean of the column *name* over each question's orders [questions, ways to steer]; nan if an order has no number."""
-    grid = answers.pivot(index=["question", "order"], columns=list(KEY[2:]), values=name)
-    return grid.groupby("question").mean(skipna=False)
+def by_answer(answers: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the column *name* [answers, ways to steer]; nan in all orders of a question if one of them has no number."""
+    grid = answers.pivot(index=["question", "order", "letter", "other"], columns=list(KEY[2:]), values=name)
+    whole = grid.notna().groupby("question").transform("all")
+    return grid.where(whole)
 
 
 def skipped_rows(setting: Setting, pushes: Sequence[Push], reason: str) -> pa.Table:
     """Return STEERING rows without numbers, for *pushes* that the subject does not allow; *reason* is their status."""
     nothing = dict.fromkeys(("matching", "matching_se", "nonsense", "nonsense_se", "effect", "effect_se"))
     shared = {"pairs": setting.pairs, "last": setting.last, "template": setting.template, "answers": setting.answers, "n": 0, "n_failed": 0}
-    rows = [
-        {**setting.identity, **vars(push), "half": half, "chosen": False, "status": reason, **nothing, **shared}
-        for push in pushes
-        for half in ("validation", "test")
-    ]
-    return STEERING.rows(rows)
+    facts = {**setting.identity, **nothing, **shared, "chosen": False, "status": reason}
+    return STEERING.rows([{**facts, **push.columns, "half": half} for push in pushes for half in ("validation", "test")])
 
 
-def resamples(count: int, seed: int) -> Floats:
-    """Return how often each bootstrap sample draws each of *count* questions [DRAWS, count]."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(np.float64)
-
-
-def mean_and_error(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return the mean of each column of *values* [questions, columns] over its finite values, and its bootstrap standard error.
-
-    *weights* [draws, questions] come from :func:`resamples`. The mean of no value and the error of fewer than two values are nan.
-    """
-    there = np.isfinite(values)
-    filled, counts = np.where(there, values, 0.0), there.sum(0)
-    errors = np.full(len(counts), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (weights @ filled) / (weights @ there)
-        errors[counts > 1] = np.nanstd(means[:, counts > 1], axis=0, ddof=1)
-        return filled.sum(0) / counts, errors
-
-
-def chosen_layers(effects: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Return, for each method and site, the layer whose effects go furthest in the direction of their multipliers, on average."""
+def chosen_layers(effects: pd.DataFrame) -> dict[tuple[str, str, str], int]:
+    """Return, for each method, site and phase, the layer whose effects at the largest multipliers go furthest in their direction."""
     steered = effects[effects["multiplier"] != 0]
-    along = steered.assign(along=np.sign(steered["multiplier"]) * steered["effect"].astype(float))
-    means = along.groupby(["method", "site", "layer"])["along"].mean().dropna().reset_index()
-    best = means.loc[means.groupby(["method", "site"])["along"].idxmax()]
-    return dict(zip(zip(best["method"], best["site"], strict=True), best["layer"].astype(int), strict=True))
+    ends = steered.groupby(list(WAY))["multiplier"].transform(_ends).astype(bool)
+    kept = steered[ends]
+    along = kept.assign(along=np.sign(kept["multiplier"]) * kept["effect"].astype(float))
+    means = along.groupby([*WAY, "layer"])["along"].mean().dropna().reset_index()
+    best = means.loc[means.groupby(list(WAY))["along"].idxmax()]
+    return {tuple(key): int(layer) for *key, layer in best[[*WAY, "layer"]].itertuples(index=False)}
+
+
+def _ends(multipliers: pd.Series) -> pd.Series:
+    """Return which of *multipliers* are the largest positive one or the most negative one."""
+    return multipliers.isin([multipliers[multipliers > 0].max(), multipliers[multipliers < 0].min()])
 
 
 def _known(value: float) -> float | None:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from builders.engines.prompts import Prompts, quote
 from builders.engines.requests import Answer, Chat, Engine, Failure, Message, Outcome
 from builders.lake.table import Column, Table
-from builders.steering.effects import IDENTITY, KEY, NONE, Setting
-from builders.steering.ways import Push
+from builders.steering.effects import IDENTITY, KEY, Setting
+from builders.steering.ways import NONE, Push, columns_of
 
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
 FILES = ("guidelines.j2", "turn.j2")
@@ -135,7 +135,7 @@ def _rating(line: str) -> float | Failure:
 def text_record(setting: Setting, push: Push | None, written: Written) -> dict[str, Any]:
     """Return a STEERING_TEXTS record without a rating; *push* is None for a text that was not steered."""
     record: dict[str, Any] = {column.name: None for column in STEERING_TEXTS.columns}
-    place = {"method": NONE, "site": NONE, "layer": -1, "multiplier": 0.0} if push is None else vars(push)
+    place = columns_of(push)
     record |= {**setting.identity, **place, **vars(written), "following": written.following and push is not None}
     return record | {"rating_status": NOT_RATED, "judge": NONE, "engine": NONE}
 

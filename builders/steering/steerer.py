@@ -17,26 +17,30 @@ from torch import Tensor, nn
 
 from builders.arrays import Floats
 from builders.errors import UserError
-from builders.steering.behaviours import Prompt
+from builders.steering.asking import Prompt
 from builders.steering.vectors import Directions, alike
-from builders.steering.ways import BOTH, RESIDUAL, STATE, Push
+from builders.steering.ways import ALIGNED, LATE, RESIDUAL, Push
 from builders.subjects.hookpoints import blocks_of, edited
 from builders.subjects.sampling import sampled, stops_of
-from builders.subjects.states import Memory, advance, family_of
+from builders.subjects.states import Memory, Parts, advance, family_of
+
+
+@dataclass(frozen=True)
+class _Some:
+    """What is added to some *rows* [n] of a batch: *values* by part [n, ...]."""
+
+    rows: Tensor
+    values: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class _Addition:
-    """What is added at one *layer* to some rows of a batch.
-
-    *stream* [n, 1, width] is added to the residual stream of *stream_rows* [n]; *state*, by part [m, ...], to that of *state_rows* [m].
-    """
+    """What is added at one *layer*: to the residual stream, to the state before a token is read, and to the state while it is read."""
 
     layer: int
-    stream_rows: Tensor
-    stream: Tensor
-    state_rows: Tensor
-    state: dict[str, Tensor]
+    stream: list[_Some]
+    late: list[_Some]
+    aligned: list[_Some]
 
 
 class Steerer:
@@ -86,46 +90,55 @@ class Steerer:
         return advance(self.model, ids[:, : -self.last])[1]
 
     def _steps(self, ids: Tensor, memory: Memory, additions: Sequence[_Addition]) -> Tensor:
-        """Read *ids* [rows, n] on from *memory*; return the logits after them. The state is changed before each token, the stream at it."""
+        """Read *ids* [rows, n] on from *memory*, and add what is to be added at each token; return the logits after the last."""
         for token in ids.split(1, dim=1):
             for addition in additions:
-                self.family.add(memory, addition.layer, addition.state_rows, addition.state)
-            with self._added(additions):
+                for some in addition.late:
+                    self.family.add(memory, addition.layer, some.rows, some.values)
+            with self._during(memory, additions):
                 logits, _ = advance(self.model, token, memory)
         return logits
 
     @contextmanager
-    def _added(self, additions: Sequence[_Addition]) -> Iterator[None]:
-        """Within this context, *additions* are added to the outputs of blocks."""
+    def _during(self, memory: Memory, additions: Sequence[_Addition]) -> Iterator[None]:
+        """Within this context, *additions* are added to the outputs of blocks, and in phase to the state."""
         with ExitStack() as hooks:
-            for some in additions:
-                if len(some.stream_rows):
-                    hooks.enter_context(edited(self.model, self.blocks[some.layer], partial(_plus, some)))
+            for addition in additions:
+                for some in addition.stream:
+                    hooks.enter_context(edited(self.model, self.blocks[addition.layer], partial(_plus, some)))
+                for some in addition.aligned:
+                    if self.family.aligned is None:
+                        raise UserError(f"{type(self.model).__name__}: nobody knows how to change its state in phase; use `phases: [late]`")
+                    hooks.enter_context(self.family.aligned(memory, {addition.layer: (some.rows, some.values)}))
             yield
 
     def _additions(self, pushes: Sequence[Push | None]) -> list[_Addition]:
         """Return, layer by layer, what is added to the rows of a batch; *pushes* are those of its rows."""
-        rows = [(row, push) for row, push in enumerate(pushes) if push is not None and push.multiplier]
-        layers = sorted({push.layer for _, push in rows})
-        return [self._addition(layer, [pair for pair in rows if pair[1].layer == layer]) for layer in layers]
+        rows: dict[Push, list[int]] = {}
+        for row, push in enumerate(pushes):
+            if push is not None and push.multiplier:
+                rows.setdefault(push, []).append(row)
+        layers = sorted({push.layer for push in rows})
+        return [self._addition(layer, {push: some for push, some in rows.items() if push.layer == layer}) for layer in layers]
 
-    def _addition(self, layer: int, rows: Sequence[tuple[int, Push]]) -> _Addition:
-        stream = [(row, push) for row, push in rows if push.site in (RESIDUAL, BOTH)]
-        state = [(row, push) for row, push in rows if push.site in (STATE, BOTH) and self.directions[push.method].state[layer]]
-        vectors = [push.multiplier * self.directions[push.method].residual[layer][None] for _, push in stream]
-        parts = self.directions[state[0][1].method].state[layer] if state else {}
-        every = [(push.multiplier, self.directions[push.method].state[layer]) for _, push in state]
-        states = {name: torch.stack([multiplier * one[name] for multiplier, one in every]) for name in parts}
-        return _Addition(
-            layer,
-            self._index(stream),
-            torch.stack(vectors).to(self.device) if vectors else torch.empty(0),
-            self._index(state),
-            {name: some.to(self.device) for name, some in states.items()},
-        )
+    def _addition(self, layer: int, rows: Mapping[Push, list[int]]) -> _Addition:
+        """Return what *rows* by push get at *layer*."""
+        stream = {push: {RESIDUAL: self.directions[push.method].residual[layer][None]} for push in rows if push.streams}
+        states = {push: self.directions[push.method].state[layer] for push in rows}
+        parts = {push: {name: state[name] for name in push.parts(state)} for push, state in states.items()}
+        late, aligned = ({push: some for push, some in parts.items() if push.phase == phase} for phase in (LATE, ALIGNED))
+        return _Addition(layer, *(self._together(some, rows) for some in (stream, late, aligned)))
 
-    def _index(self, rows: Sequence[tuple[int, Push]]) -> Tensor:
-        return torch.tensor([row for row, _ in rows], dtype=torch.long, device=self.device)
+    def _together(self, values: Mapping[Push, Parts], rows: Mapping[Push, list[int]]) -> list[_Some]:
+        """Return *values* by push as one addition for each set of parts that occurs."""
+        found = []
+        for parts in dict.fromkeys(tuple(some) for some in values.values() if some):
+            own = [push for push, some in values.items() if tuple(some) == parts]
+            which = torch.arange(len(own)).repeat_interleave(torch.tensor([len(rows[push]) for push in own]))
+            index = torch.tensor([row for push in own for row in rows[push]], device=self.device)
+            stacked = {name: torch.stack([push.multiplier * values[push][name] for push in own])[which].to(self.device) for name in parts}
+            found.append(_Some(index, stacked))
+        return found
 
     @torch.no_grad()
     def writes(self, texts: Sequence[list[int]], pushes: Sequence[Push | None], draws: Floats, following: bool) -> list[list[int] | None]:
@@ -154,6 +167,6 @@ class Steerer:
         return [text if fine else None for text, fine in zip(written, known, strict=True)]
 
 
-def _plus(addition: _Addition, flow: Tensor) -> Tensor:
-    """Return the output *flow* of a block [rows, 1, width] with *addition* added to its rows."""
-    return flow.index_add(0, addition.stream_rows, addition.stream.to(flow))
+def _plus(some: _Some, flow: Tensor) -> Tensor:
+    """Return the output *flow* of a block [rows, 1, width] with *some* added to its rows."""
+    return flow.index_add(0, some.rows, some.values[RESIDUAL].to(flow))

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from builders.errors import UserError
+from builders.subjects.aligned import Changes, mamba_aligned, mamba_step, rwkv_aligned
+from builders.subjects.hookpoints import blocks_of, module_at
 
 Memory = Any  # a transformers Cache, or RWKV's five tensors
 Parts = dict[str, Tensor]  # name of a part of a layer's recurrent state → [rows, ...]
@@ -29,9 +33,10 @@ class Family:
 
     *argument*: the memory's name, both as an argument of the model and in its output. *known*: whether a memory is of this family.
     *rows*: copy the rows that an index [n] names into a new memory. *parts*: the recurrent state of one layer, empty if it has none; its
-    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *as_input*: the memory in the
-    form that the model takes when it reads one token per row. *fresh*: make the memory of rows that have read nothing, for families whose
-    models cannot start from no memory.
+    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *aligned*: a context in which
+    the state changes in phase with the token that is read (see :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*:
+    the parts to which the phase makes a difference. *as_input*: the memory in the form that the model takes when it reads one token per
+    row. *fresh*: make the memory of rows that have read nothing, for families whose models cannot start from no memory.
     """
 
     argument: str
@@ -39,6 +44,8 @@ class Family:
     rows: Callable[[Memory, Tensor], Memory]
     parts: Callable[[Memory, int], Parts]
     add: Callable[[Memory, int, Tensor, Mapping[str, Tensor]], None]
+    aligned: Callable[[Memory, Changes], AbstractContextManager[None]] | None
+    twofold: frozenset[str]
     as_input: Callable[[Memory], Any]
     fresh: Callable[[nn.Module, int], Memory] | None = None
 
@@ -46,7 +53,9 @@ class Family:
 def family_of(model: nn.Module) -> Family:
     """Return how *model*'s memory is handled; raise UserError if its architecture has a memory of an unknown kind."""
     taken = inspect.signature(model.forward).parameters
-    found = [family for family in (_cache("past_key_values"), _cache("cache_params"), _rwkv()) if family.argument in taken]
+    found = [
+        family for family in (_cache("past_key_values", model), _cache("cache_params", model), _rwkv(model)) if family.argument in taken
+    ]
     if not found:
         raise _unknown(model)
     return found[0]
@@ -61,7 +70,8 @@ def advance(model: nn.Module, ids: Tensor, memory: Memory | None = None) -> tupl
     """
     family = family_of(model)
     fewer = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    if memory is None and family.fresh and ids.shape[1] == 1:
+    ours = type(model).__module__.startswith("transformers.")  # code that comes with a checkpoint may have a memory of another kind
+    if memory is None and family.fresh and ours and ids.shape[1] == 1:
         memory = family.fresh(model, len(ids))
     if memory is None:
         out = model(input_ids=ids, use_cache=True, **fewer)
@@ -78,7 +88,7 @@ def _unknown(model: nn.Module) -> UserError:
     return UserError(f"{type(model).__name__}: no known kind of memory; add its family to builders/subjects/states.py")
 
 
-def _cache(argument: str) -> Family:
+def _cache(argument: str, model: nn.Module) -> Family:
     """Handle the library's caches. The parts `conv` and `ssm` are the states of the Mamba family; keys and values are left alone."""
 
     def known(memory: Any) -> bool:  # some models have caches of their own, which reorder_cache copies only in part
@@ -102,16 +112,18 @@ def _cache(argument: str) -> Family:
             if name in change:
                 tensor.index_add_(0, where, change[name].to(tensor))
 
-    return Family(argument, known, rows, parts, add, as_input=lambda memory: memory)
+    aligned = partial(mamba_aligned, model) if mamba_step(model) else None
+    return Family(argument, known, rows, parts, add, aligned, frozenset({"conv", "ssm"}), as_input=lambda memory: memory)
 
 
-def _rwkv() -> Family:
+def _rwkv(model: nn.Module) -> Family:
     """Handle RWKV's five tensors, each [rows, width, layers].
 
     They are the last inputs of the feed-forward and attention blocks, and the numerator, denominator and scale of a mean of values.
     Numerator and denominator are stored times e^-scale. One state can therefore be stored in many ways, and differences of these
     tensors mean nothing. The parts returned here do not depend on the scale: `value` is the mean, `weight` the log of its denominator.
     """
+    twofold = frozenset({"feed_forward", "attention"})
 
     def rows(memory: Memory, index: Tensor) -> Memory:
         return [tensor.index_select(0, index) for tensor in memory]
@@ -127,6 +139,13 @@ def _rwkv() -> Family:
             if name in change:
                 memory[place][:, :, layer].index_add_(0, where, (change[name] * unit).to(memory[place]))
 
+    @contextmanager
+    def aligned(memory: Memory, changes: Changes) -> Iterator[None]:
+        for layer, (where, some) in changes.items():  # the mean of values is read before the token enters it: there late is in phase
+            add(memory, layer, where, {name: part for name, part in some.items() if name not in twofold})
+        with rwkv_aligned([module_at(model, name) for name in blocks_of(model)], changes):
+            yield
+
     def as_input(memory: Memory) -> Any:
         return [_Shift(memory[0]), _Shift(memory[1]), *memory[2:]]
 
@@ -137,7 +156,10 @@ def _rwkv() -> Family:
         mean = torch.zeros_like(last, dtype=torch.float32)
         return [last, last.clone(), mean, mean.clone(), mean - 1e30]
 
-    return Family("state", lambda memory: isinstance(memory, list) and len(memory) == 5, rows, parts, add, as_input, fresh)
+    def known(memory: Any) -> bool:
+        return isinstance(memory, list) and len(memory) == 5
+
+    return Family("state", known, rows, parts, add, aligned, twofold, as_input, fresh)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from builders.errors import UserError
 from builders.lake.shards import file_sha256
 from builders.seeds import drawn, seed_of
 from builders.steering import townsfolk
-from builders.steering.behaviours import Pair, count_of, numbered, numbers_of, read_open, read_pairs
+from builders.steering.behaviours import Pair, read_open, read_pairs
+from builders.steering.orders import count_of, in_both_orders, numbered, numbers_of
 from pipelines.params import BehaviourParams, FilesBehaviourParams, Params
 
 FEWEST = 4  # test questions: one half chooses a layer and the other measures, with two questions each
@@ -38,7 +39,7 @@ def hashes(behaviour_id: str, spec: BehaviourParams) -> dict[str, str]:
 
 
 def questions_of(behaviour_id: str, params: Params) -> Questions:
-    """Return as many questions of a behaviour as params ask for, drawn by address, with options named by letters or numbers.
+    """Return as many questions of a behaviour as params ask for, drawn by address; only test questions may name options by numbers.
 
     Raises UserError where there are fewer than FEWEST test questions, or where a test question is also one that vectors are made from.
     """
@@ -47,8 +48,8 @@ def questions_of(behaviour_id: str, params: Params) -> Questions:
         pairs, tests = read_pairs(Path(spec.generate)), read_pairs(Path(spec.test))
         open_ = read_open(Path(spec.open)) if spec.open else []
     else:
-        letters = townsfolk.NUMBERS if settings.answers == "numbers" else townsfolk.LETTERS
-        pairs, tests = (townsfolk.pairs(spec.disposition, held_out, letters) for held_out in (False, True))
+        names = townsfolk.NUMBERS if settings.answers == "numbers" else townsfolk.LETTERS
+        pairs, tests = (townsfolk.pairs(spec.disposition, *some) for some in ((False, townsfolk.LETTERS), (True, names)))
         open_ = townsfolk.open_questions(spec.disposition)
     if (count := count_of(tests)) < FEWEST:
         raise UserError(f"behaviours.{behaviour_id}.test: {count} questions, of which half choose a layer; give at least {FEWEST}")
@@ -56,8 +57,11 @@ def questions_of(behaviour_id: str, params: Params) -> Questions:
         raise UserError(f"behaviours.{behaviour_id}.test: {len(both)} of its questions are in `generate` too; test with others")
     seed = seed_of(params.seed, "steering", behaviour_id)
     known, held_out = some_of(pairs, settings.pairs, seed), some_of(tests, settings.questions, seed)
-    if settings.answers == "numbers" and isinstance(spec, FilesBehaviourParams):
-        known, held_out = ([numbered(pair) for pair in some] for some in (known, held_out))
+    if isinstance(spec, FilesBehaviourParams):
+        if settings.orders == "both":
+            known, held_out = in_both_orders(known), in_both_orders(held_out)
+        if settings.answers == "numbers":
+            held_out = [numbered(pair) for pair in held_out]
     return Questions(known, held_out, open_[: settings.open.questions])
 
 

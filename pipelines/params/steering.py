@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from pipelines.params.base import Count, Id, Section, Whole
 
+Site = Literal["residual", "state", "both", "parts"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -57,17 +58,31 @@ class OpenEndedParams(Section):
     _once = field_validator("multipliers")(once)
 
 
+class NullVectorsParams(Section):
+    """How many vectors that mean nothing go through the same procedure, at *sites*: by *permuted* labels, and *random* ones as long."""
+
+    permuted: Whole = 20
+    random: Whole = 8
+    sites: list[Site] = Field(default=["residual", "state", "both"])
+
+    _once = field_validator("sites")(once)
+
+
 class SteeringParams(Section):
     """How vectors are made from the answers to *pairs* questions, and tried on *questions* other ones; see docs/science.md#steering.
 
-    Vectors are added at the *last* tokens of a prompt. *opening* stands between a subject's template and the letter of an answer. A forward
-    pass reads *batch* rows.
+    Vectors are added at the *last* tokens of a prompt. *phases* say when the state is changed. *orders* asks questions from files in both
+    orders of their options, or as they are given. With *answers* numbers, test questions name their options (1) and (2). *opening* stands
+    between a subject's template and the letter of an answer. A forward pass reads *batch* rows.
     """
 
     methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
-    sites: list[Literal["residual", "state", "both"]] = Field(default=["residual", "state", "both"], min_length=1)
+    sites: list[Site] = Field(default=["residual", "state", "both"], min_length=1)
+    phases: list[Literal["late", "aligned"]] = Field(default=["late", "aligned"], min_length=1)
     multipliers: list[Finite] = Field(default=[-3.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 3.0], min_length=1)
+    nulls: NullVectorsParams = NullVectorsParams()
     answers: Literal["letters", "numbers"] = "letters"
+    orders: Literal["both", "given"] = "both"
     opening: str = " ("
     last: Count = 1
     pairs: Count = 200
@@ -75,4 +90,4 @@ class SteeringParams(Section):
     batch: Count = 256
     open: OpenEndedParams = OpenEndedParams()
 
-    _once = field_validator("methods", "sites", "multipliers")(once)
+    _once = field_validator("methods", "sites", "phases", "multipliers")(once)

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from builders.engines.requests import Chat, Failure, Outcome
 from builders.lake.shards import Shards
 from builders.seeds import seed_of, uniforms
-from builders.steering.behaviours import Pair, Prompt, open_prompts, prompts
+from builders.steering.asking import Prompt, open_prompts, prompts
+from builders.steering.behaviours import Pair
 from builders.steering.effects import Setting
 from builders.steering.ratings import STEERING_TEXTS, Written, conversation, prompt_sha256, rated, text_record, text_rows
 from builders.steering.steerer import Steerer
 from builders.steering.vectors import alike
-from builders.steering.ways import Push
+from builders.steering.ways import BOTH, LATE, NONE, RESIDUAL, STATE, Push
 from builders.subjects.checkpoints import context_of
 from builders.subjects.sampling import stops_of
 from pipelines.opened.engines import account, asked, open_engine, require_share
@@ -77,10 +78,19 @@ def steered_texts(
 
 
 def chosen(effects: pa.Table, multipliers: Sequence[float]) -> list[Push | None]:
-    """Return a push for each method and site at its chosen layer and each of *multipliers*; multiplier 0 gives one None for no push."""
-    rows = effects.select(["method", "site", "layer", "multiplier", "chosen"]).to_pylist()
-    places = sorted({(row["method"], row["site"], row["layer"]) for row in rows if row["chosen"] and row["multiplier"]})
-    pushed = [Push(*place, float(multiplier)) for place in places for multiplier in sorted(multipliers) if multiplier]
+    """Return a push for each method, site and phase at its chosen layer and each of *multipliers*; 0 gives one None for no push.
+
+    Parts of the state have no texts of their own.
+    """
+    rows = effects.select(["method", "site", "layer", "phase", "multiplier", "chosen"]).to_pylist()
+    whole = [row for row in rows if row["chosen"] and row["multiplier"] and row["site"] in (RESIDUAL, STATE, BOTH)]
+    places = sorted({(row["method"], row["site"], row["layer"], row["phase"]) for row in whole})
+    pushed = [
+        Push(method, site, layer, float(multiplier), LATE if phase == NONE else phase)
+        for method, site, layer, phase in places
+        for multiplier in sorted(multipliers)
+        if multiplier
+    ]
     return [*([None] if 0 in multipliers else []), *pushed]
 
 

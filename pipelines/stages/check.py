@@ -11,7 +11,7 @@ from builders.errors import UserError
 from builders.lake.shards import write_atomic
 from builders.saes import formats
 from builders.saes.fidelity import require_width
-from builders.steering.behaviours import count_of
+from builders.steering.orders import count_of
 from builders.subjects import checkpoints
 from builders.subjects.hookpoints import width_at
 from pipelines.graph.stage import BUILD, run

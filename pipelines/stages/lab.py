@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from builders.arrays import Ints
 from builders.seeds import seed_of
 from builders.steering import townsfolk
-from builders.steering.behaviours import Prompt, numbers_of, prompts
+from builders.steering.asking import Prompt, prompts
+from builders.steering.orders import numbers_of
 from builders.steering.steerer import Steerer
 from builders.subjects import checkpoints
 from builders.text import sources, tokens

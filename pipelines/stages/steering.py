@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from builders.arrays import Floats
 from builders.errors import UserError
 from builders.lake.shards import Shards
 from builders.lake.table import Table
 from builders.seeds import seed_of
-from builders.steering.behaviours import Prompt, count_of, halves, numbers_of
 from builders.steering.effects import (
     STEERING,
     STEERING_ANSWERS,
     STEERING_VECTORS,
     Setting,
-    answer_frame,
     answer_rows,
     effect_rows,
     skipped_rows,
     vector_rows,
 )
+from builders.steering.nulls import Nulls, null_pushes, null_vectors
+from builders.steering.orders import count_of, numbers_of
+from builders.steering.ranges import STEERING_RANGES, range_rows
 from builders.steering.ratings import STEERING_TEXTS
 from builders.steering.steerer import Steerer
-from builders.steering.vectors import METHODS, Directions, contrast
-from builders.steering.ways import LDA, RESIDUAL, Push
+from builders.steering.vectors import METHODS, Contrast, Directions, contrast, labels_of
+from builders.steering.ways import Push
+from builders.steering.weights import permuted
 from builders.subjects import checkpoints
 from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same
@@ -37,13 +39,10 @@ from pipelines.graph.stage import code, folder, run, shelf
 from pipelines.opened.behaviours import Questions, hashes, questions_of
 from pipelines.opened.subjects import Opened, open_subject, source_of
 from pipelines.params import Params, SteeringParams
+from pipelines.parts.steered_answers import Tests, matching_effects, tests_of, unread, ways
 from pipelines.parts.steered_texts import Asker, Rater, judge_settings, steered_texts
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_TEXTS)
-STATELESS, NO_LDA = "no recurrent state to be steered", "lda makes vectors for the residual stream only"
+TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_RANGES, STEERING_TEXTS)
 
 
 def main(subject_id: str) -> None:
@@ -91,73 +90,75 @@ class Bench:
 
     def tables(self, behaviour_id: str, questions: Questions) -> dict[Table, pa.Table]:
         """Return the rows of one behaviour."""
-        settings = self.settings
-        made, tests, numbers = self.asker.prompts(questions.pairs), self.asker.prompts(questions.tests), numbers_of(questions.tests)
-        limit = checkpoints.context_of(self.opened.model.config)
-        readable = [prompt for prompt in made if unread(prompt, limit, settings.last) is None]
-        if not readable:
-            why = unread(made[0], limit, settings.last)
-            raise UserError(f"behaviours.{behaviour_id}: no question can be asked of {self.subject_id}: the first is {why}; take others")
-        found = contrast(self.opened.model, readable, settings.batch)
+        settings, seed, run_seed = self.settings, seed_of(self.params.seed, "steering", behaviour_id), self.params.seed
+        found = self.contrast(behaviour_id, questions)
         directions: dict[str, Directions] = {method: METHODS[method](found) for method in settings.methods}
-        steerer = Steerer(self.opened.model, directions, settings.batch, settings.last)
-        template = self.asker.template + settings.opening
-        setting = Setting(self.subject_id, behaviour_id, len(readable), settings.last, template, settings.answers)
-        pushes, skipped = ways(settings, [bool(parts) for parts in found.state])
-        validation, _ = halves(count_of(questions.tests), seed_of(self.params.seed, "halves", behaviour_id))
-        answers = answered(setting, steerer, tests, numbers, pushes, set(validation), limit)
-        effects = effect_rows(setting, answers, self.params.seed)
-        reasons = sorted({f"; skipped {push.method}, {push.site}: {reason}" for push, reason in skipped})
-        counts = f"{count_of(questions.tests)} questions, {len(readable)} pairs"
-        print(f"steering {self.subject_id} towards {behaviour_id}: {counts}{''.join(reasons)}")
+        nulls = null_vectors(found, directions, settings.nulls.random, seed)
+        every = {name: some for drawn in nulls.values() for name, some in drawn.items()} | directions
+        steerer = Steerer(self.opened.model, every, settings.batch, settings.last)
+        template, pairs = self.asker.template + settings.opening, int((found.labels.weights[0] > 0).sum())
+        setting = Setting(self.subject_id, behaviour_id, pairs, settings.last, template, settings.answers)
+        pushes, skipped = ways(settings, [list(parts) for parts in found.state], steerer.family)
+        tests = tests_of(
+            questions.tests,
+            self.asker.prompts(questions.tests),
+            checkpoints.context_of(self.opened.model.config),
+            settings.last,
+            seed_of(run_seed, "halves", behaviour_id),
+        )
+        logprobs = tests.logprobs(steerer, [None, *pushes])
+        answers = tests.frame(setting, pushes, logprobs)
+        effects = effect_rows(setting, answers, run_seed)
+        told(self.subject_id, behaviour_id, count_of(questions.tests), pairs, skipped)
         return {
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
             STEERING: with_skipped(setting, effects, skipped),
+            STEERING_RANGES: ranges_of(setting, settings, tests, steerer, (pushes, logprobs), nulls, run_seed),
             STEERING_TEXTS: steered_texts(self.params, setting, steerer, self.asker, effects, questions.open, self.rater),
         }
 
-
-def unread(prompt: Prompt, limit: int | None, last: int) -> str | None:
-    """Return why a prompt cannot be put to a subject that reads *limit* tokens, with vectors added at the *last* ones; None if it can."""
-    if limit is not None and len(prompt.ids) >= limit:
-        return f"longer than the {limit} tokens that the subject reads"
-    return f"no longer than the {last} tokens at which vectors are added" if len(prompt.ids) <= last else None
-
-
-def ways(settings: SteeringParams, stateful: Sequence[bool]) -> tuple[list[Push], list[tuple[Push, str]]]:
-    """Return all ways to steer, and the skipped ways with their reasons; *stateful* says which layers have a recurrent state."""
-    multipliers = [multiplier for multiplier in sorted(settings.multipliers) if multiplier]
-    every = product(settings.methods, settings.sites, range(len(stateful)), multipliers)
-    allowed, skipped = [], []
-    for push in (Push(*some) for some in every):
-        if push.site == RESIDUAL or (stateful[push.layer] and push.method != LDA):
-            allowed.append(push)
-        else:
-            skipped.append((push, NO_LDA if stateful[push.layer] else STATELESS))
-    return allowed, skipped
+    def contrast(self, behaviour_id: str, questions: Questions) -> Contrast:
+        """Return what the subject holds after the answers to the pairs that it can read, under the true and under permuted labels."""
+        made, limit = self.asker.prompts(questions.pairs), checkpoints.context_of(self.opened.model.config)
+        reasons = [unread(prompt, limit, self.settings.last) for prompt in made]
+        readable = [place for place, reason in enumerate(reasons) if reason is None]
+        if not readable:
+            raise UserError(
+                f"behaviours.{behaviour_id}: no question can be asked of {self.subject_id}: the first is {reasons[0]}; take others"
+            )
+        letters = [(questions.pairs[place].matching, questions.pairs[place].other) for place in readable]
+        numbers = np.array(numbers_of(questions.pairs))
+        seed = seed_of(self.params.seed, "steering", behaviour_id, "permuted")
+        signs = permuted(count_of(questions.pairs), self.settings.nulls.permuted, seed)[:, numbers[readable]]
+        return contrast(self.opened.model, [made[place] for place in readable], self.settings.batch, labels_of(letters, signs))
 
 
-def answered(
+def ranges_of(
     setting: Setting,
+    settings: SteeringParams,
+    tests: Tests,
     steerer: Steerer,
-    tests: Sequence[Prompt],
-    numbers: Sequence[int],
-    pushes: Sequence[Push],
-    validation: set[int],
-    limit: int | None,
-) -> pd.DataFrame:
-    """Return the answers to all *tests* under all *pushes*; *numbers* say which question each test puts.
+    real: tuple[Sequence[Push], Floats],
+    nulls: Nulls,
+    seed: int,
+) -> pa.Table:
+    """Return the STEERING_RANGES rows; *real* are pushes and the log-probabilities of no push and of these."""
+    pushes, logprobs = real
+    wanted = {key: null_pushes(list(vectors), key[1], pushes, settings.nulls.sites) for key, vectors in nulls.items()}
+    every = list(dict.fromkeys(push for some in wanted.values() for push in some))
+    kept = tests.whole
+    plain = logprobs[kept, :1]
+    effects = matching_effects(plain, tests.logprobs(steerer, every)[kept])
+    places = {push: place for place, push in enumerate(every)}
+    drawn = {key: (some, effects[:, [places[push] for push in some]]) for key, some in wanted.items()}
+    return range_rows(setting, tests.sheet.take(kept), (pushes, matching_effects(plain, logprobs[kept, 1:])), drawn, seed)
 
-    A test that the subject cannot read has no numbers, and the reason as its status.
-    """
-    every: list[Push | None] = [None, *pushes]
-    reasons = [unread(prompt, limit, steerer.last) for prompt in tests]
-    readable = [place for place, reason in enumerate(reasons) if reason is None]
-    logprobs = np.full((len(tests), len(every), 2), np.nan)
-    logprobs[readable] = steerer.answers([tests[place] for place in readable], every)
-    frame = answer_frame(setting, every, numbers, logprobs, validation)
-    return frame.assign(status=[reason or status for reason, status in zip(reasons * len(every), frame["status"], strict=True)])
+
+def told(subject_id: str, behaviour_id: str, tests: int, pairs: int, skipped: Sequence[tuple[Push, str]]) -> None:
+    """Print what was done."""
+    reasons = sorted({f"; skipped {push.method}, {push.site}: {reason}" for push, reason in skipped})
+    print(f"steering {subject_id} towards {behaviour_id}: {tests} questions, {pairs} pairs{''.join(reasons)}")
 
 
 def with_skipped(setting: Setting, effects: pa.Table, skipped: Sequence[tuple[Push, str]]) -> pa.Table:

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 from datasets import load_dataset
-from hypothesis import given
-from hypothesis import strategies as st
 from recurrent import LAYERS, WIDTH, tiny
 
 from builders.lake.shards import write_parquet
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.steering.effects import STEERING, STEERING_VECTORS, Setting, answer_frame, effect_rows, skipped_rows, vector_rows
+from builders.steering.ranges import STEERING_RANGES
 from builders.steering.vectors import Directions
 from builders.steering.ways import Push
 from builders.subjects.checkpoints import SUBJECTS
@@ -28,11 +27,10 @@ from cards import card
 from cards.charts import layers_chart, steering_chart
 from cards.render import points
 from cards.steering import (
-    clear_of_zero,
     effects_table,
-    half_range,
     layer_effects,
     paper_rows,
+    read_as_in_the_paper,
     rises,
     skipped,
     steering_block,
@@ -56,6 +54,7 @@ IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 def row(way: tuple[str, str, int, float], half: str = "test", chosen: bool = False, **known: Any) -> dict[str, Any]:
     """Return a STEERING row of one way to steer (method, site, layer, multiplier), with *known* columns in place of the usual ones."""
     usual = {"subject": "lab-rwkv", "behaviour": "bold", **dict(zip(("method", "site", "layer", "multiplier"), way, strict=True))}
+    usual["phase"] = "late" if way[1] in ("state", "both") else "none"
     usual |= {"half": half, "chosen": chosen, "status": "ok", "matching": 0.5, "matching_se": 0.03, "nonsense": 0.02, "nonsense_se": 0.01}
     usual |= {
         "effect": 0.0,
@@ -76,6 +75,22 @@ def curve(site: str, effects: Mapping[float, float], layer: int = 1, **known: An
     return [row(("difference", site, layer, times), chosen=True, effect=effect, **({"effect_se": 0.01} | known)) for times, effect in rows]
 
 
+def ranged(site: str, choice: str, half_range: float, **known: Any) -> dict[str, Any]:
+    """Return a STEERING_RANGES row of difference vectors, with a band of permuted labels from −1 to 2 points."""
+    way = {
+        "subject": "lab-rwkv",
+        "behaviour": "bold",
+        "method": "difference",
+        "site": site,
+        "phase": "none" if site == "residual" else "late",
+    }
+    usual = {**way, "choice": choice, "layer": -1 if choice == "paper" else 1, "multiplier": 3.0, "half_range": half_range, "n": 50}
+    usual |= {"half_range_se": None if choice == "paper" else 0.01, "letter_low": half_range - 0.01, "letter_high": half_range + 0.01}
+    usual |= {"permuted_low": -0.01, "permuted_high": 0.02, "permuted_sd": 0.01, "permuted_draws": 20}
+    usual |= {"random_low": -0.015, "random_high": 0.015, "random_sd": 0.01, "random_draws": 8, "p": 0.05}
+    return usual | {"clear": not -0.015 <= half_range <= 0.02} | known
+
+
 def some(effects: Mapping[float, float | None], error: float | None = 0.01) -> list[dict[str, Any]]:
     """Return effects by multiplier, each with the same standard error."""
     return [{"multiplier": times, "effect": effect, "effect_se": error} for times, effect in effects.items()]
@@ -91,11 +106,20 @@ EXAMPLE = STEERING.rows(
         row(("difference", "residual", 1, 3.0), half="validation", chosen=True, effect=0.8),
     ]
 )
+RANGES = STEERING_RANGES.rows(
+    [
+        *(ranged("residual", choice, 0.25) for choice in ("best", "largest")),
+        ranged("residual", "paper", 0.3),
+        ranged("state", "best", 0.02),
+        ranged("state", "largest", -0.1, layer=0, letter_low=-0.21, letter_high=0.01),
+        ranged("state", "paper", 0.05),
+    ]
+)
 
 
 def test_a_record_is_of_the_chosen_layer_on_the_test_half() -> None:
     """Neither larger effects at a layer that was not chosen nor those of the half that chose are told."""
-    residual, state = steering_summary(EXAMPLE)
+    residual, state = steering_summary(EXAMPLE, RANGES)
 
     assert (residual["site"], residual["layer"], residual["layers"]) == ("residual", 1, 2)
     assert [(at["multiplier"], at["effect"], at["nonsense"]) for at in residual["effects"]] == [
@@ -105,9 +129,9 @@ def test_a_record_is_of_the_chosen_layer_on_the_test_half() -> None:
         (3.0, 0.3, 0.04),
     ]
     assert (residual["without"], residual["without_se"], residual["nonsense_without"]) == (0.5, 0.03, 0.02)
-    assert (residual["half_range"], residual["half_range_se"]) == (pytest.approx(0.25), pytest.approx(0.01))
-    assert (residual["monotone"], residual["clear_of_zero"]) == (True, True)
-    assert (state["site"], state["half_range"], state["monotone"], state["clear_of_zero"]) == ("state", pytest.approx(0.02), False, False)
+    assert (residual["best"]["half_range"], residual["monotone"], residual["best"]["clear"]) == (0.25, True, True)
+    assert (state["site"], state["phase"], state["monotone"], state["best"]["clear"]) == ("state", "late", False, False)
+    assert (state["largest"]["half_range"], state["largest"]["layer"], state["paper"]["half_range"]) == (-0.1, 0, 0.05)
     assert [residual[name] for name in ("n", "n_failed", "pairs", "last")] == [50, 0, 200, 1]
 
 
@@ -119,11 +143,11 @@ def test_the_validation_half_chooses_the_layer() -> None:
     matching = np.array([favoured[question < 4] for question in range(8)])
     answers = answer_frame(setting, pushes, range(8), np.log(np.stack([matching, 1 - matching], axis=-1)), {0, 1, 2, 3})
 
-    (record,) = steering_summary(effect_rows(setting, answers, seed=0))
+    (record,) = steering_summary(effect_rows(setting, answers, seed=0), STEERING_RANGES.empty())
 
     assert (record["layer"], record["layers"], record["n"]) == (0, 2, 4)
     assert [at["effect"] for at in record["effects"]] == [pytest.approx(-0.05), pytest.approx(0.15)]
-    assert record["half_range"] == pytest.approx(0.1)
+    assert record["best"] is None
 
 
 @pytest.mark.parametrize(
@@ -144,43 +168,11 @@ def test_effects_that_rise(effects: dict[float, float | None], found: bool | Non
     assert rises(some(effects)) is found
 
 
-@pytest.mark.parametrize(
-    ("effects", "error", "found"),
-    [
-        ({-3.0: -0.021, -1.0: 0.3, 3.0: 0.021}, 0.01, True),
-        ({-3.0: -0.021, 3.0: 0.02}, 0.01, False),
-        ({-3.0: 0.3, 3.0: 0.3}, 0.01, False),
-        ({1.0: -0.3, 3.0: 0.3}, 0.01, True),
-        ({-3.0: -0.3, 3.0: None}, 0.01, None),
-        ({-3.0: -0.3, 3.0: 0.3}, None, None),
-    ],
-)
-def test_effects_that_are_clear_of_zero(effects: dict[float, float | None], error: float | None, found: bool | None) -> None:
-    """Both ends must go their multipliers' way by more than two standard errors; other multipliers do not matter."""
-    assert clear_of_zero(some(effects, error)) is found
-
-
-def test_a_half_range_needs_opposite_ends() -> None:
-    """Multipliers that do not end at -m and +m, or ends without an effect, have no half-range; its error is the mean of both ends'."""
-    uneven = [*some({-3.0: -0.1}, 0.01), *some({3.0: 0.3}, 0.03)]
-
-    assert half_range(uneven) == {"half_range": pytest.approx(0.2), "half_range_se": pytest.approx(0.02)}
-    assert half_range(some({-3.0: -0.1, 3.0: 0.3}, None)) == {"half_range": pytest.approx(0.2), "half_range_se": None}
-    for effects in ({-1.0: -0.1, 3.0: 0.3}, {1.0: 0.1, 3.0: 0.3}, {-3.0: None, 3.0: 0.3}, {}):
-        assert half_range(some(effects))["half_range"] is None
-
-
-@given(st.dictionaries(st.sampled_from([0.5, 1.0, 1.5, 3.0]), st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1))
-def test_steering_away_mirrors_steering_towards(pairs: dict[float, tuple[float, float]]) -> None:
-    """Turning all vectors and the behaviour around, or the order of rows, changes no verdict; a full range is twice the half-range."""
-    effects = [(times, high) for times, (high, _) in pairs.items()] + [(-times, low) for times, (_, low) in pairs.items()]
-    mirrored = some({-times: -effect for times, effect in reversed(effects)})
-    straight = some(dict(effects))
-    high, low = pairs[max(pairs)]
-
-    assert half_range(straight) == half_range(mirrored)
-    assert half_range(straight)["half_range"] == pytest.approx((high - low) / 2)
-    assert (rises(straight), clear_of_zero(straight)) == (rises(mirrored), clear_of_zero(mirrored))
+def test_half_ranges_as_the_paper_reads_them() -> None:
+    """Medians over the ways that have null vectors, as told here and as the paper tells them, and the largest null of the latter."""
+    records = steering_summary(EXAMPLE, RANGES)
+    assert read_as_in_the_paper(records) == {"here": pytest.approx(0.135), "paper": pytest.approx(0.175), "permuted": 0.02, "n": 2}
+    assert read_as_in_the_paper([{**record, "paper": None} for record in records]) is None
 
 
 def skipping(subject: str, behaviours: Sequence[str], ways: Sequence[tuple[str, str]], reason: str) -> list[pa.Table]:
@@ -198,10 +190,10 @@ def test_what_is_skipped_is_told_with_its_reason() -> None:
         *skipping("rwkv", ["bold"], [("difference", "residual")], "no answers"),
     ]
 
-    records = steering_summary(STEERING.sort(pa.concat_tables(parts)))
+    records = steering_summary(STEERING.sort(pa.concat_tables(parts)), STEERING_RANGES.empty())
 
     assert [record["status"] for record in records if record["subject"] == "rwkv"] == ["no answers", "lda has none", "lda has none"]
-    assert {(record["layer"], record["n"], record["half_range"], record["monotone"]) for record in records} == {(None, 0, None, None)}
+    assert {(record["layer"], record["n"], record["best"], record["monotone"]) for record in records} == {(None, 0, None, None)}
     assert skipped(records) == [
         {"reason": "it has no state", "ways": ["difference at state", "difference at both"], "behaviours": [], "subjects": ["llama"]},
         {"reason": "lda has none", "ways": ["lda at state"], "behaviours": [], "subjects": ["llama", "rwkv"]},
@@ -217,38 +209,61 @@ def test_an_answer_that_is_missing_leaves_a_dash() -> None:
     failed = row(("difference", "residual", 1, 3.0), chosen=True, status="no answers", n=0, n_failed=50, **nothing)
     table = STEERING.rows([row(PLAIN), *curve("residual", {-3.0: -0.2}), failed])
 
-    (record,) = steering_summary(table)
+    (record,) = steering_summary(table, STEERING_RANGES.empty())
 
     assert (record["status"], record["n"], record["n_failed"]) == ("ok", 0, 50)
-    assert (record["half_range"], record["monotone"], record["clear_of_zero"]) == (None, None, None)
+    assert (record["best"], record["monotone"]) == (None, None)
     assert "| -20.00 ± 1.00 | – ± – | 2.0 %; 2.0, – % | – | – |\n" in effects_table([record])
 
 
 def test_sites_are_told_on_one_scale() -> None:
-    """A row per subject and behaviour has the half-range of each site with its error and layer, and a dash where there is none."""
+    """A row per subject and behaviour has the half-range of each site with its error, layer and band, bold where it is clear of that."""
     extra = [{**each, "behaviour": "patient"} for each in (row(PLAIN), *curve("residual", {-3.0: -0.1, 3.0: 0.1}, layer=0))]
-    table = STEERING.rows([*EXAMPLE.to_pylist(), *extra])
+    more = [{**ranged("residual", choice, 0.1, layer=0), "behaviour": "patient"} for choice in ("best", "largest")]
+    table, ranges = STEERING.rows([*EXAMPLE.to_pylist(), *extra]), STEERING_RANGES.rows([*RANGES.to_pylist(), *more])
 
-    lines = steering_block(steering_summary(table)).splitlines()
+    lines = steering_block(steering_summary(table, ranges)).splitlines()
 
-    assert lines[0] == "| subject | behaviour | matching, nonsense without steering | residual | state | questions |"
+    assert lines[0] == "| subject | behaviour | matching, nonsense without steering | residual | state late | questions |"
     assert lines[1] == "|---|---|---|---|---|---|"
-    assert lines[2] == "| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | **25.00** ± 1.00 (1) | **2.00** ± 1.00 (1) | 50 |"
-    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.00** ± 1.00 (0) | – | 50 |"
+    cells = "**25.00 ± 1.00** (1; -1.00 to 2.00) | 2.00 ± 1.00 (1; -1.00 to 2.00)"
+    assert lines[2] == f"| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | {cells} | 50 |"
+    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.00 ± 1.00** (0; -1.00 to 2.00) | – | 50 |"
     assert lines[4] == "| paper, Mamba 2.8b | median of 7 (range) | | 8.5 (2.4–28.6) | 2.8 (2.2–8.5) | 50 |"
-    assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; in 2,") for line in lines)
+    assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; 2 of 3 with null vectors are") for line in lines)
+    assert any("have a median of 17.50 points instead of 13.50; vectors from permuted labels reach 2.00." in line for line in lines)
     assert any("the lab's are small" in line for line in lines)
     assert not any("Not done" in line for line in lines)
+
+
+def test_a_large_effect_of_the_wrong_sign_is_told() -> None:
+    """Where another layer goes further than the best one, a row tells both, the band, and what single letters do."""
+    block = steering_block(steering_summary(EXAMPLE, RANGES))
+    assert "| lab-rwkv | bold | state late | 1, 2.00 ± 1.00 | 0, **-10.00 ± 1.00** | -1.00 to 2.00 | -21.00 to 1.00 |\n" in block
+    assert "| lab-rwkv | bold | residual | 1," not in block
+
+
+def test_parts_of_the_state_stand_in_a_table_of_their_own() -> None:
+    """Each part and phase has the half-range of every behaviour at the layer where it goes furthest, and no column of the first table."""
+    rows = [{**each, "site": "ssm"} for each in curve("state", {-3.0: -0.1, 3.0: 0.1})]
+    known = [ranged("ssm", "largest", 0.1, permuted_draws=0, permuted_low=None, permuted_high=None, permuted_sd=None, clear=None)]
+    block = steering_block(
+        steering_summary(STEERING.rows([*EXAMPLE.to_pylist(), *rows]), STEERING_RANGES.rows([*RANGES.to_pylist(), *known]))
+    )
+    assert block.splitlines()[0] == "| subject | behaviour | matching, nonsense without steering | residual | state late | questions |"
+    assert "| subject | part | phase | bold |\n|---|---|---|---|\n| lab-rwkv | ssm | late | 10.00 ± 1.00 (1; 9.00 to 11.00) |\n" in block
 
 
 def test_subjects_that_say_something_else_are_told() -> None:
     """Where most of the probability is nonsense, effects are shown and not counted, and who and what that is is said."""
     rows = [{**each, "subject": "silent", "nonsense": 0.99} for each in EXAMPLE.to_pylist()]
-    lines = steering_block(steering_summary(STEERING.rows([*EXAMPLE.to_pylist(), *rows]))).splitlines()
-    assert any(line.startswith("| silent | bold | 50.0 ± 3.0 %, 99.0 % | **25.00**") for line in lines)
+    ranges = [{**each, "subject": "silent"} for each in RANGES.to_pylist()]
+    both = STEERING.rows([*EXAMPLE.to_pylist(), *rows]), STEERING_RANGES.rows([*RANGES.to_pylist(), *ranges])
+    lines = steering_block(steering_summary(*both)).splitlines()
+    assert any(line.startswith("| silent | bold | 50.0 ± 3.0 %, 99.0 % | **25.00") for line in lines)
     assert any(line.startswith("In 1 of the 2 cells of subjects that answer,") for line in lines)
     assert "Not counted: silent (bold), where more than half of the probability without steering is nonsense." in lines
-    alone = steering_block(steering_summary(STEERING.rows(rows)))
+    alone = steering_block(steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges)))
     assert "| silent | bold |" in alone
     assert "Not counted: silent (bold)" in alone
     assert "cells" not in alone
@@ -256,11 +271,11 @@ def test_subjects_that_say_something_else_are_told() -> None:
 
 def test_effects_are_told_at_every_multiplier() -> None:
     """The long table has the chosen layer, effects with errors by multiplier, nonsense without and at both ends, and both verdicts."""
-    lines = effects_table(steering_summary(EXAMPLE)).splitlines()
+    lines = effects_table(steering_summary(EXAMPLE, RANGES)).splitlines()
 
-    assert lines[0].split(" | ")[7:11] == ["-3", "-1", "+1", "+3"]
+    assert lines[0].split(" | ")[8:12] == ["-3", "-1", "+1", "+3"]
     assert lines[2] == (
-        "| lab-rwkv | bold | difference | residual | 1 of 2 | 50 | 50.0 ± 3.0 % | -20.00 ± 1.00 | -5.00 ± 1.00 | 10.00 ± 1.00 |"
+        "| lab-rwkv | bold | difference | residual | none | 1 of 2 | 50 | 50.0 ± 3.0 % | -20.00 ± 1.00 | -5.00 ± 1.00 | 10.00 ± 1.00 |"
         " 30.00 ± 1.00 | 2.0 %; 4.0, 4.0 % | yes | yes |"
     )
     assert lines[3].endswith("| 1.00 ± 1.00 | -1.00 ± 1.00 | 2.00 ± 1.00 | 5.00 ± 1.00 | 2.0 %; 2.0, 2.0 % | no | no |")
@@ -309,7 +324,7 @@ def picture(path: Path) -> tuple[int, int, int]:
 
 def test_charts_are_drawn(tmp_path: Path) -> None:
     """Both charts are pictures with something in them: panels by name, a colour for each site, and every effect in percentage points."""
-    records, effects = steering_summary(EXAMPLE), layer_effects(EXAMPLE)
+    records, effects = steering_summary(EXAMPLE, RANGES), layer_effects(EXAMPLE)
     for name in ("steering.png", "steering.svg"):
         steering_chart(records, tmp_path / name)
     for name in ("layers.png", "layers.svg"):
@@ -319,8 +334,8 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
         width, height, shades = picture(tmp_path / f"{name}.png")
         drawn = (tmp_path / f"{name}.svg").read_text()
         assert min(width, height, shades) > 100
-        assert {">bold<", ">lab-rwkv<", ">residual<", ">state<"} <= set(re.findall(r">[\w-]+<", drawn))
-        assert {"#2b6cb0", "#c2410c"} <= set(re.findall(r"#[0-9a-f]{6}", drawn))
+        assert {">bold<", ">lab-rwkv<", ">residual<", ">state late<"} <= set(re.findall(r">[\w -]+<", drawn))
+        assert {"#2b6cb0", "#f59e63"} <= set(re.findall(r"#[0-9a-f]{6}", drawn))
         assert "#6b21a8" not in drawn
     told = r'"multiplier: ([^;"]+); percentage points: ([^;"]+); vectors added to: residual'
     marks = re.findall(told, (tmp_path / "steering.svg").read_text().replace("−", "-"))
@@ -357,7 +372,7 @@ def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> No
     draw = torch.Generator().manual_seed(1)
     made = Directions(torch.randn(LAYERS, WIDTH, generator=draw), [{"ssm": torch.randn(2, 3, generator=draw)} for _ in range(LAYERS)])
     vectors = vector_rows(Setting("lab-rwkv", "bold", 10, 1, "{question}", "letters"), {"difference": made, "lda": made}, blocks_of(model))
-    words = release_of(tmp_path / "release", {STEERING: EXAMPLE, STEERING_VECTORS: vectors})
+    words = release_of(tmp_path / "release", {STEERING: EXAMPLE, STEERING_RANGES: RANGES, STEERING_VECTORS: vectors})
     block = blocks_of(model)[1]
     before, plain = capture(model, [block], IDS)[block], model(input_ids=IDS, use_cache=False).logits
     with edited(model, block, lambda flow: flow + made.residual[1]):
@@ -374,10 +389,10 @@ def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> No
 
 def test_the_card_tells_of_steering(tmp_path: Path) -> None:
     """With a steering config the card has its section, tables, figures and numbers, and the config opens; else there is no word of it."""
-    words = release_of(tmp_path / "with", {STEERING: EXAMPLE})
+    words = release_of(tmp_path / "with", {STEERING: EXAMPLE, STEERING_RANGES: RANGES})
     without = release_of(tmp_path / "without", {})
     numbers = json.loads((tmp_path / "with/metrics.json").read_text())["steering"]
-    records = steering_summary(EXAMPLE)
+    records = steering_summary(EXAMPLE, RANGES)
 
     assert numbers == records
     assert f"## Steering\n\n{steering_block(records)}" in words

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from builders.steering.effects import (
-    DRAWS,
     STEERING,
     STEERING_ANSWERS,
     STEERING_VECTORS,
@@ -26,9 +25,7 @@ from builders.steering.effects import (
     answer_rows,
     chosen_layers,
     effect_rows,
-    mean_and_error,
     metrics,
-    resamples,
     skipped_rows,
     vector_rows,
 )
@@ -109,12 +106,12 @@ class TestAnswers:
         """Two questions, no push and one: every value, and which half each is of."""
         frame = answer_frame(SETTING, [None, UP], [3, 7], said([[0.5, 0.75], [0.25, 0.125]], both=0.5), {7})
         expected = [
-            ("none", "none", -1, 0.0, 3, "test", 0.5, 0.0),
-            ("none", "none", -1, 0.0, 7, "validation", 0.25, 0.0),
-            ("difference", "residual", 0, 1.0, 3, "test", 0.75, 0.25),
-            ("difference", "residual", 0, 1.0, 7, "validation", 0.125, -0.125),
+            ("none", "none", "none", -1, 0.0, 3, "test", 0.5, 0.0),
+            ("none", "none", "none", -1, 0.0, 7, "validation", 0.25, 0.0),
+            ("difference", "residual", "none", 0, 1.0, 3, "test", 0.75, 0.25),
+            ("difference", "residual", "none", 0, 1.0, 7, "validation", 0.125, -0.125),
         ]
-        names = ["method", "site", "layer", "multiplier", "question", "half", "matching", "effect"]
+        names = ["method", "site", "phase", "layer", "multiplier", "question", "half", "matching", "effect"]
         pd.testing.assert_frame_equal(frame[names], pd.DataFrame(expected, columns=names), check_dtype=False, rtol=1e-12)
         assert (frame[["subject", "behaviour", "status"]] == ["lab", "bold", "ok"]).all(axis=None)
         np.testing.assert_allclose(frame["nonsense"], 0.5)
@@ -216,6 +213,16 @@ class TestEffects:
         found = by_way(effect_rows(SETTING, answers, 0))
         assert found.keys() == {(*way, half) for way in expected for half in ("validation", "test")}
         assert {row["status"] for row in found.values()} == {"ok"}
+
+    def test_letters_count_alike(self) -> None:
+        """A push towards (A) has no effect where three of four questions match with (A), and the halves hold both letters."""
+        letters = [("A", "B")] * 6 + [("B", "A")] * 2
+        plain, steered = np.full(8, 0.5), np.where([some == ("A", "B") for some in letters], 0.75, 0.25)
+        answers = answer_frame(SETTING, [None, UP], range(8), said(np.stack([plain, steered], axis=1)), {0, 1, 2, 6}, letters)
+        assert answers[["letter", "other"]].to_numpy()[:8].tolist() == [list(some) for some in letters]
+        row = by_push(effect_rows(SETTING, answers, 0), UP)
+        assert (row["effect"], row["effect_se"]) == (pytest.approx(0), pytest.approx(0))
+        assert (row["matching"], row["n"]) == (pytest.approx(0.5), 4)
 
     def test_a_letter_is_no_behaviour(self) -> None:
         """What pushes towards one letter cancels over both orders of options, which are one question; one failed order fails it."""
@@ -330,51 +337,24 @@ class TestChosen:
     @staticmethod
     def effects(*rows: tuple[str, str, int, float, float | None]) -> pd.DataFrame:
         """Return effects as they come out of a half."""
-        return pd.DataFrame(rows, columns=["method", "site", "layer", "multiplier", "effect"])
+        return pd.DataFrame(rows, columns=["method", "site", "layer", "multiplier", "effect"]).assign(phase="late")
 
     def test_the_way_counts_and_not_the_size(self) -> None:
         """A layer that goes against its multipliers loses to one that goes a little along, however far it goes."""
         against = [("a", "s", 0, 1.0, -0.4), ("a", "s", 0, -1.0, 0.4), ("a", "s", 1, 1.0, 0.01), ("a", "s", 1, -1.0, -0.01)]
         same = [("b", "s", 0, 1.0, 0.3), ("b", "s", 0, -1.0, 0.3), ("b", "s", 1, 1.0, 0.02), ("b", "s", 1, -1.0, 0.0)]
-        assert chosen_layers(self.effects(*against, *same)) == {("a", "s"): 1, ("b", "s"): 1}
+        assert chosen_layers(self.effects(*against, *same)) == {("a", "s", "late"): 1, ("b", "s", "late"): 1}
 
     def test_no_push_and_failures_do_not_count(self) -> None:
         """Multipliers of 0 and effects that are none are left out; a way of which nothing is there chooses no layer."""
         zeros = [("none", "none", -1, 0.0, 0.0), ("a", "s", 0, 0.0, 9.0), ("a", "s", 1, 0.0, -9.0)]
         steered = [("a", "s", 0, 1.0, 0.1), ("a", "s", 1, 1.0, 0.2)]
         broken = [("a", "s", 2, 1.0, None), ("b", "s", 0, 1.0, None), ("b", "s", 1, 1.0, None)]
-        assert chosen_layers(self.effects(*zeros, *steered, *broken)) == {("a", "s"): 1}
+        assert chosen_layers(self.effects(*zeros, *steered, *broken)) == {("a", "s", "late"): 1}
 
     def test_equal_layers(self) -> None:
         """The first of equal layers is chosen."""
-        assert chosen_layers(self.effects(*(("a", "s", layer, 1.0, 0.5) for layer in (2, 1, 3)))) == {("a", "s"): 1}
-
-
-class TestBootstrap:
-    """Resampled means."""
-
-    @given(st.integers(1, 60), st.integers(0, 2**62))
-    def test_samples_are_as_large_as_what_is_sampled(self, count: int, seed: int) -> None:
-        """Each sample has as many questions as there are, drawn with replacement by the seed."""
-        weights = resamples(count, seed)
-        assert weights.shape == (DRAWS, count)
-        assert (weights.sum(1) == count).all()
-        assert (weights == resamples(count, seed)).all()
-
-    def test_every_question_is_drawn_alike(self) -> None:
-        """Over all samples each question is drawn once a sample on average, with the variance of a binomial."""
-        weights = resamples(10, 0)
-        assert np.abs(weights.mean(0) - 1).max() < 0.15
-        assert weights.var() == pytest.approx(0.9, rel=0.1)
-
-    def test_by_hand(self) -> None:
-        """Means of columns over what is there, and deviations of the resampled means; nothing and one value have no error."""
-        values = np.array([[1.0, 4.0, NAN, NAN], [3.0, NAN, NAN, NAN], [2.0, 8.0, 5.0, NAN]])
-        weights = np.array([[3.0, 0, 0], [0, 3, 0], [1, 0, 2]])
-        means, errors = mean_and_error(values, weights)
-        np.testing.assert_allclose(means, [2.0, 6.0, 5.0, NAN])
-        resampled = np.std([1.0, 3.0, 5 / 3], ddof=1), np.std([4.0, 20 / 3], ddof=1)  # the second sample has none of the second column
-        np.testing.assert_allclose(errors, [*resampled, NAN, NAN])
+        assert chosen_layers(self.effects(*(("a", "s", layer, 1.0, 0.5) for layer in (2, 1, 3)))) == {("a", "s", "late"): 1}
 
 
 class TestSkipped:

@@ -382,7 +382,7 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-PLACE = {"subject": "toy", "behaviour": "bold", "method": "difference", "site": "both", "layer": 2, "multiplier": -1.5}
+PLACE = {"subject": "toy", "behaviour": "bold", "method": "difference", "site": "both", "phase": "late", "layer": 2, "multiplier": -1.5}
 OWN = {"question": 3, "prompt": QUESTION, "text": TEXTS["text"], "ended": True, "following": True}
 UNASKED = dict.fromkeys(("rating", "reason", "model", "prompt_sha256", "request_sha256", "prompt_tokens", "cached_tokens", "output_tokens"))
 
@@ -398,7 +398,7 @@ class TestRows:
     def test_a_text_without_steering(self) -> None:
         """Without a push nothing was added anywhere, at what was written neither."""
         row = row_of(text_record(SETTING, None, WRITTEN))
-        nowhere = {"method": "none", "site": "none", "layer": -1, "multiplier": 0.0, "following": False}
+        nowhere = {"method": "none", "site": "none", "phase": "none", "layer": -1, "multiplier": 0.0, "following": False}
         assert row == row_of(text_record(SETTING, PUSH, WRITTEN)) | nowhere
 
     def test_a_rated_text(self) -> None:

@@ -14,10 +14,10 @@ from recurrent import ARCHITECTURES, LAYERS, RECURRENT, VOCABULARY, WIDTH, tiny
 from torch import Tensor
 
 from builders.errors import UserError
-from builders.steering.behaviours import Prompt
+from builders.steering.asking import Prompt
 from builders.steering.steerer import Steerer
 from builders.steering.vectors import Directions, contrast, difference
-from builders.steering.ways import BOTH, RESIDUAL, STATE, Push
+from builders.steering.ways import ALIGNED, BOTH, LATE, RESIDUAL, STATE, Push
 from builders.subjects.states import advance, family_of
 
 if TYPE_CHECKING:
@@ -189,6 +189,28 @@ class TestAnswers:
         alone = np.concatenate([steerer.answers([prompt], PUSHES) for prompt in PROMPTS])
         assert np.abs(together - alone).max() < 1e-5
         assert np.abs(steerer.answers(PROMPTS[::-1], PUSHES[::-1])[::-1, ::-1] - together).max() < 1e-5
+
+    @pytest.mark.parametrize("name", RECURRENT)
+    def test_phases_and_parts_share_a_batch(self, name: str) -> None:
+        """Each part alone and all together, late and in phase, at every layer, says in a batch what it says alone; phases differ."""
+        model = tiny(name)
+        one = difference(contrast(model, PROMPTS, 4))
+        steerer, sites = Steerer(model, {"one": one}, 256), (STATE, BOTH, *one.state[0])
+        pushes = [Push("one", site, layer, 3.0, phase) for site in sites for layer in range(LAYERS) for phase in (LATE, ALIGNED)]
+        together = steerer.answers(PROMPTS, pushes)
+        alone = np.concatenate([steerer.answers(PROMPTS, [push]) for push in pushes], axis=1)
+        assert np.abs(together - alone).max() < 1e-5
+        late, aligned = together[:, ::2], together[:, 1::2]
+        differ = np.abs(late - aligned).max(axis=(0, 2)).reshape(len(sites), LAYERS).max(axis=1) > 1e-4
+        assert differ.tolist() == [site in (STATE, BOTH, *steerer.family.twofold) for site in sites]
+
+    def test_a_state_of_unknown_phase_is_refused(self) -> None:
+        """Where nobody knows how a state is changed in phase, that is one line."""
+        model = tiny("lfm2")
+        state = [{name: part[0] for name, part in family_of(model).parts(advance(model, torch.tensor([[1, 2]]))[1], 0).items()}]
+        steerer = Steerer(model, {"one": Directions(torch.zeros(LAYERS, WIDTH), [*state, {}, {}])}, 4)
+        with pytest.raises(UserError, match=r"nobody knows how to change its state in phase; use `phases: \[late\]`$"):
+            steerer.answers(PROMPTS, [Push("one", STATE, 0, 1.0, ALIGNED)])
 
     @pytest.mark.parametrize("name", RECURRENT)
     def test_a_method_without_state_adds_none(self, name: str) -> None:

@@ -15,8 +15,21 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from builders.errors import UserError
-from builders.steering.behaviours import Prompt
-from builders.steering.vectors import MATCHING, METHODS, OTHER, Contrast, alike, contrast, difference, discriminant
+from builders.steering.asking import Prompt
+from builders.steering.vectors import (
+    MATCHING,
+    METHODS,
+    OTHER,
+    Contrast,
+    Directions,
+    Labels,
+    alike,
+    contrast,
+    difference,
+    discriminant,
+    labels_of,
+    random_like,
+)
 from builders.subjects.states import Parts, advance, family_of
 
 if TYPE_CHECKING:
@@ -81,9 +94,23 @@ class TestContrast:
             {name: torch.stack([pair[MATCHING][layer][name] - pair[OTHER][layer][name] for pair in both]).mean(0) for name in parts}
             for layer, parts in enumerate(both[0][0])
         ]
-        found = contrast(model, PROMPTS, 4).state
+        found = difference(contrast(model, PROMPTS, 4)).state
         close(found, expected)
         assert all(part.abs().max() > 1e-3 for parts in found for part in parts.values())
+
+    def test_labels_and_weights_by_hand(self, model: PreTrainedModel) -> None:
+        """Under every draw, stream and state are the weighted sum of all differences, with the sign of each pair's label."""
+        signs, weights = np.array([[1.0] * 6, [1.0, -1, -1, 1, -1, 1]]), np.array([[1 / 6] * 6, [0.5, 0.1, 0.1, 0.1, 0.2, 0.0]])
+        both = [[(stream_after(model, text), state_after(model, text)) for text in texts(prompt)] for prompt in PROMPTS]
+        found = contrast(model, PROMPTS, 4, Labels(signs, weights))
+        for draw, factors in enumerate(signs * weights):
+            directions = difference(found, draw)
+            close(directions.residual, sum(f * (one[0] - other[0]) for f, (one, other) in zip(factors, both, strict=True)))
+            for layer, parts in enumerate(directions.state):
+                for name, part in parts.items():
+                    close(
+                        part, sum(f * (one[1][layer][name] - other[1][layer][name]) for f, (one, other) in zip(factors, both, strict=True))
+                    )
 
     @pytest.mark.parametrize("batch", BATCHES)
     def test_the_batch_does_not_matter(self, batch: int, model: PreTrainedModel) -> None:
@@ -102,6 +129,17 @@ class TestContrast:
     def test_llama_has_no_state(self) -> None:
         """A transformer's layers have no parts."""
         assert contrast(tiny("llama"), PROMPTS[:1], 2).state == [{}] * LAYERS
+
+    def test_one_letter_is_refused(self) -> None:
+        """Where (A) always matches, nothing tells the behaviour from its letter: one line that says what helps."""
+        said = r"every answer that matches the behaviour is \(A\), so its letter looks like .*`steering.orders: both`"
+        with pytest.raises(UserError, match=said):
+            labels_of([("A", "B")] * 3, np.ones((1, 3)))
+
+    def test_permuted_labels_are_balanced_anew(self) -> None:
+        """A pair whose label is exchanged counts as one that matches with the other letter."""
+        labels = labels_of([("A", "B"), ("B", "A"), ("A", "B")], np.array([[1.0, 1, 1], [-1, 1, 1]]))
+        np.testing.assert_allclose(labels.weights, [[0.25, 0.5, 0.25], [0.25, 0.25, 0.5]])
 
     def test_no_prompts(self) -> None:
         """Nothing to read is an error of ours."""
@@ -125,19 +163,24 @@ class TestDifference:
         matching = [[[1.0, 2.0], [0.0, 8.0]], [[3.0, 6.0], [4.0, 0.0]]]
         other = [[[0.0, 2.0], [2.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]]
         state: list[Parts] = [{"conv": torch.tensor([[7.0]])}, {}]
-        found = difference(Contrast(torch.stack([torch.tensor(matching), torch.tensor(other)], dim=1), state))
+        found = difference(Contrast(torch.stack([torch.tensor(matching), torch.tensor(other)], dim=1), state, alike_labels(2)))
         assert found.residual.tolist() == [[2.0, 3.0], [1.0, 3.0]]
-        assert found.state is state
+        assert found.state == [{"conv": torch.tensor([7.0])}, {}]
 
     def test_it_is_a_method_by_name(self) -> None:
         """Both methods have the names that rows carry."""
         assert {"difference": difference, "lda": discriminant} == METHODS
 
 
+def alike_labels(pairs: int) -> Labels:
+    """Return the true labels of *pairs* that count alike."""
+    return Labels(np.ones((1, pairs)), np.full((1, pairs), 1 / pairs))
+
+
 def gaussian(pairs: int, delta: Tensor, root: Tensor, seed: int = 0) -> Contrast:
     """Return pairs whose classes are *delta* apart, with the covariance *root* @ *root*ᵀ within each."""
     noise = torch.randn(pairs, 2, len(delta), generator=torch.Generator().manual_seed(seed)) @ root.T
-    return Contrast((noise + torch.stack([delta / 2, -delta / 2]))[:, :, None], [{}])
+    return Contrast((noise + torch.stack([delta / 2, -delta / 2]))[:, :, None], [{}], alike_labels(pairs))
 
 
 def shrunk(samples: Tensor) -> np.ndarray[Any, Any]:
@@ -188,7 +231,7 @@ class TestDiscriminant:
     def test_layers_are_apart_and_without_state(self) -> None:
         """Each layer has the direction that it has alone, and none has a state, whatever the contrast has."""
         layers = [gaussian(40, self.DELTA * scale, self.ROOT, seed) for seed, scale in enumerate((1.0, -3.0))]
-        both = Contrast(torch.cat([one.residual for one in layers], dim=2), [{"conv": torch.ones(2)}, {}])
+        both = Contrast(torch.cat([one.residual for one in layers], dim=2), [{"conv": torch.ones(1, 2)}, {}], layers[0].labels)
         found = discriminant(both)
         close(found.residual, torch.cat([discriminant(one).residual for one in layers]))
         assert found.state == [{}, {}]
@@ -196,8 +239,10 @@ class TestDiscriminant:
     def test_it_points_towards_matching(self) -> None:
         """Turned the other way round, the answers turn the direction round."""
         found = gaussian(40, self.DELTA, self.ROOT)
-        turned = Contrast(found.residual.flip(1), found.state)
+        turned = Contrast(found.residual.flip(1), found.state, found.labels)
         close(discriminant(turned).residual, -discriminant(found).residual)
+        exchanged = Contrast(found.residual, found.state, Labels(-found.labels.signs, found.labels.weights))
+        close(discriminant(exchanged).residual, -discriminant(found).residual)
         assert (discriminant(found).residual * difference(found).residual).sum() > 0
 
     def test_a_real_contrast(self) -> None:
@@ -223,3 +268,20 @@ class TestDiscriminant:
         found = gaussian(4, self.DELTA, self.ROOT)
         found.residual[:, OTHER] = found.residual[:, MATCHING]
         assert discriminant(found).residual.tolist() == [[0.0, 0.0, 0.0]]
+
+
+class TestRandom:
+    """Directions that mean nothing."""
+
+    def test_they_are_as_long_and_as_empty(self) -> None:
+        """Every vector has the length of its example, points elsewhere, and is zero where that is zero; the seed decides."""
+        state = [{"conv": torch.tensor([[0.0, 3.0], [0.0, 4.0]])}, {}]
+        like = Directions(torch.randn(2, 500, generator=torch.Generator().manual_seed(0)), state)
+        found = random_like(like, 1)
+        close(found.residual.norm(dim=1), like.residual.norm(dim=1))
+        close(found.state[0]["conv"].norm(), torch.tensor(5.0))
+        assert found.state[0]["conv"][:, 0].tolist() == [0, 0]
+        assert found.state[1] == {}
+        assert abs(cosine(found.residual[0], like.residual[0])) < 0.2
+        assert torch.equal(random_like(like, 1).residual, found.residual)
+        assert not torch.equal(random_like(like, 2).residual, found.residual)

@@ -18,15 +18,17 @@ from transformers import AutoTokenizer
 from builders.errors import UserError
 from builders.lake.shards import Shards
 from builders.steering import townsfolk
-from builders.steering.behaviours import numbers_of
 from builders.steering.effects import STEERING, STEERING_ANSWERS, STEERING_VECTORS
+from builders.steering.orders import numbers_of
+from builders.steering.ranges import STEERING_RANGES
 from builders.steering.ratings import STEERING_TEXTS
 from builders.steering.ways import Push
+from builders.subjects.states import family_of
 from pipelines.graph.stage import shelf
 from pipelines.opened.behaviours import some_of
 from pipelines.params import SteeringParams
+from pipelines.parts.steered_answers import ways
 from pipelines.stages import steering, subject
-from pipelines.stages.steering import ways
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 REAL = "INTERPLAKE_REAL_DATA"
 SUBJECTS = ("llama", "rwkv")
-TABLES = (STEERING, STEERING_ANSWERS, STEERING_VECTORS, STEERING_TEXTS)
+TABLES = (STEERING, STEERING_ANSWERS, STEERING_RANGES, STEERING_VECTORS, STEERING_TEXTS)
 BOLD = {"source": "townsfolk", "disposition": "bold", "describes": "dares"}
 FILES = {"source": "files", "generate": "pairs.json", "test": "tests.json", "open": "open.json", "describes": "says yes"}
 PAIRS = [
@@ -54,7 +56,9 @@ def params_of(**settings: Any) -> dict[str, Any]:
     params["steering"] = {
         "methods": ["difference", "lda"],
         "sites": ["residual", "state", "both"],
+        "phases": ["late"],
         "multipliers": [-2.0, 2.0],
+        "nulls": {"permuted": 2, "random": 1},
         "pairs": 12,
         "questions": 8,
         "batch": 16,
@@ -106,6 +110,15 @@ def test_a_recurrent_model_is_steered_everywhere(here: Path) -> None:
     chosen = steered[steered["chosen"]].groupby(["behaviour", "site"])["layer"].nunique()
     assert (chosen == 1).all()
     assert len(chosen) == 6
+    ranges = found["steering_ranges"].to_pandas()
+    assert len(ranges) == 2 * 3 * (3 + 3)  # behaviours, sites, layers and choices
+    assert set(zip(ranges["permuted_draws"], ranges["random_draws"], strict=True)) == {(2, 1)}
+    ends = steered[steered["half"] == "test"].assign(along=lambda rows: rows["effect"] * rows["multiplier"].map({2.0: 0.5, -2.0: -0.5}))
+    halves = ends.groupby(["behaviour", "site", "layer"])["along"].sum()
+    told = ranges[ranges["choice"] == "layer"].set_index(["behaviour", "site", "layer"])["half_range"]
+    assert (halves - told).abs().max() < 1e-9
+    best = ranges[ranges["choice"] == "best"].set_index(["behaviour", "site"])["layer"]
+    assert (best == steered[steered["chosen"]].groupby(["behaviour", "site"])["layer"].first()).all()
     parts = found["steering_vectors"].to_pandas().groupby("part")["layer"].nunique()
     assert parts.to_dict() == dict.fromkeys(("residual", "feed_forward", "attention", "value", "weight"), 3)
 
@@ -132,19 +145,44 @@ def test_the_answers_are_there_one_by_one(here: Path) -> None:
     """Every question has an answer under every way to steer; their means are the effects, and effects are differences."""
     found = make(here, "rwkv", params_of(methods=["difference"]))
     answers, effects = (found[name].to_pandas() for name in ("steering_answers", "steering"))
-    key = ["subject", "behaviour", "method", "site", "layer", "multiplier", "half"]
+    key = ["subject", "behaviour", "method", "site", "phase", "layer", "multiplier", "half"]
     means = answers.groupby(key)[["matching", "nonsense", "effect"]].mean()
-    assert answers.groupby("behaviour")["order"].max().to_dict() == {"bold": 1, "yes": 0}
+    assert answers.groupby("behaviour")["order"].max().to_dict() == {"bold": 1, "yes": 1}
+    assert answers.groupby("behaviour")["letter"].value_counts().groupby("behaviour").nunique().tolist() == [1, 1]  # letters alike
     expected = effects.set_index(key)[["matching", "nonsense", "effect"]]
     assert len(means) == len(expected)
     assert (means - expected).abs().max(axis=None) < 1e-6
 
 
 def test_numbers_instead_of_letters(here: Path) -> None:
-    """The 1-2 format asks with numbers, for vectors and tests alike, and its rows say so."""
-    letters, numbers = (make(here, "llama", params_of(answers=kind))["steering"].to_pandas() for kind in ("letters", "numbers"))
-    assert set(numbers["answers"]) == {"numbers"}
-    assert (numbers["nonsense"].dropna() != letters["nonsense"].dropna()).all()
+    """The 1-2 format tests with numbers, and its rows say so; vectors come from letters, as in the paper."""
+    letters, numbers = (make(here, "llama", params_of(answers=kind)) for kind in ("letters", "numbers"))
+    effects = {name: found["steering"].to_pandas() for name, found in (("letters", letters), ("numbers", numbers))}
+    assert set(effects["numbers"]["answers"]) == {"numbers"}
+    assert (effects["numbers"]["nonsense"].dropna() != effects["letters"]["nonsense"].dropna()).all()
+    assert set(numbers["steering_answers"]["letter"].to_pylist()) == {"1", "2", " 3", " 4"}
+    assert numbers["steering_vectors"].equals(letters["steering_vectors"])
+
+
+def test_orders_as_given(here: Path) -> None:
+    """Questions that all match with (A) are refused as they are given, since their letter looks like the behaviour."""
+    params = params_of(orders="given")
+    params["behaviours"] = {"yes": FILES}
+    with pytest.raises(UserError, match=r"every answer that matches the behaviour is \(A\), .*`steering.orders: both`"):
+        make(here, "llama", params)
+
+
+def test_both_phases_and_every_part(here: Path) -> None:
+    """Each part of the state is a site of its own; a part whose phase makes no difference has one; texts are of the whole state only."""
+    found = make(here, "rwkv", params_of(methods=["difference"], sites=["state", "parts"], phases=["late", "aligned"]))
+    ranges = found["steering_ranges"].to_pandas()
+    phases = ranges.groupby("site")["phase"].unique().map(sorted).to_dict()
+    both = ["aligned", "late"]
+    assert phases == {"state": both, "feed_forward": both, "attention": both, "value": ["late"], "weight": ["late"]}
+    assert ranges[ranges["site"] == "state"]["permuted_draws"].eq(2).all()
+    assert ranges[ranges["site"] != "state"]["permuted_draws"].eq(0).all()
+    texts = found["steering_texts"].to_pandas()
+    assert set(map(tuple, texts[["site", "phase"]].to_numpy())) == {("none", "none"), ("state", "late"), ("state", "aligned")}
 
 
 def test_texts_are_written_with_and_without(here: Path) -> None:
@@ -297,7 +335,7 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
             (tmp_path / f"{behaviour}-{kind}.json").write_text(json.dumps(some))
         spec = {kind: f"{behaviour}-{kind}.json" for kind in files}
         params["behaviours"][behaviour.lower()] = {"source": "files", "describes": behaviour, **spec}
-    params["steering"] |= {"multipliers": [-1.0, 1.0], "methods": ["difference"]}
+    params["steering"] |= {"multipliers": [-1.0, 1.0], "methods": ["difference"], "nulls": {"permuted": 2, "random": 1}}
     params["subjects"][name]["path"] = str(ROOT / params["subjects"][name]["path"])
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
@@ -310,6 +348,9 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     assert letters == set("ABCDEFGH")
     assert (counts.sum(axis=1) == 8).all()
     assert (counts["n"] > 0).all()
+    ranges = shelf("steering", name).read(STEERING_RANGES)
+    STEERING_RANGES.validate(ranges)
+    assert set(ranges["permuted_draws"].to_pylist()) <= {2, 0}
 
 
 @pytest.mark.parametrize(("held_out", "orders"), [(False, 4), (True, 2)])
@@ -326,8 +367,8 @@ def test_all_orders_of_a_question_are_drawn_together(held_out: bool, orders: int
 
 def test_layers_without_a_state_are_skipped_alone() -> None:
     """In a hybrid the state is steered where there is one; at other layers that is skipped, and so is the state for LDA."""
-    settings = SteeringParams(methods=["difference", "lda"], sites=["residual", "state"], multipliers=[0.0, 1.0])
-    allowed, skipped = ways(settings, [True, False])
+    settings = SteeringParams(methods=["difference", "lda"], sites=["residual", "state"], phases=["late"], multipliers=[0.0, 1.0])
+    allowed, skipped = ways(settings, [["ssm"], []], family_of(tiny("mamba")))
     assert allowed == [
         Push("difference", "residual", 0, 1.0),
         Push("difference", "residual", 1, 1.0),
