@@ -25,7 +25,7 @@ class Settings:
 
 def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
     """Return the conversation about a latent with INTERVENTIONS *rows*; *pieces* are the bytes of each token id."""
-    shown = [{"text": text_of(row["tokens"], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
+    shown = [{"text": text_of(row["tokens"][row["start"] :], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
     messages = [Message("system", PROMPTS.fill("intervention.j2", {}))]
     for shot in PROMPTS.shots("effects.yaml"):
         messages.append(Message("user", PROMPTS.fill("effects.j2", shot)))

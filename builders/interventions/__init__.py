@@ -1,4 +1,4 @@
-"""What latents cause: a model is pushed along a latent's direction, and what it then predicts and writes is recorded.
+"""What latents cause: a model is pushed along a latent's or a random direction, and what it then predicts and writes is recorded.
 
 It imports the rooms up to `contexts`.
 """

@@ -1,7 +1,9 @@
-"""What a model writes after a prompt, cleanly and with a latent pushed or silenced: the `generations` config.
+"""What a model writes after a prompt: cleanly, pushed along a latent's or a random direction, or with the latent silenced.
 
-A prompt is the beginning of a window. The strength is found on prompts from training windows and used on prompts from test windows. Both
-continuations of a prompt are sampled with the same random numbers, so that they differ by the intervention and not by luck.
+This is the `generations` config. A prompt is the beginning of a row that ends in one of the latent's test windows. The strength of a push
+is found on the very prompts after which the model then writes. The random direction is the null: it moves the next token of the same
+prompts by the same KL divergence, and means nothing. All continuations of a prompt are sampled with the same random numbers, so that they
+differ by the intervention and not by luck.
 Source: Paulo et al. 2024 (arXiv:2410.13928), intervention scoring; see docs/science.md#intervention-scoring.
 """
 
@@ -21,20 +23,28 @@ import pyarrow as pa
 
 from builders.arrays import Floats, Ints
 from builders.contexts.contexts import Examples
-from builders.interventions.interventions import Tuner, begun, prompts_of
+from builders.interventions.beginnings import Beginnings, TokenIds, beginnings
+from builders.interventions.interventions import Ablation, Direction, Intervention, Push, Tuner, near
 from builders.lake.table import Column, Table
-from builders.seeds import uniforms
+from builders.seeds import seed_of, uniforms
 
+LATENT, RANDOM = "latent", "random"  # whose direction is pushed
 OUT_OF_REACH = "out of reach"
 NOT_FINITE = "not finite"
 GENERATIONS = Table(
     name="generations",
-    row="the beginning of a text, and what the model writes next: cleanly, and with a latent pushed or silenced",
-    key=("sae", "latent", "scorer", "prompt"),
+    row="the beginning of a text, and what the model writes next: cleanly, and pushed along a direction or with a latent silenced",
+    key=("sae", "latent", "scorer", "direction", "prompt"),
     columns=(
         Column("sae", "string", "the dictionary", categorical=True),
         Column("latent", "int32", "the latent", low=0),
         Column("scorer", "string", "the scorer that asks for the generation", categorical=True),
+        Column(
+            "direction",
+            "string",
+            "latent: the latent's own (or the latent is silenced); random: a random one of the same length, the null",
+            categorical=True,
+        ),
         Column("prompt", "int32", "number of the beginning", low=0),
         Column(
             "status",
@@ -42,43 +52,33 @@ GENERATIONS = Table(
             "ok; out of reach: no strength gives the KL asked for; not finite: the push leaves the range of the model's numbers",
             categorical=True,
         ),
-        Column("example", "int32", "number of the window in `contexts`, split test, whose beginning it is", low=0),
-        Column("tokens", "list<int32>", "token ids of the beginning, which ends with its first activating token", low=0),
-        Column("text", "string", "the text of the beginning"),
+        Column("example", "int32", "number of the window in `contexts`, split test, that the beginning ends in", low=0),
+        Column("tokens", "list<int32>", "token ids of the beginning, from the row's first to the window's first activating token", low=0),
+        Column("start", "int32", "position of the window's first token; a judge is shown the beginning from there on", low=0),
+        Column("text", "string", "the text of the beginning that a judge is shown"),
         Column("clean_tokens", "list<int32>", "token ids of what the model writes without a push", low=0),
         Column("clean_text", "string", "their text"),
         Column("pushed_tokens", "list<int32>", "token ids of what the model writes when pushed from the beginning's last token on", low=0),
         Column("pushed_text", "string", "their text"),
         Column("strength", "float64", "what the direction is multiplied by; none where the latent is silenced", nullable=True, low=0),
         Column("kl", "float64", "mean KL divergence of the next token over these beginnings", unit="nats", nullable=True, low=0),
-        Column("kl_tuned", "float64", "the same over the beginnings on which the strength was tuned", unit="nats", nullable=True, low=0),
         Column("kl_asked", "float64", "the KL divergence that was asked for", unit="nats", nullable=True, low=0),
     ),
 )
-TokenIds = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Order:
     """What a scorer orders: *tokens* tokens written after each of *prompts* prompts, under one intervention.
 
-    The intervention adds the latent's direction, with the strength that gives *kl* nats on *tune* training prompts. With *ablate*, it
-    silences the latent instead.
+    The intervention adds a direction, with the strength that gives *kl* nats on these prompts. With *ablate*, it silences the latent
+    instead.
     """
 
     kl: float
     ablate: bool
-    tune: int
     prompts: int
     tokens: int
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """What is done to a latent: its direction is added *strength* times or, if *strength* is None, its own contribution is taken away."""
-
-    latent: int
-    strength: float | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Written:
 
 
 class Writer(Tuner, Protocol):
-    """Finds the strength for a latent, and continues prompts under an intervention (None for the clean model).
+    """Finds strengths, and continues prompts under an intervention (None for the clean model).
 
     *draws* [prompts, tokens] from [0, 1) decide what is sampled.
     """
@@ -99,50 +99,72 @@ class Writer(Tuner, Protocol):
 
 
 def generation_rows(
-    sae: str, orders: Mapping[str, Order], train: Examples, test: Examples, writer: Writer, pieces: Sequence[bytes], seed: int
+    sae: str, orders: Mapping[str, Order], test: Examples, rows: TokenIds, writer: Writer, pieces: Sequence[bytes], seed: int
 ) -> pa.Table:
-    """Return the GENERATIONS rows of one latent, for the scorers named in *orders*; *pieces* are the bytes of each token id.
+    """Return the GENERATIONS rows of one latent, for the scorers named in *orders*.
 
-    What is sampled depends on *seed*, latent, window and step alone.
+    *rows* are the token ids of all rows of `tokens`; *pieces* are the bytes of each token id. What is sampled depends on *seed*, latent,
+    window and step alone.
     """
 
     @cache  # scorers that order equally many prompts and tokens share the clean text
-    def clean(most: int, tokens: int) -> tuple[list[TokenIds], Ints, Floats, Written]:
-        prompts, number = prompts_of(test, most), begun(test, most).number
-        draws = uniforms(seed, test.latent, number[:, None], np.arange(tokens)[None, :])
-        return prompts, number, draws, writer.write(prompts, draws, None)
+    def clean(most: int, tokens: int) -> tuple[Beginnings, Floats, Written]:
+        begun = beginnings(test, rows, most)
+        draws = uniforms(seed, test.latent, begun.number[:, None], np.arange(tokens)[None, :])
+        return begun, draws, writer.write(begun.tokens, draws, None)
 
     parts = []
     for name, order in sorted(orders.items()):
-        prompts, number, draws, plain = clean(order.prompts, order.tokens)
-        intervention, facts = _intervention(order, train, writer)
-        pushed = writer.write(prompts, draws, intervention)
-        kl = divergence(plain.first, pushed.first)
-        facts |= {"kl": kl} if np.isfinite(kl) else {"kl": None, "status": NOT_FINITE}
-        texts = [_texts(prompt, (), pieces)[0] for prompt in prompts]
-        columns = {"sae": sae, "latent": test.latent, "scorer": name, "prompt": np.arange(len(prompts), dtype=np.int32), **facts}
-        columns |= {"example": number, "tokens": [prompt.tolist() for prompt in prompts], "text": texts}
-        for kind, written in (("clean", plain), ("pushed", pushed)):
-            columns[f"{kind}_tokens"] = [tokens.tolist() for tokens in written.tokens]
-            columns[f"{kind}_text"] = [_texts(*both, pieces)[1] for both in zip(prompts, written.tokens, strict=True)]
-        parts.append(GENERATIONS.build(columns))
+        begun, draws, plain = clean(order.prompts, order.tokens)
+        for direction, intervention in _interventions(order, test.latent, begun, writer, seed).items():
+            pushed = writer.write(begun.tokens, draws, intervention)
+            who = {"sae": sae, "latent": test.latent, "scorer": name, "direction": direction}
+            facts, texts = _facts(order, intervention, plain, pushed), _passages(begun, {"clean": plain, "pushed": pushed}, pieces)
+            parts.append(GENERATIONS.build(who | facts | texts))
     return pa.concat_tables(parts)
 
 
-def _intervention(order: Order, train: Examples, writer: Writer) -> tuple[Intervention, dict[str, Any]]:
-    """Return the intervention that a scorer orders, and its columns: status, strength, and KL on the prompts it was found on."""
+def _interventions(order: Order, latent: int, begun: Beginnings, writer: Writer, seed: int) -> dict[str, Intervention]:
+    """Return what a scorer orders, by direction, with the strengths found on the beginnings; silencing has no strength and so no null."""
     if order.ablate:
-        return Intervention(train.latent, None), {"status": "ok", "strength": None, "kl_tuned": None, "kl_asked": None}
-    found = writer.find(train.latent, prompts_of(train, order.tune), order.kl)
-    status = "ok" if found.reached else OUT_OF_REACH
-    facts = {"status": status, "strength": found.strength, "kl_tuned": found.kl, "kl_asked": order.kl}
-    return Intervention(train.latent, found.strength), facts
+        return {LATENT: Ablation(latent)}
+    own = writer.direction(latent)
+    directions = {LATENT: own, RANDOM: random_direction(own, seed_of(seed, "random direction", latent))}
+    return {name: Push(some, writer.find(some, begun.tokens, order.kl).strength) for name, some in directions.items()}
+
+
+def random_direction(like: Direction, seed: int) -> Direction:
+    """Return a direction that is drawn uniformly and is as long as *like*, so that strengths of both compare."""
+    drawn = np.random.default_rng(seed).standard_normal(len(like))
+    found: Direction = (drawn * (np.linalg.norm(like) / np.linalg.norm(drawn))).astype(np.float32)
+    return found
+
+
+def _facts(order: Order, intervention: Intervention, plain: Written, pushed: Written) -> dict[str, Any]:
+    """Return the columns that say how far an intervention moved the model: status, strength, and the KL reached and asked for."""
+    kl = divergence(plain.first, pushed.first)
+    facts: dict[str, Any] = {"status": "ok", "strength": None, "kl": kl, "kl_asked": None}
+    if isinstance(intervention, Push):
+        status = "ok" if near(kl, order.kl) else OUT_OF_REACH
+        facts |= {"status": status, "strength": intervention.strength, "kl_asked": order.kl}
+    return facts if np.isfinite(kl) else facts | {"kl": None, "status": NOT_FINITE}
 
 
 def divergence(clean: npt.NDArray[np.float32], pushed: npt.NDArray[np.float32]) -> float:
     """Return the mean over prompts of KL(clean ‖ pushed) in nats; both are log-probabilities [prompts, vocabulary]."""
     p, q = clean.astype(np.float64), pushed.astype(np.float64)
     return max(float((np.exp(p) * (p - q)).sum(axis=1).mean()), 0.0)
+
+
+def _passages(begun: Beginnings, written: Mapping[str, Written], pieces: Sequence[bytes]) -> dict[str, Any]:
+    """Return the columns of beginnings and of what was *written* after them, by kind."""
+    shown = [tokens[start:] for tokens, start in zip(begun.tokens, begun.start, strict=True)]
+    columns = {"prompt": np.arange(len(shown), dtype=np.int32), "example": begun.number, "start": begun.start}
+    columns |= {"tokens": [tokens.tolist() for tokens in begun.tokens], "text": [_texts(tokens, (), pieces)[0] for tokens in shown]}
+    for kind, some in written.items():
+        columns[f"{kind}_tokens"] = [tokens.tolist() for tokens in some.tokens]
+        columns[f"{kind}_text"] = [_texts(*both, pieces)[1] for both in zip(shown, some.tokens, strict=True)]
+    return columns
 
 
 def _texts(prompt: TokenIds, added: npt.ArrayLike, pieces: Sequence[bytes]) -> tuple[str, str]:
@@ -154,21 +176,27 @@ def _texts(prompt: TokenIds, added: npt.ArrayLike, pieces: Sequence[bytes]) -> t
 
 @dataclass(frozen=True)
 class Passages:
-    """What was written for one latent and scorer: the prompts' numbers [n], the whole texts [n], their status, and the mean KL (nats)."""
+    """What was written for one latent and scorer: the prompts' numbers [n], their status, and the mean KL (nats) of the latent's push.
+
+    *clean*, *pushed* and *random* are the whole texts [n]; *random* is empty where no random direction was pushed as asked.
+    """
 
     number: Ints
     status: str
+    kl: float | None
     clean: list[str]
     pushed: list[str]
-    kl: float | None
+    random: list[str]
 
 
 def passages(rows: pa.Table) -> dict[int, Passages]:
-    """Return the passages of each latent from the GENERATIONS *rows* of one scorer, which must be in order of latent."""
+    """Return the passages of each latent from the GENERATIONS *rows* of one scorer, which must be in order of latent and direction."""
     found = {}
     for latent, group in groupby(rows.to_pylist(), key=itemgetter("latent")):
-        own = list(group)
+        sides = {direction: list(some) for direction, some in groupby(group, key=itemgetter("direction"))}
+        own, null = sides[LATENT], [row for row in sides.get(RANDOM, []) if row["status"] == "ok"]
+        kinds = ((own, "clean_text"), (own, "pushed_text"), (null, "pushed_text"))
+        clean, pushed, random = ([row["text"] + row[name] for row in some] for some, name in kinds)
         number = np.array([row["prompt"] for row in own], dtype=np.int64)
-        clean, pushed = ([row["text"] + row[name] for row in own] for name in ("clean_text", "pushed_text"))
-        found[latent] = Passages(number, own[0]["status"], clean, pushed, own[0]["kl"])
+        found[latent] = Passages(number, own[0]["status"], own[0]["kl"], clean, pushed, random)
     return found

@@ -1,4 +1,4 @@
-"""A model pushed along a latent's direction: how strong the push must be, what the model predicts under it, and what it writes.
+"""A model pushed along a direction: how strong the push must be, what the model predicts under it, and what it writes.
 
 Source: Paulo et al. 2024 (arXiv:2410.13928), intervention scoring; see docs/science.md#interventions.
 """
@@ -17,15 +17,16 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from builders.arrays import Floats
-from builders.interventions.generations import Intervention, Written
-from builders.interventions.interventions import Tuned
+from builders.interventions.beginnings import TokenIds
+from builders.interventions.generations import Written
+from builders.interventions.interventions import TOLERANCE, Ablation, Direction, Intervention, Push, Tuned, near
 from builders.saes.coder import Coder, Mounted, SparseCode
 from builders.subjects.hookpoints import spliced
 from builders.subjects.sampling import sampled, stops_of
 
 LOW, HIGH = -3.0, 4.0  # of log10 of the strength
 START, STRIDE = 1.5, 0.5  # of the search for it, also of log10 of the strength
-TOLERANCE = 0.1  # as a share of the KL that is asked for
+FINE = {"xtol": 1e-4, "rtol": 1e-6, "maxiter": 100}  # the search ends sooner, where the KL is as asked; a steep KL needs small steps
 Change = Callable[[Tensor, Tensor], Tensor]  # vectors read and written [n, width] → what is written instead
 
 
@@ -39,8 +40,12 @@ class Pusher:
         self.model, self.mounted, self.device, self.batch = model, mounted, device, batch
         self.stops = stops_of(model)
 
-    def find(self, latent: int, prompts: Sequence[npt.NDArray[np.int32]], target: float) -> Tuned:
-        """Return the strength for *latent* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
+    def direction(self, latent: int) -> Direction:
+        """Return what *latent* writes [width]."""
+        return _plain(self.mounted.coder.directions(latent, latent + 1)[0].float())
+
+    def find(self, direction: Direction, prompts: Sequence[TokenIds], target: float) -> Tuned:
+        """Return the strength of *direction* whose mean KL divergence over *prompts* is *target* nats, within a tenth of it.
 
         If no strength from 10⁻³ to 10⁴ reaches it, the strength that comes nearest is returned, and *reached* is false.
         """
@@ -51,7 +56,7 @@ class Pusher:
 
         @cache
         def excess(power: float) -> float:
-            pushed = self.logprobs(texts, last, Intervention(latent, 10.0**power))
+            pushed = self.logprobs(texts, last, Push(direction, 10.0**power))
             kl = float((clean.exp() * (clean - pushed)).sum(-1).mean())
             if not math.isfinite(kl):  # the push leaves the range of the model's number format
                 return 10.0
@@ -61,9 +66,9 @@ class Pusher:
         _search(excess)
         power = min(seen, key=lambda power: abs(math.log(max(seen[power][0], 1e-12) / target)))
         kl, pushed = seen[power]
-        return Tuned(10.0**power, max(kl, 0.0), abs(kl / target - 1) <= TOLERANCE, _plain(clean.exp()), _plain(pushed.exp()))
+        return Tuned(10.0**power, max(kl, 0.0), near(kl, target), _plain(clean.exp()), _plain(pushed.exp()))
 
-    def write(self, prompts: Sequence[npt.NDArray[np.int32]], draws: Floats, intervention: Intervention | None) -> Written:
+    def write(self, prompts: Sequence[TokenIds], draws: Floats, intervention: Intervention | None) -> Written:
         """Return what the model writes after each of *prompts*, sampled at temperature 1 by *draws* [prompts, tokens] from [0, 1).
 
         The stream is changed at the last token of a prompt and at every token that is written. Writing stops where the model ends its text.
@@ -107,11 +112,10 @@ class Pusher:
             return _ends(self.model, ids.to(self.device), last).float().log_softmax(-1)
 
     def _change(self, intervention: Intervention) -> Change:
-        coder = self.mounted.coder
-        latent, strength = intervention.latent, intervention.strength
-        if strength is None:
+        if isinstance(intervention, Ablation):
+            coder, latent = self.mounted.coder, intervention.latent
             return lambda read, written: written - contribution(coder, latent, read.float()).to(written.dtype)
-        added = strength * coder.directions(latent, latent + 1)[0].to(self.device)
+        added = intervention.strength * torch.from_numpy(intervention.direction).to(self.device)
         return lambda _, written: written + added.to(written.dtype)
 
 
@@ -135,11 +139,11 @@ def _search(excess: Callable[[float], float]) -> None:
     while LOW < power < HIGH and excess(power) * stride < 0:
         power += stride
     if excess(power) * stride > 0:
-        brentq(excess, power - stride, power, xtol=1e-2, rtol=1e-2, maxiter=40)
+        brentq(excess, power - stride, power, **FINE)
     elif excess(power) < 0:  # KL may fall again beyond its largest value: start anew from the largest on a grid
         high = max(np.arange(HIGH, LOW, -STRIDE).tolist(), key=excess)
         if excess(high) > 0 > excess(LOW):
-            brentq(excess, LOW, high, xtol=1e-2, rtol=1e-2, maxiter=40)
+            brentq(excess, LOW, high, **FINE)
 
 
 def _ends(model: nn.Module, ids: Tensor, last: Tensor) -> Tensor:

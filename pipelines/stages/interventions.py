@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from builders.contexts.contexts import Examples
 from builders.errors import UserError
+from builders.interventions.beginnings import TokenIds
 from builders.interventions.generations import GENERATIONS, Order, generation_rows
 from builders.interventions.interventions import INTERVENTIONS, intervention_rows
 from builders.lake.failures import FAILURES, failure
@@ -20,6 +21,8 @@ from builders.lake.table import Table
 from builders.progress import track
 from builders.seeds import seed_of
 from builders.subjects.checkpoints import context_of
+from builders.text.rows import padded
+from builders.text.tokens import TOKENS
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, run, shelf
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from builders.interventions.pushing import Pusher
 
 TOGETHER = 64  # latents in a shard
-Pair = tuple[Examples, Examples]  # a latent's training and test windows
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,17 @@ class Asked:
 def main(sae_id: str) -> None:
     """Write the effects of pushing the latents of dictionary *sae_id*, and the texts that the pushed model writes."""
     params = declared("interventions", sae_id)
-    contexts, sae = shelf("contexts", sae_id), shelf("saes", sae_id)
+    inputs = {"contexts": shelf("contexts", sae_id), "sae": shelf("saes", sae_id), "tokens": shelf("tokens", params.saes[sae_id].subject)}
     asked = asked_of(params)
     settings = {"seed": params.seed, "targets": [[kl, asdict(target)] for kl, target in sorted(asked.targets.items())]}
     settings |= {"orders": {key: asdict(order) for key, order in asked.orders.items()}, "latents": asked.latents}
-    shards = Shards(folder("interventions", sae_id), {"contexts": contexts.digest, "sae": sae.digest}, settings, code("interventions"))
+    digests = {name: held.digest for name, held in inputs.items()}
+    shards = Shards(folder("interventions", sae_id), digests, settings, code("interventions"))
     bench = Bench(sae_id, params, asked)
     failed: list[dict[str, Any]] = []
     if isinstance(params.saes[sae_id], InModelParams):
-        write(shards, INTERVENTIONS, bench.pairs(bench.latents_by_target), bench.effects)
-        write(shards, GENERATIONS, bench.pairs(bench.latents_by_scorer), bench.generations)
+        write(shards, INTERVENTIONS, bench.examples("train", bench.latents_by_target), bench.effects)
+        write(shards, GENERATIONS, bench.examples("test", bench.latents_by_scorer), bench.generations)
     else:
         reason = "has no direction to be pushed along: its dictionary is no part of a model"
         wanted = bench.latents_by_scorer.items()
@@ -82,7 +85,7 @@ def asked_of(params: Params) -> Asked:
         equal = [spec for spec in asking if spec.kl == kl]
         targets[kl] = Target(max(spec.examples for spec in equal), most_of([spec.latents for spec in equal]))
     scorers = {scorer_id: spec for scorer_id, spec in sorted(params.scorers.items()) if isinstance(spec, InterventionScorerParams)}
-    orders = {scorer_id: Order(spec.kl, spec.ablate, spec.tune, spec.prompts, spec.tokens) for scorer_id, spec in scorers.items()}
+    orders = {scorer_id: Order(spec.kl, spec.ablate, spec.prompts, spec.tokens) for scorer_id, spec in scorers.items()}
     limits = {scorer_id: [most for most in (spec.latents, explained) if most is not None] for scorer_id, spec in scorers.items()}
     return Asked(targets, orders, {scorer_id: min(limit, default=None) for scorer_id, limit in limits.items()})
 
@@ -93,10 +96,10 @@ def most_of(limits: list[int | None]) -> int | None:
     return max(known) if known and len(known) == len(limits) else None
 
 
-def write(shards: Shards, table: Table, pairs: Iterator[Pair], rows_of: Callable[[Pair], pa.Table]) -> None:
-    """Write the rows of the latents of *pairs*, TOGETHER latents in a shard; finished shards are not made again."""
+def write(shards: Shards, table: Table, examples: Iterator[Examples], rows_of: Callable[[Examples], pa.Table]) -> None:
+    """Write the rows of the latents of *examples*, TOGETHER latents in a shard; finished shards are not made again."""
     for number in count():
-        group = list(islice(pairs, TOGETHER))
+        group = list(islice(examples, TOGETHER))
         if number and not group:
             return
         shards.write(table, (pa.concat_tables([table.empty(), *map(rows_of, latents)]) for latents in [group]), number)
@@ -107,29 +110,32 @@ class Bench:
 
     def __init__(self, sae_id: str, params: Params, asked: Asked) -> None:
         self.sae_id, self.params, self.asked = sae_id, params, asked
-        self.contexts = shelf("contexts", sae_id)
+        self.contexts, self.tokens = shelf("contexts", sae_id), shelf("tokens", params.saes[sae_id].subject)
         self.latents_by_target = {kl: self._drawn(target.latents) for kl, target in asked.targets.items()}
         self.latents_by_scorer = {scorer_id: self._drawn(most) for scorer_id, most in asked.latents.items()}
 
-    def pairs(self, wanted: Mapping[Any, set[int]]) -> Iterator[Pair]:
-        """Yield the training and test windows of every latent in *wanted*, in order of latent."""
+    def examples(self, split: str, wanted: Mapping[Any, set[int]]) -> Iterator[Examples]:
+        """Yield the windows in *split* of every latent in *wanted*, in order of latent."""
         latents = set().union(*wanted.values())
         if latents:
-            both = zip(windows(self.contexts, "train"), windows(self.contexts, "test"), strict=True)
-            yield from track((pair for pair in both if pair[0].latent in latents), f"pushing latents of {self.sae_id}", len(latents))
+            own = (examples for examples in windows(self.contexts, split) if examples.latent in latents)
+            yield from track(own, f"pushing latents of {self.sae_id}", len(latents))
 
-    def effects(self, pair: Pair) -> pa.Table:
+    def effects(self, train: Examples) -> pa.Table:
         """Return the INTERVENTIONS rows of one latent."""
-        train, _ = pair
         asking = [(kl, target.count) for kl, target in sorted(self.asked.targets.items()) if train.latent in self.latents_by_target[kl]]
-        return pa.concat_tables([intervention_rows(self.sae_id, train, self.pusher, most, kl) for kl, most in asking])
+        return pa.concat_tables([intervention_rows(self.sae_id, train, self.rows, self.pusher, most, kl) for kl, most in asking])
 
-    def generations(self, pair: Pair) -> pa.Table:
+    def generations(self, test: Examples) -> pa.Table:
         """Return the GENERATIONS rows of one latent."""
-        train, test = pair
-        orders = {scorer: order for scorer, order in self.asked.orders.items() if train.latent in self.latents_by_scorer[scorer]}
+        orders = {scorer: order for scorer, order in self.asked.orders.items() if test.latent in self.latents_by_scorer[scorer]}
         seed = seed_of(self.params.seed, "generations", self.sae_id)  # the same for all scorers
-        return generation_rows(self.sae_id, orders, train, test, self.pusher, self.pieces, seed)
+        return generation_rows(self.sae_id, orders, test, self.rows, self.pusher, self.pieces, seed)
+
+    @cached_property
+    def rows(self) -> TokenIds:
+        """The token ids of all rows of `tokens` [rows, longest], padded on the right."""
+        return padded(self.tokens.read(TOKENS, columns=["ids"]), "ids", 0)
 
     @cached_property
     def pieces(self) -> list[bytes]:
@@ -138,20 +144,20 @@ class Bench:
 
     @cached_property
     def pusher(self) -> Pusher:
-        """The model that is pushed; raise UserError where a window and the tokens to write are longer than it reads."""
+        """The model that is pushed; raise UserError where the longest row and the tokens to write are longer than it reads."""
         from builders.interventions.pushing import Pusher
         from builders.saes.encoder import Encoder
         from pipelines.opened.dictionaries import reopened
 
-        encoder = reopened(self.params, self.sae_id, shelf("saes", self.sae_id), shelf("tokens", self.params.saes[self.sae_id].subject))
+        encoder = reopened(self.params, self.sae_id, shelf("saes", self.sae_id), self.tokens)
         if not isinstance(encoder, Encoder):
             raise TypeError(f"{self.sae_id} is no dictionary in a model")
         limit = context_of(encoder.model.config)  # type: ignore[arg-type]  # a language model's config
-        window = self.params.tokens.window
+        longest = self.rows.shape[1]
         for scorer_id, order in self.asked.orders.items():
-            asked = f"{window} + {order.tokens}"
-            if limit is not None and window + order.tokens > limit:
-                raise UserError(f"scorers.{scorer_id}.tokens: {asked} tokens are more than the {limit} that the subject reads")
+            if limit is not None and longest + order.tokens > limit:
+                problem = f"a row of {longest} tokens and {order.tokens} more are longer than the {limit} that the subject reads"
+                raise UserError(f"scorers.{scorer_id}.tokens: {problem}; lower it, or tokens.length")
         return Pusher(encoder.model, encoder.mounted, encoder.device, encoder.batch)
 
     def _drawn(self, most: int | None) -> set[int]:

@@ -1,4 +1,4 @@
-"""What a pushed model writes: the same luck on both sides, no look at its neighbours in a batch, other prompts than were tuned on."""
+"""What a pushed model writes: the same luck on all sides, no look at its neighbours in a batch, and the KL asked for where it is scored."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from coders import random_coder
+from coders import noise, random_coder
 from contexts import windows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from builders.interventions.generations import GENERATIONS, Intervention, Order, _texts, divergence, generation_rows, passages
-from builders.interventions.interventions import prompts_of
+from builders.interventions.beginnings import beginnings
+from builders.interventions.generations import (
+    GENERATIONS,
+    LATENT,
+    RANDOM,
+    Order,
+    _texts,
+    divergence,
+    generation_rows,
+    passages,
+    random_direction,
+)
+from builders.interventions.interventions import Ablation, Push
 from builders.interventions.pushing import Pusher, contribution
 from builders.saes.coder import JumpReLU, Mounted, SparseCoder, TopK
 from builders.saes.neurons import neurons
+from builders.seeds import seed_of
 from builders.subjects.sampling import sampled, stops_of
 
 if TYPE_CHECKING:
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from builders.contexts.contexts import Examples
+    from builders.interventions.interventions import Intervention
     from builders.saes.coder import Coder
 
 pytestmark = pytest.mark.numeric
@@ -90,27 +103,34 @@ def draws(n: int, tokens: int = TOKENS, seed: int = 0) -> npt.NDArray[np.float64
     return np.random.default_rng(seed).random((n, tokens))
 
 
-def examples(latent: int, n: int, seed: int, window: int = 10) -> Examples:
-    """Return windows of one latent, which fires at drawn places in all but the last two."""
-    draw = np.random.default_rng(seed)
-    tokens = draw.integers(2, 300, (n + 2, window)).astype(np.int32)
+def case(latent: int, n: int = 12, window: int = 10) -> tuple[Examples, npt.NDArray[np.int32]]:
+    """Return windows of one latent anywhere in rows, and all rows; it fires at drawn places in all windows but the last two."""
+    draw = np.random.default_rng(2)
+    rows = draw.integers(2, 300, (n + 2, window + 6)).astype(np.int32)
+    row, start = draw.permutation(n + 2), draw.integers(0, 7, n + 2)
     activations = (draw.random((n + 2, window)) < 0.2).astype(np.float32)
     activations[np.arange(n + 2), draw.integers(0, window, n + 2)] = 1
     activations[n:] = 0
-    return windows_of(latent, tokens, activations)
+    examples = windows_of(latent, rows[row[:, None], start[:, None] + np.arange(window)], activations)
+    return replace(examples, row=row, start=start), rows
 
 
 def rows_of(pusher: Pusher, latent: int, seed: int = 0, **orders: Order) -> list[dict[str, Any]]:
     """Return the valid GENERATIONS of one latent of toy windows."""
-    rows = generation_rows("toy", orders, examples(latent, 9, 1), examples(latent, 12, 2), pusher, PIECES, seed)
+    rows = generation_rows("toy", orders, *case(latent), pusher, PIECES, seed)
     GENERATIONS.validate(rows)
     found: list[dict[str, Any]] = rows.to_pylist()
     return found
 
 
-def order(kl: float = 0.5, *, ablate: bool = False, tune: int = 4, most: int = 7, tokens: int = TOKENS) -> Order:
+def of(direction: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of one direction."""
+    return [row for row in rows if row["direction"] == direction]
+
+
+def order(kl: float = 0.5, *, ablate: bool = False, most: int = 7, tokens: int = TOKENS) -> Order:
     """Return what a scorer asks for."""
-    return Order(kl, ablate, tune, most, tokens)
+    return Order(kl, ablate, most, tokens)
 
 
 MANY = prompts(3, 9, 1, 12, 5, 5, 2, 8, 11)
@@ -121,12 +141,12 @@ class TestWriting:
 
     def test_no_push_writes_the_clean_text(self, pusher: Pusher) -> None:
         """At strength 0 every token, and every probability of the first, is that of the clean text exactly."""
-        clean, pushed = (pusher.write(MANY, draws(9), push) for push in (None, Intervention(0, 0.0)))
+        clean, pushed = (pusher.write(MANY, draws(9), push) for push in (None, Push(pusher.direction(0), 0.0)))
         assert [tokens.tolist() for tokens in clean.tokens] == [tokens.tolist() for tokens in pushed.tokens]
         assert np.array_equal(clean.first, pushed.first)
         assert divergence(clean.first, pushed.first) == 0
 
-    @pytest.mark.parametrize("push", [None, Intervention(0, 3.0), Intervention(0, None)])
+    @pytest.mark.parametrize("push", [None, Push(noise(3, SIZE).numpy(), 3.0), Ablation(0)])
     def test_a_batch_changes_nothing(self, push: Intervention | None, pusher: Pusher) -> None:
         """Prompts continued one by one are continued as in batches with longer and shorter ones."""
         together = pusher.write(MANY, draws(9), push)
@@ -147,7 +167,7 @@ class TestWriting:
     def test_the_push_goes_on_while_the_model_writes(self, pusher: Pusher) -> None:
         """The push is made at the prompt's last token and at every token written, not before: as when done by hand."""
         coder = pusher.mounted.coder
-        written = pusher.write(MANY[:2], draws(2), Intervention(0, 2.0))
+        written = pusher.write(MANY[:2], draws(2), Push(coder.directions(0, 1)[0].numpy(), 2.0))
         for prompt, tokens, own in zip(MANY, written.tokens, draws(2), strict=False):
             text = prompt.tolist()
             for step in range(TOKENS):
@@ -166,12 +186,13 @@ class TestWriting:
             assert after.tolist() == before[: ends[0] + 1 if ends else TOKENS].tolist()
 
     def test_a_planted_direction_gets_its_token_written(self, pusher: Pusher) -> None:
-        """A latent whose direction is that of a token in the head makes it common in pushed texts; it is rare in clean ones."""
+        """A latent whose direction is that of a token in the head makes it common in pushed texts; it is rare in clean and random ones."""
         rows = rows_of(pusher, PLANTED, strong=order(3.0, most=12))
-        counts = {kind: sum(row[f"{kind}_tokens"].count(WANTED) for row in rows) for kind in ("clean", "pushed")}
-        assert counts["pushed"] >= 12
-        assert counts["clean"] <= 2
-        assert sum(f"{WANTED} " in row["pushed_text"] for row in rows) >= 6
+        sides = [(LATENT, "clean"), (LATENT, "pushed"), (RANDOM, "clean"), (RANDOM, "pushed")]
+        clean, pushed, same, random = (sum(row[f"{kind}_tokens"].count(WANTED) for row in of(name, rows)) for name, kind in sides)
+        assert pushed >= 12
+        assert max(clean, same, random) <= 2
+        assert sum(f"{WANTED} " in row["pushed_text"] for row in of(LATENT, rows)) >= 6
 
 
 def by_hand(model: nn.Module, text: list[int], since: int, push: Tensor) -> Tensor:
@@ -194,10 +215,10 @@ class TestAblation:
     """A latent silenced."""
 
     def test_a_latent_that_never_fires_changes_nothing(self, pusher: Pusher) -> None:
-        """Silencing a silent latent leaves text and probabilities as they are, with KL 0 and no strength."""
+        """Silencing a silent latent leaves text and probabilities as they are, with KL 0, no strength and no null."""
         for row in rows_of(pusher, MUTE, silenced=order(ablate=True)):
             assert row["pushed_tokens"] == row["clean_tokens"]
-            assert (row["status"], row["kl"], row["strength"], row["kl_tuned"], row["kl_asked"]) == ("ok", 0, None, None, None)
+            assert (row["status"], row["kl"], row["strength"], row["kl_asked"], row["direction"]) == ("ok", 0, None, None, LATENT)
 
     def test_a_latent_that_fires_changes_something(self, pusher: Pusher) -> None:
         """Silencing one that fires moves the next token."""
@@ -230,7 +251,7 @@ class TestAblation:
         """In the model exactly the contribution is subtracted: where the stream holds ln 1, ln 5, ln 2, ln 2 the last becomes 0 = ln 1."""
         coder = SparseCoder(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), TopK(4), torch.zeros(4))
         shown = Pusher(Shown(), Mounted(coder, "block", "block"), "cpu")
-        found = shown.logprobs([[0, 1], [2]], [1, 0], Intervention(3, None)).exp()
+        found = shown.logprobs([[0, 1], [2]], [1, 0], Ablation(3)).exp()
         assert found.tolist() == [pytest.approx([1 / 9, 5 / 9, 2 / 9, 1 / 9]), pytest.approx([1 / 7, 2 / 7, 3 / 7, 1 / 7])]
 
 
@@ -251,50 +272,64 @@ class TestRows:
     """The GENERATIONS of a latent."""
 
     def test_rows_say_what_was_done(self, pusher: Pusher) -> None:
-        """Rows fit the table, scorer by scorer; tokens and texts belong together, and KL is that of all scored beginnings."""
+        """Rows fit the table, by scorer and direction; tokens and texts belong together, and texts begin where the window does."""
         rows = rows_of(pusher, 0, b=order(0.5), a=order(1.0, most=3, tokens=2))
-        assert [(row["scorer"], row["prompt"]) for row in rows] == [("a", n) for n in range(3)] + [("b", n) for n in range(7)]
+        expected = [(name, direction, n) for name, most in (("a", 3), ("b", 7)) for direction in (LATENT, RANDOM) for n in range(most)]
+        assert [(row["scorer"], row["direction"], row["prompt"]) for row in rows] == expected
         for row in rows:
             assert (row["sae"], row["latent"], row["status"]) == ("toy", 0, "ok")
             assert row["kl_asked"] == {"a": 1.0, "b": 0.5}[row["scorer"]]
-            assert row["kl_tuned"] == pytest.approx(row["kl_asked"], rel=0.1)
-            for kind in ("", "clean_", "pushed_"):
+            assert row["text"] == "".join(f"{token} " for token in row["tokens"][row["start"] :])
+            for kind in ("clean_", "pushed_"):
                 assert row[f"{kind}text"] == "".join(f"{token} " for token in row[f"{kind}tokens"])
-            assert len(row["clean_tokens"]) == len(row["pushed_tokens"]) == {"a": 2, "b": TOKENS}[row["scorer"]]
-        own = [row for row in rows if row["scorer"] == "b"]
-        beginnings = [np.array(row["tokens"], dtype=np.int32) for row in own]
-        clean, pushed = (pusher.write(beginnings, draws(7), push).first for push in (None, Intervention(0, own[0]["strength"])))
-        assert [row["kl"] for row in own] == [pytest.approx(divergence(clean, pushed), rel=1e-3)] * 7
+                length = len(row[f"{kind}tokens"])
+                assert length == {"a": 2, "b": TOKENS}[row["scorer"]] or row[f"{kind}tokens"][-1] in pusher.stops
 
-    def test_other_beginnings_are_scored_than_tuned_on(self, pusher: Pusher) -> None:
-        """The strength is that found on the training windows alone, and what is written follows the test windows alone."""
-        train, test = examples(0, 9, 1), examples(0, 12, 2)
-        rows = rows_of(pusher, 0, only=order(0.5))
-        tuned = [tuple(prompt.tolist()) for prompt in prompts_of(train, 4)]
-        scored = [tuple(row["tokens"]) for row in rows]
-        assert scored == [tuple(prompt.tolist()) for prompt in prompts_of(test, 7)]
-        assert not set(tuned) & set(scored)
-        assert {row["strength"] for row in rows} == {pusher.find(0, prompts_of(train, 4), 0.5).strength}
-        for row in rows:
-            window = test.tokens[test.number.tolist().index(row["example"])]
-            assert window[: len(row["tokens"])].tolist() == row["tokens"]
+    def test_beginnings_are_those_of_the_test_windows(self, pusher: Pusher) -> None:
+        """Either direction is pushed after the same beginnings, which are whole from the first token of the row on."""
+        test, whole = case(0)
+        begun = beginnings(test, whole, 7)
+        rows = rows_of(pusher, 0, only=order())
+        for direction in (LATENT, RANDOM):
+            own = of(direction, rows)
+            assert [row["tokens"] for row in own] == [tokens.tolist() for tokens in begun.tokens]
+            assert [row["example"] for row in own] == begun.number.tolist()
+            assert [row["start"] for row in own] == begun.start.tolist()
+
+    @pytest.mark.parametrize("kl", [0.1, 1.0, 2.0])
+    def test_the_divergence_is_as_asked_where_it_is_scored(self, kl: float, pusher: Pusher) -> None:
+        """On the very beginnings that are scored, the KL is the one asked for within a tenth, worked out anew for either direction."""
+        reached = 0
+        for latent in (0, 1, 2, EMPTY, PLANTED):
+            test, whole = case(latent)
+            begun = beginnings(test, whole, 7)
+            clean = pusher.write(begun.tokens, draws(7), None).first
+            own = pusher.direction(latent)
+            directions = {LATENT: own, RANDOM: random_direction(own, seed_of(0, "random direction", latent))}
+            for name, direction in directions.items():
+                row = of(name, rows_of(pusher, latent, only=order(kl)))[0]
+                pushed = pusher.write(begun.tokens, draws(7), Push(direction, row["strength"])).first
+                assert row["kl"] == pytest.approx(divergence(clean, pushed), rel=1e-3)
+                assert (row["status"] == "ok") == (abs(row["kl"] / kl - 1) <= 0.1)
+                reached += row["status"] == "ok"
+        assert reached == 8  # all but the latent that writes nothing
 
     def test_a_text_does_not_depend_on_what_else_is_asked(self, pusher: Pusher) -> None:
         """A window's continuations are the same for scorers that ask for more or fewer of them; another seed gives others."""
-        many, few = (rows_of(pusher, 0, only=order(0.5, most=most)) for most in (12, 3))
+        many, few = (rows_of(pusher, 0, only=order(ablate=True, most=most)) for most in (12, 3))
         assert [row for row in many if row["example"] in {row["example"] for row in few}] != []
         by_window = {row["example"]: (row["clean_tokens"], row["pushed_tokens"]) for row in many}
         assert {row["example"]: (row["clean_tokens"], row["pushed_tokens"]) for row in few}.items() <= by_window.items()
-        other = rows_of(pusher, 0, seed=1, only=order(0.5, most=12))
+        other = rows_of(pusher, 0, seed=1, only=order(ablate=True, most=12))
         assert sum(a["clean_tokens"] == b["clean_tokens"] for a, b in zip(many, other, strict=True)) <= 2
 
     def test_a_push_out_of_reach_is_said_so(self, pusher: Pusher) -> None:
-        """A latent that writes nothing reaches a KL of 0: its rows are there, say so, and hold the clean texts twice."""
+        """A latent that writes nothing reaches a KL of 0, and so does its null: their rows say so, and hold the clean texts twice."""
         rows = rows_of(pusher, EMPTY, only=order(0.5))
-        assert len(rows) == 7
+        assert len(rows) == 14
         for row in rows:
             assert (row["status"], row["kl_asked"]) == ("out of reach", 0.5)
-            assert (row["kl"], row["kl_tuned"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+            assert row["kl"] == pytest.approx(0, abs=1e-6)
             assert row["pushed_tokens"] == row["clean_tokens"]
 
     def test_a_push_that_leaves_the_number_format_is_said_so(self, pusher: Pusher) -> None:
@@ -303,21 +338,63 @@ class TestRows:
         class Broken(Pusher):
             def logprobs(self, texts: Any, since: Any, intervention: Intervention | None = None) -> Tensor:
                 found = super().logprobs(texts, since, intervention)
-                return found if intervention is None or intervention.strength is not None else found * torch.nan
+                return found * torch.nan if isinstance(intervention, Ablation) else found
 
         rows = rows_of(Broken(pusher.model, pusher.mounted, "cpu"), 0, only=order(ablate=True))
         assert {(row["status"], row["kl"]) for row in rows} == {("not finite", None)}
 
     def test_passages_are_the_rows_by_latent(self, pusher: Pusher) -> None:
-        """A scorer gets the numbers, whole clean and pushed texts, status and KL of each latent."""
+        """A scorer gets the numbers, whole clean, pushed and random texts, status and KL of each latent; no random ones out of reach."""
         parts = {latent: rows_of(pusher, latent, only=order(0.5, most=3)) for latent in (0, EMPTY)}
         found = passages(GENERATIONS.rows([row for rows in parts.values() for row in rows]))
         assert set(found) == {0, EMPTY}
         for latent, rows in parts.items():
-            own = found[latent]
-            assert (own.number.tolist(), own.status, own.kl) == ([0, 1, 2], rows[0]["status"], rows[0]["kl"])
-            assert own.clean == [row["text"] + row["clean_text"] for row in rows]
-            assert own.pushed == [row["text"] + row["pushed_text"] for row in rows]
+            own, pushed, null = found[latent], of(LATENT, rows), of(RANDOM, rows)
+            assert (own.number.tolist(), own.status, own.kl) == ([0, 1, 2], pushed[0]["status"], pushed[0]["kl"])
+            assert own.clean == [row["text"] + row["clean_text"] for row in pushed]
+            assert own.pushed == [row["text"] + row["pushed_text"] for row in pushed]
+            assert own.random == [row["text"] + row["pushed_text"] for row in null if latent != EMPTY]
+
+
+class TestNull:
+    """The random direction."""
+
+    @given(st.integers(1, 200), st.floats(1e-3, 1e3), st.integers(0, 2**40))
+    def test_it_is_as_long_as_the_latents_own(self, width: int, scale: float, seed: int) -> None:
+        """Its length is that of the latent's direction, and the same address gives the same direction."""
+        like = (scale * np.random.default_rng(1).standard_normal(width)).astype(np.float32)
+        found = random_direction(like, seed)
+        assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(like), rel=1e-4)
+        assert np.array_equal(found, random_direction(like, seed))
+
+    def test_it_points_anywhere(self) -> None:
+        """Over addresses, its cosine with the latent's direction has mean 0 and variance 1 / width, as that of any drawn uniformly."""
+        like = np.ones(50, dtype=np.float32)
+        cosines = np.array([random_direction(like, seed) @ like / 50 for seed in range(2000)])
+        assert abs(cosines.mean()) < 4 / np.sqrt(2000 * 50)
+        assert cosines.var() == pytest.approx(1 / 50, rel=0.15)
+
+    def test_all_sides_share_their_luck(self, pusher: Pusher) -> None:
+        """The clean texts, those pushed along the latent's direction and those along the random one are sampled by equal draws."""
+        seen = []
+
+        class Watched(Pusher):
+            def write(self, prompts: Any, draws: Any, intervention: Intervention | None) -> Any:
+                seen.append((type(intervention), draws))
+                return super().write(prompts, draws, intervention)
+
+        rows_of(Watched(pusher.model, pusher.mounted, "cpu"), 0, only=order())
+        assert [kind for kind, _ in seen] == [type(None), Push, Push]
+        assert all(np.array_equal(seen[0][1], own) for _, own in seen)
+        assert len(np.unique(seen[0][1])) == 7 * TOKENS
+
+    def test_latents_have_directions_of_their_own_and_scorers_share_them(self, pusher: Pusher) -> None:
+        """Two scorers that ask for the same get the same null; another latent and another seed have another."""
+        rows = rows_of(pusher, 0, a=order(), b=order())
+        texts = [[row["pushed_tokens"] for row in of(RANDOM, rows) if row["scorer"] == name] for name in ("a", "b")]
+        strengths = {of(RANDOM, some)[0]["strength"] for some in (rows, rows_of(pusher, 1, a=order()), rows_of(pusher, 0, 1, a=order()))}
+        assert texts[0] == texts[1]
+        assert len(strengths) == 3
 
 
 @given(st.lists(st.floats(-8, 0), min_size=1, max_size=20), st.floats(0, 1, exclude_max=True))

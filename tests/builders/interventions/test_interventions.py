@@ -1,10 +1,9 @@
-"""What a latent causes: how far its direction is pushed, which tokens rise, and on which beginnings."""
+"""What a latent causes: how far its direction is pushed, and which tokens rise."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,10 @@ import pytest
 import torch
 from coders import noise, random_coder, random_transcoder
 from contexts import windows_of
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from builders.interventions.generations import Intervention
-from builders.interventions.interventions import INTERVENTIONS, RAISED, intervention_rows, prompts_of
+from builders.interventions.beginnings import beginnings
+from builders.interventions.interventions import INTERVENTIONS, RAISED, Push, Tuned, intervention_rows
 from builders.interventions.pushing import Pusher
 from builders.saes.coder import Mounted, TopK
 from builders.subjects.hookpoints import module_at
@@ -66,7 +63,7 @@ def pusher(model: PreTrainedModel, coder: SparseCoder) -> Pusher:
     return Pusher(model, Mounted(coder, "layers.1", "layers.1"), "cpu")
 
 
-def beginnings(*lengths: int, seed: int = 0) -> list[Prompt]:
+def prompts(*lengths: int, seed: int = 0) -> list[Prompt]:
     """Return prompts of these lengths."""
     draw = np.random.default_rng(seed)
     return [draw.integers(2, 300, length).astype(np.int32) for length in lengths]
@@ -95,13 +92,18 @@ def divergence(clean: Tensor, pushed: Tensor) -> float:
     return sum(p * math.log(p / q) for p, q in zip(clean.tolist(), pushed.tolist(), strict=True) if p > 0)
 
 
-PROMPTS = beginnings(3, 7, 1, 12)
+PROMPTS = prompts(3, 7, 1, 12)
 
 
-def after(pusher: Pusher, intervention: Intervention | None, prompts: list[Prompt] = PROMPTS) -> Tensor:
+def after(pusher: Pusher, latent: int, strength: float, prompts: list[Prompt] = PROMPTS) -> Tensor:
     """Return the log-probabilities of what follows each prompt [prompts, vocabulary], pushed at its last token."""
     texts = [prompt.tolist() for prompt in prompts]
-    return pusher.logprobs(texts, [len(text) - 1 for text in texts], intervention)
+    return pusher.logprobs(texts, [len(text) - 1 for text in texts], Push(pusher.direction(latent), strength) if strength else None)
+
+
+def found_for(pusher: Pusher, latent: int, target: float, prompts: list[Prompt] = PROMPTS) -> Tuned:
+    """Return the strength found for a latent's own direction."""
+    return pusher.find(pusher.direction(latent), prompts, target)
 
 
 class TestStrength:
@@ -109,7 +111,8 @@ class TestStrength:
 
     def test_no_push_changes_nothing(self, pusher: Pusher) -> None:
         """At strength 0 every next-token probability is the model's own."""
-        found = after(pusher, Intervention(0, 0.0)).exp()
+        texts = [prompt.tolist() for prompt in PROMPTS]
+        found = pusher.logprobs(texts, [len(text) - 1 for text in texts], Push(pusher.direction(0), 0.0)).exp()
         for prompt, row in zip(PROMPTS, found, strict=True):
             own = by_hand(pusher.model, "layers.1", prompt, torch.zeros(SIZE))
             torch.testing.assert_close(row.double(), own, rtol=1e-4, atol=1e-7)
@@ -118,7 +121,7 @@ class TestStrength:
     @pytest.mark.parametrize("latent", [0, 1, 2])
     def test_the_divergence_asked_for_is_given(self, latent: int, target: float, pusher: Pusher, coder: SparseCoder) -> None:
         """The strength moves the next tokens by the KL asked for within a tenth, as a mean over the prompts, worked out by hand."""
-        found = pusher.find(latent, PROMPTS, target)
+        found = found_for(pusher, latent, target)
         clean = [by_hand(pusher.model, "layers.1", prompt, torch.zeros(SIZE)) for prompt in PROMPTS]
         pushed = [by_hand(pusher.model, "layers.1", prompt, found.strength * coder.w_dec[latent]) for prompt in PROMPTS]
         kl = np.mean([divergence(p, q) for p, q in zip(clean, pushed, strict=True)])
@@ -130,7 +133,7 @@ class TestStrength:
 
     def test_more_is_asked_by_a_stronger_push(self, pusher: Pusher) -> None:
         """A larger KL takes a larger strength."""
-        strengths = [pusher.find(0, PROMPTS, target).strength for target in TARGETS]
+        strengths = [found_for(pusher, 0, target).strength for target in TARGETS]
         assert strengths == sorted(strengths)
         assert strengths[-1] > strengths[0]
 
@@ -138,22 +141,22 @@ class TestStrength:
     def test_long_and_short_directions_are_pushed_alike(self, scale: float, model: PreTrainedModel, coder: SparseCoder) -> None:
         """The strength makes up for the length of the direction, within the bounds of the search."""
         other = Pusher(model, Mounted(replace(coder, w_dec=scale * coder.w_dec), "layers.1", "layers.1"), "cpu")
-        mine = Pusher(model, Mounted(coder, "layers.1", "layers.1"), "cpu").find(5, PROMPTS, 1.0)
-        found = other.find(5, PROMPTS, 1.0)
+        mine = found_for(Pusher(model, Mounted(coder, "layers.1", "layers.1"), "cpu"), 5, 1.0)
+        found = found_for(other, 5, 1.0)
         assert found.reached
         assert found.strength * scale == pytest.approx(mine.strength, rel=0.15)
 
     def test_a_direction_of_nothing_reaches_nothing(self, pusher: Pusher) -> None:
         """A latent that writes nothing is said to miss the target, with the KL of 0 that it reaches."""
-        found = pusher.find(3, PROMPTS, 0.1)
+        found = found_for(pusher, 3, 0.1)
         assert not found.reached
         assert found.kl == pytest.approx(0, abs=1e-6)
 
     def test_a_target_out_of_reach_is_said_so(self, pusher: Pusher) -> None:
         """Where no strength gives the KL asked for, the largest there is is told."""
-        found = pusher.find(0, PROMPTS, 1000.0)
-        clean = after(pusher, None)
-        pushes = [after(pusher, Intervention(0, 10.0**power)) for power in range(-3, 5)]
+        found = found_for(pusher, 0, 1000.0)
+        clean = after(pusher, 0, 0.0)
+        pushes = [after(pusher, 0, 10.0**power) for power in range(-3, 5)]
         reached = [float((clean.exp() * (clean - pushed)).sum(-1).mean()) for pushed in pushes]
         assert not found.reached
         assert found.kl == pytest.approx(max(reached), rel=0.02)
@@ -161,20 +164,20 @@ class TestStrength:
     @pytest.mark.parametrize("target", [0.1, 1.0])
     def test_a_target_between_the_ends_is_found(self, target: float) -> None:
         """A push whose KL rises and then falls again, as where it ends up near where it began, is found on the way up."""
-        found = Pusher(Mirror(), Mounted(mirror_coder(), "block", "block"), "cpu").find(0, beginnings(1, 2), target)
+        found = found_for(Pusher(Mirror(), Mounted(mirror_coder(), "block", "block"), "cpu"), 0, target, prompts(1, 2))
         assert found.reached
         assert found.kl == pytest.approx(target, rel=0.1)
 
     def test_the_largest_divergence_may_lie_between_the_ends(self) -> None:
         """Where the target is out of reach the KL told is the largest on the way, not that of the strongest push."""
-        found = Pusher(Mirror(), Mounted(mirror_coder(), "block", "block"), "cpu").find(0, beginnings(1, 2), 50.0)
+        found = found_for(Pusher(Mirror(), Mounted(mirror_coder(), "block", "block"), "cpu"), 0, 50.0, prompts(1, 2))
         assert not found.reached
         assert found.kl > 1.0
 
     def test_the_model_is_restored(self, pusher: Pusher) -> None:
         """After a search no hook is left."""
         before = [dict(module._forward_hooks) for module in pusher.model.modules()]
-        pusher.find(1, PROMPTS, 0.33)
+        found_for(pusher, 1, 0.33)
         assert [dict(module._forward_hooks) for module in pusher.model.modules()] == before
 
 
@@ -202,15 +205,15 @@ class TestPlace:
 
     def test_padding_changes_nothing(self, pusher: Pusher) -> None:
         """Prompts pushed one by one give what they give in a batch, the long and the short."""
-        together = after(pusher, Intervention(1, 2.0))
-        alone = torch.cat([after(pusher, Intervention(1, 2.0), [prompt]) for prompt in PROMPTS])
+        together = after(pusher, 1, 2.0)
+        alone = torch.cat([after(pusher, 1, 2.0, [prompt]) for prompt in PROMPTS])
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("writes", ["layers.1.mlp", "layers.2.mlp.down_proj"])
     def test_a_transcoder_is_pushed_where_it_writes(self, writes: str, model: PreTrainedModel) -> None:
         """The direction of a transcoder is added to the output of the module that it stands for, not where it reads."""
         coder = random_transcoder(2, WIDTH, 64, SIZE, TopK(4))
-        found = Pusher(model, Mounted(coder, "layers.0.mlp.down_proj.input", writes), "cpu").find(4, PROMPTS, 0.33)
+        found = found_for(Pusher(model, Mounted(coder, "layers.0.mlp.down_proj.input", writes), "cpu"), 4, 0.33)
         assert found.reached
         for prompt, row in zip(PROMPTS, torch.from_numpy(found.pushed), strict=True):
             expected = by_hand(model, writes, prompt, found.strength * coder.w_dec[4])
@@ -218,38 +221,14 @@ class TestPlace:
 
 
 def examples_of(active: int, silent: int = 2, window: int = 8, seed: int = 0) -> Examples:
-    """Return windows whose first token is their number; those in which the latent fires do so at drawn places."""
+    """Return windows that are rows of their own; those in which the latent fires do so at drawn places."""
     draw = np.random.default_rng(seed)
     n = active + silent
     tokens = draw.integers(100, 300, (n, window)).astype(np.int32)
-    tokens[:, 0] = np.arange(n)
     activations = draw.random((n, window)).astype(np.float32) * (draw.random((n, window)) < 0.3)
     activations[np.arange(n), draw.integers(0, window, n)] = 1.0
     activations[active:] = 0
     return windows_of(6, tokens, activations, np.arange(n) < active)
-
-
-class TestPrompts:
-    """The beginnings."""
-
-    @given(st.integers(1, 50), st.integers(0, 5), st.integers(1, 20), st.integers(0, 3))
-    def test_beginnings_end_with_the_first_activating_token(self, active: int, silent: int, most: int, seed: int) -> None:
-        """Each beginning is that of an activating window, holds one activating token, and that one last."""
-        examples = examples_of(active, silent, seed=seed)
-        prompts = prompts_of(examples, most)
-        assert len(prompts) == min(active, most)
-        for prompt in prompts:
-            place = int(prompt[0])
-            assert prompt.tolist() == examples.tokens[place, : len(prompt)].tolist()
-            assert (examples.activations[place, : len(prompt)] > 0).tolist() == [False] * (len(prompt) - 1) + [True]
-
-    @given(st.integers(1, 60), st.integers(2, 20))
-    def test_beginnings_are_spread_over_the_order(self, active: int, most: int) -> None:
-        """They go from the strongest window to the weakest with even gaps, all of them where there are few."""
-        places = [int(prompt[0]) for prompt in prompts_of(examples_of(active), most)]
-        gaps = {after - before for before, after in pairwise(places)}
-        assert (places[0], places[-1]) == (0, active - 1)
-        assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
 
 
 class TestRows:
@@ -258,10 +237,14 @@ class TestRows:
     def test_the_most_raised_tokens_are_named(self, pusher: Pusher, coder: SparseCoder) -> None:
         """Rows fit the table, and name for each beginning the tokens whose probability rises most, by hand, and by how much."""
         examples = examples_of(9)
-        rows = intervention_rows("toy", examples, pusher, 4, 1.0)
+        before = np.random.default_rng(1).integers(100, 300, (11, 5)).astype(np.int32)
+        whole = np.concatenate([before, examples.tokens], axis=1)
+        examples = replace(examples, start=examples.start + 5)
+        rows = intervention_rows("toy", examples, whole, pusher, 4, 1.0)
         INTERVENTIONS.validate(rows)
         assert rows["prompt"].to_pylist() == [0, 1, 2, 3]
-        assert rows["tokens"].to_pylist() == [prompt.tolist() for prompt in prompts_of(examples, 4)]
+        assert rows["tokens"].to_pylist() == [tokens.tolist() for tokens in beginnings(examples, whole, 4).tokens]
+        assert rows["start"].to_pylist() == [5] * 4
         for row in rows.to_pylist():
             assert (row["sae"], row["latent"], row["kl_asked"], row["status"]) == ("toy", 6, 1.0, "ok")
             prompt = np.array(row["tokens"], dtype=np.int32)
@@ -274,7 +257,8 @@ class TestRows:
 
     def test_a_miss_is_a_row_too(self, pusher: Pusher) -> None:
         """A latent that cannot be pushed as far as asked has valid rows that say so, with what it reached."""
-        rows = intervention_rows("toy", replace(examples_of(3), latent=3), pusher, 2, 0.33)
+        examples = replace(examples_of(3), latent=3)
+        rows = intervention_rows("toy", examples, examples.tokens, pusher, 2, 0.33)
         INTERVENTIONS.validate(rows)
         assert rows["status"].to_pylist() == ["KL 0.33 out of reach"] * 2
         assert rows["kl"].to_pylist() == pytest.approx([0, 0], abs=1e-6)
@@ -283,7 +267,7 @@ class TestRows:
         """Where the same windows come twice their rows are the same twice."""
         once = examples_of(2, silent=0)
         twice = once.take(np.arange(2).repeat(2))
-        rows = intervention_rows("toy", twice, pusher, 4, 0.33).to_pylist()
+        rows = intervention_rows("toy", twice, once.tokens, pusher, 4, 0.33).to_pylist()
         for first, second in ((0, 1), (2, 3)):
             assert rows[first]["raised"] == rows[second]["raised"]
             assert rows[first]["tokens"] == rows[second]["tokens"]
