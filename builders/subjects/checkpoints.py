@@ -195,17 +195,19 @@ def resolve_dtype(dtype: str, device: str, config: PretrainedConfig) -> str:
     return "float32" if device == "cpu" else own
 
 
-def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM") -> PreTrainedModel:
+def load(source: Source, folder: Path, dtype: str, device: str, head: str = "AutoModelForCausalLM", **config: Any) -> PreTrainedModel:
     """Load the model without gradients, in the number format *dtype* on *device*.
 
-    *head* is the transformers class that loads it: `AutoModel` loads it without a language-modelling head. Raises UserError if
-    weights are damaged or missing.
+    *head* is the transformers class that loads it: `AutoModel` loads it without a language-modelling head. The values of *config* take
+    the place of those of config.json. Raises UserError if weights are damaged or missing.
     """
     import torch
     from safetensors import SafetensorError
 
+    from builders.subjects.buffers import compute_buffers
+
     transformers().utils.logging.disable_progress_bar()
-    settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
+    settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True, **config}
     try:
         loaded: Any = getattr(transformers(), head).from_pretrained(folder, **settings, output_loading_info=True)
     except SafetensorError as error:
@@ -215,6 +217,8 @@ def load(source: Source, folder: Path, dtype: str, device: str, head: str = "Aut
     lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # optional, and never read here
     if lacking:  # the library has put random numbers in their place
         raise UserError(f"{folder}: weights are missing: {one_of(lacking)}; fetch the whole checkpoint")
+    if source.trust_remote_code and not type(model).__module__.startswith("transformers."):
+        compute_buffers(model)
     model.eval().requires_grad_(requires_grad=False)
     return model.to(device)  # type: ignore[arg-type,no-any-return]  # transformers wraps `to` in a way that hides its types
 

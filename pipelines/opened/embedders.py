@@ -25,7 +25,8 @@ def open_embedder(params: Params, embedder_id: str) -> Model:
     if isinstance(spec, LexicalEmbedderParams):
         return LetterEmbedder()
     try:
-        return Kept(sentence.SentenceEmbedder(files_of(spec), spec.instruction, spec.device), CACHE)
+        settings = {name: getattr(spec, name) for name in ("instruction", "device", "trust_remote_code", "config")}
+        return Kept(sentence.SentenceEmbedder(files_of(spec), **settings), CACHE)
     except UserError as error:
         if isinstance(error, MissingError) and spec.fallback == "lexical":
             return stand_in(embedder_id, model_of(spec), error)
@@ -52,4 +53,4 @@ def model_of(spec: SentenceEmbedderParams) -> str:
 
 def source_of(spec: SentenceEmbedderParams) -> Source:
     """Return where the files of an embedding model lie."""
-    return Source(spec.path, spec.repo, spec.revision)
+    return Source(spec.path, spec.repo, spec.revision, spec.trust_remote_code)

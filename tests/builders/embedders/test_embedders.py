@@ -26,7 +26,8 @@ from builders.embedders.embedder import normed
 from builders.embedders.files import Files, Packaged, of_package, of_source
 from builders.embedders.kept import EMBEDDED, Kept
 from builders.embedders.letters import LetterEmbedder
-from builders.embedders.sentence import SentenceEmbedder, read_recipe, rows_of
+from builders.embedders.recipe import read_recipe
+from builders.embedders.sentence import SentenceEmbedder, rows_of
 from builders.errors import MissingError, UserError
 from builders.lake.shards import file_sha256
 from builders.subjects.checkpoints import Source
@@ -196,6 +197,18 @@ class TestSentence:
         assert same(asking.embed(["the mill"]), tiny.embed(["the mill"]))
         assert same(tiny.embed_queries(["the mill"]), tiny.embed(["the mill"]))
 
+    def test_an_instruction_may_name_a_prompt_of_the_model(self, copy: Path, tiny: SentenceEmbedder) -> None:
+        """A prompt of the model stands for its text; what is no prompt's name is an instruction itself."""
+        write_json(copy / "config_sentence_transformers.json", {"prompts": {"query": "Find: "}})
+        assert [embedder_of(copy, instruction=given).instruction for given in ("query", "queries", "")] == ["Find: ", "queries", ""]
+        assert same(embedder_of(copy, instruction="query").embed_queries(["the mill"]), tiny.embed(["Find: the mill"]))
+
+    @pytest.mark.parametrize(("named", "older"), [("mean", "mean"), (["cls"], "cls"), ("lasttoken", "last")])
+    def test_newer_files_name_the_pooling(self, named: str | list[str], older: str, copy: Path) -> None:
+        """`pooling_mode` names what older files say by one of several keys, and the width is found there too."""
+        write_json(copy / "1_Pooling/config.json", {"pooling_mode": named, "embedding_dimension": WIDTH, "include_prompt": True})
+        assert (read_recipe(copy).pooling, read_recipe(copy).width) == (older, WIDTH)
+
     def test_no_texts_have_no_rows(self, tiny: SentenceEmbedder) -> None:
         """The width is known without a text."""
         assert tiny.embed([]).shape == (0, WIDTH)
@@ -226,8 +239,8 @@ class TestSentence:
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no modules": (lambda f: (f / "modules.json").unlink(), "no modules.json, so it is no model of the sentence-transformers library"),
     "a layer more": (
-        lambda f: write_json(f / "modules.json", [{"type": f"x.{kind}", "path": "1_Pooling"} for kind in (*PARTS[:2], "Dense")]),
-        "consists of Transformer, Pooling, Dense, but only Transformer, Pooling, Normalize can be run here",
+        lambda f: write_json(f / "modules.json", [{"type": f"x.{kind}", "path": "1_Pooling"} for kind in (*PARTS[:2], "LSTM")]),
+        "consists of Transformer, Pooling, LSTM, but only Transformer, Pooling, Dense, Normalize can be run here",
     ),
     "no pooling": (lambda f: write_json(f / "modules.json", [{"type": "x.Transformer", "path": ""}]), "consists of Transformer, but only"),
     "another pooling": (
@@ -238,6 +251,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: write_json(f / "1_Pooling/config.json", dict.fromkeys(POOLING.values(), True)),
         "pools by pooling_mode_cls_token, pooling_mode_lasttoken, pooling_mode_mean_tokens,",
     ),
+    "another pooling, named": (lambda f: write_json(f / "1_Pooling/config.json", {"pooling_mode": "max"}), "pools by max,"),
+    "two poolings, named": (lambda f: write_json(f / "1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}), "pools by cls, mean,"),
+    "no width": (lambda f: write_json(f / "config.json", {"max_position_embeddings": 64}), "states no width; set hidden_size"),
     "no word on pooling": (lambda f: (f / "1_Pooling/config.json").unlink(), "pools by nothing,"),
     "instruction left out": (
         lambda f: write_json(f / "1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": False}),
