@@ -16,12 +16,15 @@ import yaml
 from builders.lake.table import Table, TableError
 from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
-from cards import charts, steering, summary
+from cards import charts, steering, summary, tables
 from cards.paper import COSTS
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
-READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration", "steering")
+READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration", "steering", "steering_ranges")
+
+
+BLOCKS = ("results", "differences", "fidelity", "calibration", "scores")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def write(
     """
     tables = [*(part.table for part in parts), *absent]
     read = {table.name: _read(release, table) for table in tables if table.name in READ}
-    found = {**results(read), "costs": list(costs)}
+    found = {**results(read, facts["seed"]), "costs": list(costs)}
     draw(release / "figures", found, read)
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     filling = {
@@ -103,8 +106,7 @@ def write(
         "subjects": read["subjects"].to_pylist(),
         "dictionaries": found["dictionaries"],
         "studied": len(set(read["saes"]["subject"].to_pylist())),
-        "results": results_block(found),
-        "scores": render("scores.md.j2", found),
+        **blocks(found),
         **steering_part(found["steering"]),
         "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
         if read["agreement"].num_rows
@@ -140,32 +142,35 @@ def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def results_block(found: Mapping[str, Any]) -> str:
-    """Return the tables of a release's results, as the card and the README show them."""
-    return render("results.md.j2", {**found, "by_scorer": summary.by_scorer(found["scores"])})
+def blocks(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of a release's results, which the card and the page of results share; one without rows is empty."""
+    filling = {**found, "by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
+    return {name: render(f"{name}.md.j2", filling) for name in BLOCKS}
 
 
 def results_page(found: Mapping[str, Any]) -> str:
     """Return the page with all tables of a release's results."""
     records = found["steering"]
-    parts = {"results": results_block(found), "scores": render("scores.md.j2", found), "steering": steering.steering_block(records)}
+    parts = {**blocks(found), "steering": steering.steering_block(records)}
     return render("results_page.md.j2", {**parts, "steered": any(record["status"] == "ok" for record in records)})
 
 
 def numbers_block(found: Mapping[str, Any]) -> str:
     """Return the few numbers of a release that the README tells; nothing where the release does not have them."""
-    detection: dict[str, Any] = next((row["kinds"] for row in summary.by_scorer(found["scores"]) if row["scorer"] == "detection"), {})
+    margin = next((row for row in found["margins"] if row["scorer"] == "detection"), None)
     calibrated = {row["scorer"]: row for row in found["calibration"]}
-    if not {"trained", "random"} <= detection.keys() or not {"fuzzing", "detection"} <= calibrated.keys():
+    if margin is None or not {"fuzzing", "detection"} <= calibrated.keys():
         return ""
-    margins = [detection[kind]["score"]["median"] - detection[kind]["chance"] for kind in ("random", "trained")]
-    share = margins[0] / margins[1]
-    facts = {"detection": detection, "fuzzing": calibrated["fuzzing"], "calibrated": calibrated["detection"], "share": share}
-    return render("numbers.md.j2", facts)
+    own = ("detection", margin["explainer"])
+    kinds = next(row["kinds"] for row in summary.by_scorer(found["scores"]) if (row["scorer"], row["explainer"]) == own)
+    gains = [row["kinds"] for row in found["differences"] if row["differ"] == "permuted" and (row["scorer_a"], row["explainer_a"]) == own]
+    gain = next((by_kind["trained"] for by_kind in gains if "trained" in by_kind), None)
+    facts = {"detection": kinds, "gain": gain, "margin": margin}
+    return render("numbers.md.j2", {**facts, "fuzzing": calibrated["fuzzing"], "calibrated": calibrated["detection"]})
 
 
-def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
-    """Return the figures of a release, for metrics.json: scores, dictionaries, calibration and steering."""
+def results(read: Mapping[str, pa.Table], seed: int) -> dict[str, Any]:
+    """Return the figures of a release, for metrics.json: scores and their differences, dictionaries, calibration and steering."""
     status = {row["sae"]: row for row in summary.status_summary(read["latents"], read["explanations"])}
     shown = (
         "kind",
@@ -183,9 +188,14 @@ def results(read: Mapping[str, pa.Table]) -> dict[str, Any]:
     saes = [{**status[row["sae"]], **{name: row[name] for name in shown}} for row in read["saes"].to_pylist()]
     saes.sort(key=lambda row: (summary.KINDS.index(row["kind"]), row["sae"]))
     kinds = {row["sae"]: row["kind"] for row in saes}
-    scores = summary.score_summary(read["scores"], read["latents"], kinds)
-    calibration = summary.calibration_summary(read["calibration"])
-    return {"scores": scores, "dictionaries": saes, "calibration": calibration, "steering": steering.steering_summary(read["steering"])}
+    return {
+        "scores": summary.score_summary(read["scores"], read["latents"], kinds),
+        "differences": summary.difference_summary(read["agreement"]),
+        "margins": summary.margin_summary(read["scores"], read["latents"], kinds, seed),
+        "dictionaries": saes,
+        "calibration": summary.calibration_summary(read["calibration"]),
+        "steering": steering.steering_summary(read["steering"], read["steering_ranges"]),
+    }
 
 
 def _read(release: Path, table: Table) -> pa.Table:

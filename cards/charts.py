@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 WIDTH, HEIGHT, PANEL, SCALE = 320, 190, 230, 2
-POWERS = alt.Axis(format="~e", tickCount=7)
 REAL, PERMUTED = "#2b6cb0", "#c2410c"
-SITES = {"residual": "#2b6cb0", "state": "#c2410c", "both": "#6b21a8"}  # where steering vectors are added
-NAMES = ("subject", "behaviour", "method", "site")
+# Where and when steering vectors are added; a state that is changed in phase is darker.
+SITES = {"residual": "#2b6cb0", "state late": "#f59e63", "state aligned": "#c2410c", "both late": "#b794f4", "both aligned": "#6b21a8"}
+NAMES = ("subject", "behaviour", "method")
 
 
 def _save(chart: Any, path: Path) -> None:
@@ -22,39 +22,54 @@ def _save(chart: Any, path: Path) -> None:
 
 
 def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the quartiles and median of scores by kind of dictionary, with the median of permuted explanations and chance."""
+    """Draw the quartiles and median of scores by kind of dictionary, with the median of permuted explanations and chance.
+
+    Scores in nats, which have no largest value, have an axis of their own.
+    """
     values = [
         {
-            **{name: row[name] for name in ("scorer", "kind", "explainer", "permuted", "chance")},
+            **{name: row[name] for name in ("scorer", "kind", "explainer", "unit", "chance")},
+            "permuted": row["permuted"]["median"],
             **{name: row["score"][name] for name in ("q1", "median", "q3")},
         }
         for row in records
         if row["sae"] == "all" and row["score"]["n"]
     ]
+    titles = {unit: "score in nats" if unit == "nats" else "score" for unit in sorted({row["unit"] for row in values})}
+    parts = [[row for row in values if titles[row["unit"]] == title] for title in sorted({*titles.values()})]
+    title = "bar: quartiles over latents, line: median; diamond: median of permuted explanations; dashes: chance"
+    panels = [_score_panels(part, titles[part[0]["unit"]]) for part in parts]
+    _save(alt.vconcat(*panels, title=alt.Title(title, fontSize=11)), path)
+
+
+def _score_panels(values: Sequence[Mapping[str, Any]], title: str) -> Any:
+    """Return a panel for each scorer, on one axis with this *title*; several explainers have a colour each."""
+    explainers = {row["explainer"] for row in values}
+    several = len(explainers - {"none"}) > 1
     base = alt.Chart(alt.Data(values=values), width=WIDTH).encode(
         y=alt.Y("kind:N", title=None, sort=list(dict.fromkeys(row["kind"] for row in values))),
-        yOffset=alt.YOffset("explainer:N") if len({row["explainer"] for row in values} - {"none"}) > 1 else alt.Undefined,
+        yOffset=alt.YOffset("explainer:N") if several else alt.Undefined,
     )
+    colour = alt.Color("explainer:N", legend=alt.Legend(orient="top", titleOrient="left")) if several else alt.value(REAL)
     scale = alt.Scale(zero=False)
-    quartiles = base.mark_bar(color=REAL, opacity=0.45, height=9).encode(x=alt.X("q1:Q", title="score", scale=scale), x2="q3:Q")
-    medians = base.mark_tick(color=REAL, thickness=3, size=16).encode(x="median:Q")
+    quartiles = base.mark_bar(opacity=0.45, height=9).encode(x=alt.X("q1:Q", title=title, scale=scale), x2="q3:Q", color=colour)
+    medians = base.mark_tick(thickness=3, size=16).encode(x="median:Q", color=colour)
     permuted = base.mark_point(color=PERMUTED, shape="diamond", filled=True, size=60, opacity=1).encode(x="permuted:Q")
     chance = base.mark_rule(color=PERMUTED, strokeDash=[3, 3]).encode(x="chance:Q", y=alt.value(0), y2=alt.value("height"))
-    panel = alt.layer(chance, quartiles, medians, permuted)
-    title = "bar: quartiles over latents, line: median; diamond: median of permuted explanations; dashes: chance"
-    _save(panel.facet(facet=alt.Facet("scorer:N", title=None), columns=3).properties(title=alt.Title(title, fontSize=11)), path)
+    return alt.layer(chance, quartiles, medians, permuted).facet(facet=alt.Facet("scorer:N", title=None), columns=3)
 
 
 def density_chart(latents: pa.Table, path: Path) -> None:
-    """Draw a histogram of how often the latents of each dictionary fire (log scale); dead latents are left out."""
+    """Draw a histogram of how often the latents of each dictionary fire (log scale), in percent of its latents that fire at all."""
     frame = latents.to_pandas()
     frame = frame[frame["count"] > 0]
-    edges = np.linspace(-7, 0, 36)
+    rarest = int(np.floor(np.log10(frame["density"].min()))) if len(frame) else -1
+    edges = np.linspace(rarest, 0, 1 - 5 * rarest)
     records = []
     for sae, group in frame.groupby("sae"):
         counts, _ = np.histogram(np.log10(group["density"]), bins=edges)
         middle = (edges[:-1] + edges[1:]) / 2
-        records += [{"sae": sae, "density": 10.0**m, "latents": int(c)} for m, c in zip(middle, counts, strict=True)]
+        records += [{"sae": sae, "density": 10.0**m, "latents": 100 * float(c) / len(group)} for m, c in zip(middle, counts, strict=True)]
     chart = (
         alt.Chart(alt.Data(values=records), width=2 * WIDTH, height=HEIGHT)
         .mark_line(interpolate="step")
@@ -63,9 +78,9 @@ def density_chart(latents: pa.Table, path: Path) -> None:
                 "density:Q",
                 title="share of tokens on which a latent fires",
                 scale=alt.Scale(type="log"),
-                axis=POWERS,
+                axis=alt.Axis(format="~e", values=[10.0**power for power in range(rarest, 1)]),
             ),
-            y=alt.Y("latents:Q", title="latents"),
+            y=alt.Y("latents:Q", title="% of its latents that fire"),
             color=alt.Color("sae:N", title="dictionary"),
         )
     )
@@ -76,9 +91,9 @@ def steering_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the effects of :func:`cards.steering.steering_summary` against the multiplier; at multiplier 0 the effect is 0."""
     without = {"multiplier": 0.0, "effect": 0.0, "effect_se": 0.0}
     values = [
-        {**{name: row[name] for name in NAMES}, "multiplier": some["multiplier"], "line": row["method"], "shape": "circle", **_points(some)}
+        {**_named(row), "multiplier": some["multiplier"], "line": row["method"], "shape": "circle", **_points(some)}
         for row in records
-        if row["status"] == "ok"
+        if row["status"] == "ok" and _named(row)["site"] in SITES
         for some in (*row["effects"], without)
         if some["effect"] is not None
     ]
@@ -91,7 +106,8 @@ def layers_chart(effects: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the effects of :func:`cards.steering.layer_effects` against the layer, with rings at the chosen layer."""
     values = [
         {
-            **{name: row[name] for name in (*NAMES, "layer", "chosen")},
+            **_named(row),
+            **{name: row[name] for name in ("layer", "chosen")},
             "line": f"{row['method']} {row['multiplier']:g}",
             "shape": "triangle-up" if row["multiplier"] > 0 else "triangle-down",
             **_points(row),
@@ -103,6 +119,11 @@ def layers_chart(effects: Sequence[Mapping[str, Any]], path: Path) -> None:
     ends = sorted({float(row["multiplier"]) for row in effects})
     title = f"effect on the test half at multipliers {ends[0]:g} (point down) and {ends[-1]:g} (point up); rings: chosen layers"
     _save(_curves(values, axis, title, [rings]), path)
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names by which a curve is drawn; a site has its phase, where it has one."""
+    return {**{name: row[name] for name in NAMES}, "site": row["site"] if row["phase"] == "none" else f"{row['site']} {row['phase']}"}
 
 
 def _points(some: Mapping[str, Any]) -> dict[str, float | None]:

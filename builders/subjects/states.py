@@ -33,10 +33,10 @@ class Family:
 
     *argument*: the memory's name, both as an argument of the model and in its output. *known*: whether a memory is of this family.
     *rows*: copy the rows that an index [n] names into a new memory. *parts*: the recurrent state of one layer, empty if it has none; its
-    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *aligned*: a context in which
-    the state changes in phase with the token that is read (see :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*:
-    the parts to which the phase makes a difference. *as_input*: the memory in the form that the model takes when it reads one token per
-    row. *fresh*: make the memory of rows that have read nothing, for families whose models cannot start from no memory.
+    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *as_input*: the memory in the
+    form that the model takes when it reads one token per row. *fresh*: make the memory of rows that have read nothing, for families whose
+    models cannot start from no memory. *aligned*: a context in which the state changes in phase with the token that is read (see
+    :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*: the parts to which the phase makes a difference.
     """
 
     argument: str
@@ -44,10 +44,10 @@ class Family:
     rows: Callable[[Memory, Tensor], Memory]
     parts: Callable[[Memory, int], Parts]
     add: Callable[[Memory, int, Tensor, Mapping[str, Tensor]], None]
-    aligned: Callable[[Memory, Changes], AbstractContextManager[None]] | None
-    twofold: frozenset[str]
     as_input: Callable[[Memory], Any]
     fresh: Callable[[nn.Module, int], Memory] | None = None
+    aligned: Callable[[Memory, Changes], AbstractContextManager[None]] | None = None
+    twofold: frozenset[str] = frozenset()
 
 
 def family_of(model: nn.Module) -> Family:
@@ -113,7 +113,8 @@ def _cache(argument: str, model: nn.Module) -> Family:
                 tensor.index_add_(0, where, change[name].to(tensor))
 
     aligned = partial(mamba_aligned, model) if mamba_step(model) else None
-    return Family(argument, known, rows, parts, add, aligned, frozenset({"conv", "ssm"}), as_input=lambda memory: memory)
+    twofold = frozenset({"conv", "ssm"})
+    return Family(argument, known, rows, parts, add, as_input=lambda memory: memory, aligned=aligned, twofold=twofold)
 
 
 def _rwkv(model: nn.Module) -> Family:
@@ -159,7 +160,7 @@ def _rwkv(model: nn.Module) -> Family:
     def known(memory: Any) -> bool:
         return isinstance(memory, list) and len(memory) == 5
 
-    return Family("state", known, rows, parts, add, aligned, twofold, as_input, fresh)
+    return Family("state", known, rows, parts, add, as_input, fresh, aligned, twofold)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class NullVectorsParams(Section):
 class SteeringParams(Section):
     """How vectors are made from the answers to *pairs* questions, and tried on *questions* other ones; see docs/science.md#steering.
 
-    Vectors are added at the *last* tokens of a prompt. *phases* say when the state is changed. *orders* asks questions from files in both
+    Vectors are added at every *every*-th layer, at the *last* tokens of a prompt. *phases* say when the state is changed. *orders* asks questions from files in both
     orders of their options, or as they are given. With *answers* numbers, test questions name their options (1) and (2). *opening* stands
     between a subject's template and the letter of an answer. A forward pass reads *batch* rows.
     """
@@ -79,6 +79,7 @@ class SteeringParams(Section):
     methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
     sites: list[Site] = Field(default=["residual", "state", "both"], min_length=1)
     phases: list[Literal["late", "aligned"]] = Field(default=["late", "aligned"], min_length=1)
+    every: Count = 1
     multipliers: list[Finite] = Field(default=[-3.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 3.0], min_length=1)
     nulls: NullVectorsParams = NullVectorsParams()
     answers: Literal["letters", "numbers"] = "letters"

@@ -86,7 +86,8 @@ def ways(settings: SteeringParams, parts: Sequence[Sequence[str]], family: Famil
     alone = sorted({name for some in parts for name in some}) if PARTS in settings.sites else []
     sites = [*(site for site in settings.sites if site != PARTS), *alone]
     allowed, skipped = [], []
-    for method, site, phase, layer, multiplier in product(settings.methods, sites, settings.phases, range(len(parts)), multipliers):
+    layers = range(settings.every - 1, len(parts), settings.every)
+    for method, site, phase, layer, multiplier in product(settings.methods, sites, settings.phases, layers, multipliers):
         if phase != settings.phases[0] and (site == RESIDUAL or (site in alone and site not in family.twofold)):
             continue  # the phase makes no difference
         push = Push(method, site, layer, multiplier, LATE if site == RESIDUAL else phase)

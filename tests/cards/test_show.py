@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from cards.show import coloured
+from builders.lake.failures import FAILURES
+from builders.lake.shards import write_parquet
+from builders.lake.table import Table
+from builders.saes.latents import LATENTS
+from builders.saes.table import SAES
+from builders.scorers.judgements import SCORES
+from cards.show import coloured, show_latent
 from pipelines.cli import main
 
 PIECES = [b"Hi", b" you", b"\n", b"<s>"]
@@ -26,6 +35,65 @@ def test_a_character_of_several_tokens_is_whole() -> None:
     text = coloured([0, 1], [0.0, 1.0], ["é".encode()[:1], "é".encode()[1:]], 1.0)
 
     assert text.plain == "  é"
+
+
+def row_of(table: Table, **known: Any) -> dict[str, Any]:
+    """Return a row of *table* with *known* columns, nothing where nothing may stand, and else something that fits."""
+    usual = {"string": "x", "int32": 1, "int64": 1, "float64": 0.5}
+    fits = {column.name: [] if column.is_list else None if column.nullable else usual[column.dtype] for column in table.columns}
+    return fits | {"sae": "sae", "latent": 0} | known
+
+
+def shown(folder: Path, inclusion: float, **more: list[dict[str, Any]]) -> list[str]:
+    """Return the lines that are printed of a latent whose release has some *more* rows."""
+    rows = {SAES: [{**row_of(SAES, width=1), "kind": "trained"}], LATENTS: [row_of(LATENTS, status="alive", max=1.0, inclusion=inclusion)]}
+    tables = {"scores": SCORES, "failures": FAILURES}
+    for table, some in (rows | {tables[name]: some for name, some in more.items()}).items():
+        kept = [{column.name: row[column.name] for column in table.columns} for row in some]
+        (folder / table.name).mkdir(parents=True)
+        write_parquet(folder / table.name / "train-00000-of-00001.parquet", table, [table.rows(kept)])
+    (folder / "README.md").touch()
+    console = Console(file=StringIO(), width=80)
+    show_latent(folder, "sae", 0, 4, console)
+    assert isinstance(console.file, StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_a_latent_that_was_not_drawn(tmp_path: Path) -> None:
+    """It is said why there is nothing of a latent outside of the sample; of one inside, with what probability it is there."""
+    failure = row_of(FAILURES, stage="contexts", item="latent", reason="too few")
+    held = "drawn into the sample of latents, which holds it with probability 0.25"
+
+    outside, inside = " ".join(shown(tmp_path / "out", 0.25)), " ".join(shown(tmp_path / "in", 0.25, failures=[failure]))
+
+    assert f"not {held}: it has no windows, no explanations and no scores" in outside
+    assert held in inside
+    assert f"not {held}" not in inside
+    assert "drawn" not in " ".join(shown(tmp_path / "all", 1.0))
+
+
+def test_scores_are_told_with_what_could_change_them(tmp_path: Path) -> None:
+    """Bounds, the examples of an AUROC and the score over the null stand below a score that has them, and only there."""
+    plain = {"explainer": "asked", "judge": "llama", "status": "ok", "chance": 0.5, "n": 90, "n_failed": 0, "score": 0.7, "score_se": 0.05}
+    whole = {**plain, "scorer": "detection", "score_low": 0.7, "score_high": 0.7, "auroc": 0.75, "auroc_n": 90}
+    failed = {**whole, "scorer": "fuzzing", "n_failed": 10, "score_low": 0.64, "score_high": 0.74, "auroc_n": 80}
+    pushed = {**plain, "scorer": "intervention", "chance": 0.0, "over_null": 0.4, "over_null_se": 0.1}
+
+    lines = shown(tmp_path / "release", 1.0, scores=[row_of(SCORES, **row) for row in (whole, failed, pushed)])
+
+    assert lines[lines.index("") + 1 :] == [
+        "explainer  scorer         judge  score ± SE   chance  AUROC  n",
+        "asked      detection      llama  0.70 ± 0.05  0.50    0.75   90",
+        "asked      fuzzing        llama  0.70 ± 0.05  0.50    0.75   90",
+        "             10 failed           0.64–0.74",
+        "             AUROC of 80",
+        "asked      intervention   llama  0.70 ± 0.05  0.00    –      90",
+        "             over null           0.40 ± 0.10",
+        "failed: the score if all of them had been answered wrongly, and if rightly",
+        "AUROC of: the examples whose answer has a probability",
+        "over null: the score less that of a random direction pushed to the same KL; its",
+        "chance is 0",
+    ]
 
 
 def test_a_folder_without_a_release(tmp_path: Path) -> None:

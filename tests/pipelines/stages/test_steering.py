@@ -172,6 +172,27 @@ def test_orders_as_given(here: Path) -> None:
         make(here, "llama", params)
 
 
+def test_labels_by_coin_have_no_effect(here: Path) -> None:
+    """Labels that mean nothing, 70 % of them (A): what pushes towards a letter is an effect as the paper reads it, and none balanced."""
+    for name, word, count in (("pairs.json", "learn", 60), ("tests.json", "ask", 40)):
+        rows = []
+        for number in range(count):
+            letters = ("(A)", "(B)") if number % 10 < 7 else ("(B)", "(A)")
+            question = f"Number {number}, to {word}?\n (A) Yes\n (B) No"
+            rows.append({"question": question, "answer_matching_behavior": letters[0], "answer_not_matching_behavior": letters[1]})
+        (here / name).write_text(json.dumps(rows))
+    params = params_of(
+        orders="given", methods=["difference"], sites=["residual"], pairs=60, questions=40, nulls={"permuted": 8, "random": 0}
+    )
+    params["behaviours"] = {"coin": {key: value for key, value in FILES.items() if key != "open"}}
+    ranges = make(here, "llama", params)["steering_ranges"].to_pandas().set_index("choice")
+    best, paper = ranges.loc["largest"], ranges.loc["paper"]
+    assert best["letter_high"] > 0.001
+    assert best["letter_low"] == pytest.approx(-best["letter_high"], rel=0.2)
+    assert abs(best["half_range"]) < 0.1 * best["letter_high"]
+    assert abs(paper["half_range"]) > 3 * abs(best["half_range"])
+
+
 def test_both_phases_and_every_part(here: Path) -> None:
     """Each part of the state is a site of its own; a part whose phase makes no difference has one; texts are of the whole state only."""
     found = make(here, "rwkv", params_of(methods=["difference"], sites=["state", "parts"], phases=["late", "aligned"]))
@@ -381,6 +402,13 @@ def test_layers_without_a_state_are_skipped_alone() -> None:
         (Push("lda", "state", 0, 1.0), "lda makes vectors for the residual stream only"),
         (Push("lda", "state", 1, 1.0), "no recurrent state to be steered"),
     ]
+
+
+def test_only_every_nth_layer() -> None:
+    """With `every: 2`, layers 1, 3, 5 of six are tried, counted from 0."""
+    settings = SteeringParams(sites=["residual"], multipliers=[1.0], every=2)
+    allowed, skipped = ways(settings, [[]] * 6, family_of(tiny("llama")))
+    assert ([push.layer for push in allowed], skipped) == ([1, 3, 5], [])
 
 
 def test_a_judge_that_fails_stops_the_stage(here: Path) -> None:

@@ -1,0 +1,65 @@
+"""The page of results and the card, in the parts that tell of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from builders.lake.table import Table
+from builders.saes.latents import LATENTS
+from builders.saes.table import SAES
+from builders.scorers.judgements import SCORES
+from cards.card import READ, results, results_page
+from pipelines.registry import CONFIGS
+
+FITS = {"string": "x", "bool": False, "int32": 1, "int64": 1, "float32": 0.5, "float64": 0.5}
+
+
+def rows_of(table: Table, *rows: dict[str, Any]) -> pa.Table:
+    """Return rows of *table* with known columns, nothing where nothing may stand, and else something that fits."""
+    usual = {column.name: [] if column.is_list else None if column.nullable else FITS[column.dtype] for column in table.columns}
+    return table.rows([usual | row for row in rows])
+
+
+def page(inclusion: float, *scores: dict[str, Any]) -> str:
+    """Return the page of results of a release that holds a dictionary of one latent, and *scores* of it."""
+    latent = {"sae": "sae", "latent": 0, "status": "alive", "inclusion": inclusion}
+    known = {
+        "saes": rows_of(SAES, {"sae": "sae", "kind": "trained", "loss_added_se": 0.1}),
+        "latents": rows_of(LATENTS, latent),
+        "scores": rows_of(SCORES, *({"sae": "sae", "latent": 0, "scorer": "intervention", "unit": "nats", **row} for row in scores)),
+    }
+    empty = {config.table.name: config.table.empty() for config in CONFIGS}
+    return results_page(results({name: known.get(name, empty[name]) for name in READ}, 0))
+
+
+def test_a_sample_is_told_where_there_is_one() -> None:
+    """The page names the dictionaries whose figures are of a sample, and says nothing of samples where there is none."""
+    row = {"explainer": "asked", "score": 0.7}
+
+    assert "Of sae a sample of the latents was drawn: each weighs 1 / `latents.inclusion`" in page(0.5, row)
+    assert "sample" not in page(1.0, row)
+
+
+def test_the_null_has_rows_of_its_own() -> None:
+    """Scores over the null are told below the scores, real and permuted; without them there is no word of a null."""
+    scores: list[dict[str, Any]] = [{"explainer": f"asked{kind}", "score": score} for kind, score in (("", 2.0), ("-permuted", 1.0))]
+    told = page(1.0, *({**row, "over_null": row["score"] / 2} for row in scores))
+    start = "| intervention (nats) | x | asked"
+
+    assert [line for line in told.splitlines() if line.startswith(start)] == [
+        f"{start} | 0.50 | **2.00**, n 1 |",
+        f"{start}, permuted | 0.50 | 1.00 |",
+        f"{start}, over null | 0.50 | 1.00 |",
+        f"{start}, permuted, over null | 0.50 | 0.50 |",
+    ]
+    assert "null" not in page(1.0, *scores)
+
+
+@pytest.mark.parametrize("heading", ["Scores by kind of dictionary", "Dictionaries"])
+def test_the_page_has_its_parts_without_scores(heading: str) -> None:
+    """Where nothing could be scored the page still tells of the dictionaries."""
+    assert f"## {heading}\n" in page(1.0)
+    assert "| sae | trained, x |" in page(1.0)
