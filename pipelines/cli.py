@@ -66,6 +66,14 @@ def start(folder: Path, file: Path) -> None:
 
 
 @main.command()
+def expand() -> None:
+    """Write out entries of params.yaml that stand for many layers, since DVC reads the file as it is."""
+    from pipelines.start import expand as written_out
+
+    click.echo(written_out())
+
+
+@main.command()
 @click.argument("sae")
 @click.argument("latent", type=int)
 @click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from builders.contexts.contexts import CONTEXTS
+from builders.contexts.pool import POOL
 from builders.explainers.explanations import EXPLANATIONS
 from builders.interventions.generations import GENERATIONS
 from builders.interventions.interventions import INTERVENTIONS
@@ -18,8 +19,11 @@ from builders.saes.latents import LATENTS
 from builders.saes.neighbours import NEIGHBOURS
 from builders.saes.table import SAES
 from builders.scorers.agreement import AGREEMENT
+from builders.scorers.anatomy import ANATOMY
+from builders.scorers.best import BEST
 from builders.scorers.calibration import CALIBRATION
 from builders.scorers.judgements import JUDGEMENTS, SCORES
+from builders.scorers.judges import JUDGES
 from builders.steering.effects import STEERING, STEERING_ANSWERS, STEERING_VECTORS
 from builders.steering.ranges import STEERING_RANGES
 from builders.steering.ratings import STEERING_TEXTS
@@ -43,15 +47,19 @@ class Config:
 
 CONFIGS = (
     Config(SCORES, ("scores", "direct")),
+    Config(ANATOMY, ("agreement",)),
     Config(EXPLANATIONS, ("explanations",)),
     Config(LATENTS, ("contexts",)),
     Config(CONTEXTS, ("contexts",), copied=True),
+    Config(POOL, ("contexts",)),
     Config(JUDGEMENTS, ("scores", "direct"), copied=True),
     Config(ACTIVATIONS, ("activations",), copied=True),
     Config(TOKENS, ("tokens",), copied=True),
     Config(VOCABULARY, ("tokens",)),
     Config(AGREEMENT, ("agreement",)),
+    Config(BEST, ("agreement",)),
     Config(CALIBRATION, ("calibration",)),
+    Config(JUDGES, ("calibration",)),
     Config(NEIGHBOURS, ("neighbours",)),
     Config(INTERVENTIONS, ("interventions",)),
     Config(GENERATIONS, ("interventions",)),

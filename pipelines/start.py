@@ -1,4 +1,7 @@
-"""`interplake start`: a project of one's own, which is a copy of the code that DVC watches, beside the params of one run."""
+"""`interplake start`: a project of one's own, which is a copy of the code that DVC watches, beside the params of one run.
+
+Also `interplake expand`, which writes out entries for many layers in the params of a project.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from builders.errors import UserError
 from builders.lake.shards import write_atomic
 from pipelines.graph.closure import PACKAGES, ROOT
 from pipelines.graph.declared import require_sections
-from pipelines.params import FILE, load
+from pipelines.params import FILE, load, path_of, text_of
 
 COPIED = (*PACKAGES, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
 
@@ -25,8 +28,21 @@ def start(folder: Path, params: Path) -> Path:
     load(params)
     require_sections(params)
     copy_code(folder)
-    write_atomic(folder / FILE, params.read_bytes())
+    write_atomic(folder / FILE, text_of(params).encode())
     return folder / FILE
+
+
+def expand() -> str:
+    """Write every entry of params.yaml that stands for many layers as one entry a layer, and return what was done.
+
+    Raises UserError, and writes nothing, where the params would not be valid.
+    """
+    path = path_of()
+    text, dictionaries = text_of(path), len(load(path).saes)
+    if text == path.read_text():
+        return f"{path}: nothing to write out; each of its {dictionaries} dictionaries has an entry of its own"
+    write_atomic(path, text.encode())
+    return f"wrote {path}: each of its {dictionaries} dictionaries has an entry of its own"
 
 
 def copy_code(folder: Path) -> None:

@@ -39,7 +39,7 @@ def test_every_config_loads(finished: Path, tmp_path: Path) -> None:
     for config in CONFIGS:
         name = config.table.name
         if not (release / name).exists():
-            assert name in ("calibration", "failures", "generations", "interventions")
+            assert name in ("best_of", "calibration", "failures", "generations", "interventions", "judges", "pool")
             continue
         data = load_dataset(str(release), name, split="train", cache_dir=str(tmp_path))
         streamed = next(iter(load_dataset(str(release), name, split="train", streaming=True)))

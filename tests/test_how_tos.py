@@ -257,7 +257,7 @@ def test_judge_with_a_language_model(project: Path) -> None:
     """A server is checked, asked about a few latents, paid for, and not asked again when the stage is forced."""
     page = page_of("judge-with-a-language-model")
     model = "meta-llama/Llama-3.3-70B-Instruct"
-    with serving(lambda _, __: chat("[1, 0, 1, 0, 1]"), listed(model)) as server:
+    with serving(lambda _, __: chat('{"answers": [1, 0, 1, 0, 1]}'), listed(model)) as server:
         said = followed(project, page.replace("http://localhost:8000/v1", server.url))
         asked = len(server.bodies)
 

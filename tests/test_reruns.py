@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forms import schema_of, written
 from llm_server import MODEL, Server, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 from shared import Once
@@ -191,7 +192,10 @@ def asking_params(server: Server) -> dict[str, Any]:
 
 def answered(body: dict[str, Any]) -> Any:
     """Answer an explainer with an explanation, and a judge with zeros."""
-    return chat("[EXPLANATION]: words" if "EXPLANATION" in str(body["messages"]) else "[0, 0, 0, 0, 0]")
+    if "EXPLANATION" in str(body["messages"]):
+        return chat("[EXPLANATION]: words")
+    schema = schema_of(body)
+    return chat(written(schema, [0] * schema["properties"]["answers"]["minItems"]))
 
 
 def test_a_prompt_runs_those_that_use_it(asking: Path) -> None:

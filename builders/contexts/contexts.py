@@ -35,7 +35,8 @@ CONTEXTS = Table(
         Column(
             "kind",
             "string",
-            "activating, or one of the silent kinds: random, similar, or of a neighbour by cofiring, decoder or encoder",
+            "activating, or a silent kind: random, similar, of a neighbour (cofiring, decoder, encoder), row (no firing in all the row), "
+            "or decoy (it holds tokens on which the latent fires elsewhere)",
             categorical=True,
         ),
         Column("quantile", "int32", "rank quantile of the window by its largest activation; 0 is the strongest", nullable=True, low=0),
@@ -50,7 +51,7 @@ CONTEXTS = Table(
     row_group=20_000,
 )
 STRONG = 0.3  # share of the largest activation
-READ = ["latent", "split", "example", "kind", "quantile", "tokens", "activations", "neighbour_activations"]  # for Examples
+READ = ["latent", "split", "example", "kind", "quantile", "row", "start", "tokens", "activations", "neighbour_activations"]  # for Examples
 
 
 def context_rows(sae: str, selected: Selected, hard: Hard, firings: Firings, corpus: Corpus, window: int, pieces: pa.Array) -> pa.Table:
@@ -102,8 +103,9 @@ def _lists(values: npt.NDArray[np.float32], filled: Bools) -> pa.Array:
 class Examples:
     """One latent's windows of one split.
 
-    Of shape [n]: *number* (the column `example`), *kind*, and *quantile* (-1 where the latent is silent). Of shape [n, window]: *tokens*
-    (token ids), *activations*, and *neighbour*: the activations of the neighbouring latent, zero in windows of other kinds.
+    Of shape [n]: *number* (the column `example`), *kind*, *quantile* (-1 where the latent is silent), and the place in `tokens`: *row*, and
+    *start*, the position of the window's first token. Of shape [n, window]: *tokens* (token ids), *activations*, and *neighbour*: the
+    activations of the neighbouring latent, zero in windows of other kinds.
     """
 
     latent: int
@@ -113,6 +115,8 @@ class Examples:
     kind: npt.NDArray[np.str_]
     quantile: Ints
     neighbour: npt.NDArray[np.float32]
+    row: Ints
+    start: Ints
 
     @property
     def activating(self) -> Bools:
@@ -163,8 +167,8 @@ def by_latent(rows: pa.Table, split: str) -> Iterator[Examples]:
     starts: list[int] = np.flatnonzero(np.concatenate([[True], latents[1:] != latents[:-1]])).tolist()
     for low, high in zip(starts, [*starts[1:], len(latents)], strict=True):
         cut = slice(low, high)
-        number = rows["example"][low:high].to_numpy().astype(np.int64)
-        yield Examples(int(latents[low]), number, tokens[cut], activations[cut], kind[cut], quantile[cut], neighbour[cut])
+        number, row, start = (rows[name][low:high].to_numpy().astype(np.int64) for name in ("example", "row", "start"))
+        yield Examples(int(latents[low]), number, tokens[cut], activations[cut], kind[cut], quantile[cut], neighbour[cut], row, start)
 
 
 def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -76,8 +76,8 @@ def in_turn(near: npt.NDArray[np.float32], free: Bools, n: int) -> Ints:
 
 def standing(selected: Selected, corpus: Corpus) -> Ints:
     """Return where the strongest windows of each selected latent begin [latents, some], each as row · row length + start."""
-    fires = np.flatnonzero(selected.peak > 0)
-    order = fires[sort_order(selected.latent[fires], selected.peak[fires], descending=True)]
+    fires = np.flatnonzero(selected.rank >= 0)
+    order = fires[sort_order(selected.latent[fires], selected.rank[fires])]
     order = order[ranks(selected.latent[order])[0] < STRONGEST]
     places = selected.row[order] * corpus.row_length + selected.start[order]
     latents = len(selected.latents)

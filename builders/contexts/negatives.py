@@ -1,8 +1,9 @@
-"""Hard windows: silent ones that look like activating ones, because a neighbour fires there or the text is alike.
+"""Negatives beside random ones: windows of neighbours, windows whose text is alike, and (as in the paper) windows of silent rows.
 
-A first pass over all firings keeps the strongest windows of every latent (`strongest`). A second pass goes through the latents and takes
-windows in which a latent's neighbours fire and the latent itself is silent. Each kind is drawn by itself, so asking for one more kind does
-not change the others. Source: the later negatives of Paulo et al. 2024 (arXiv:2410.13928); see docs/science.md#negatives.
+The first two are hard, since they look like activating ones. A first pass over all firings keeps the strongest windows of every latent
+(`strongest`). A second pass goes through the latents and takes windows in which a latent's neighbours fire and the latent itself is silent.
+Each kind is drawn by itself, so asking for one more kind does not change the others. Source: Paulo et al. 2024 (arXiv:2410.13928) and
+their later negatives; see docs/science.md#negatives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from builders.arrays import Ints, among
 from builders.contexts.selection import KINDS, Selected
+from builders.contexts.silent_rows import SilentRows
 from builders.contexts.windows import Plan, activating_windows, window_activations
 from builders.lake.failures import failure
 from builders.saes.activations import Firings
@@ -24,6 +26,7 @@ from builders.text.rows import Corpus
 Found = tuple[Ints, Ints, Ints]  # latent, window number, neighbour (-1 for none); sorted by latent
 # Of every neighbour, DEPTH times as many windows are kept as one latent may take from it, because the latent fires in some of them.
 DEPTH = 16
+ROW = "row"  # the kind of windows of silent rows
 
 
 class WindowSource(Protocol):
@@ -56,10 +59,13 @@ class Strongest:
         return window_activations(latent, *grid.place(number), self.firings.take(index), corpus, window)[inverse]
 
 
-def strongest(latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, most: int) -> Strongest:
-    """Return the *most* strongest windows of the grid for each of *latents* (sorted); *firings* are all activations of these latents."""
+def strongest(latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, most: int, seed: int) -> Strongest:
+    """Return the *most* strongest windows of the grid for each of *latents* (sorted); *firings* are all activations of these latents.
+
+    *seed* addresses the draw that ranks windows of equal peaks.
+    """
     grid = corpus.grid(plan.window)
-    windows = activating_windows(firings, corpus, replace(plan, centered=False))
+    windows = activating_windows(firings, corpus, replace(plan, centered=False), seed)
     windows = windows.take(np.flatnonzero(windows.rank < most))
     number = np.full((len(latents), most), -1, dtype=np.int32)
     number[np.searchsorted(latents, windows.latent), windows.rank] = grid.number(windows.row, windows.start)
@@ -107,7 +113,7 @@ class Nearby:
 
 @dataclass(frozen=True)
 class Hard:
-    """Hard windows in order of latent, then kind.
+    """Hard windows, and those of silent rows, in order of latent, then kind.
 
     All arrays are [n], except the last: *latent*, *kind* (its place in KINDS), *row*, *start*, and *neighbour* (-1 for none).
     *neighbour_activations* [windows with a neighbour, window] are the activations of that neighbour.
@@ -123,11 +129,21 @@ class Hard:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where hard windows come from: *kinds* names, by kind, how many windows each of *latents* (sorted) gets, and their source."""
+    """Where hard windows come from: *kinds* names, by kind, how many windows each of *latents* (sorted) gets, and their source.
+
+    *rows* says the same of windows of silent rows.
+    """
 
     latents: Ints
     kinds: Mapping[str, tuple[int, WindowSource]]
     strongest: Strongest | None = None
+    rows: tuple[int, SilentRows] | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many windows of each kind a latent gets."""
+        found = {kind: n for kind, (n, _) in self.kinds.items()}
+        return found if self.rows is None else {**found, ROW: self.rows[0]}
 
     def of(self, latents: Ints) -> Ints:
         """Return those of *latents* that get hard windows."""
@@ -137,29 +153,33 @@ class Sources:
 NOTHING = Sources(np.zeros(0, dtype=np.int64), {})
 
 
-def hard_windows(sources: Sources, selected: Selected, corpus: Corpus, window: int) -> Hard:
-    """Return the hard windows of the selected latents: windows of the grid that are not taken, none twice within a kind."""
-    grid = corpus.grid(window)
+def hard_windows(sources: Sources, selected: Selected, firings: Firings, corpus: Corpus, window: int) -> Hard:
+    """Return the hard windows of the selected latents, whose *firings* are given: none that is taken, none twice within a kind."""
+    grid, wanted = corpus.grid(window), sources.of(selected.latents)
     nothing = np.zeros(0, dtype=np.int64)
-    parts = [(nothing, nothing, nothing, nothing)]
+    parts = [(nothing, nothing, nothing, nothing, nothing)]
     for kind, (n, source) in sources.kinds.items():
-        found = source.windows(sources.of(selected.latents), selected.taken, grid.total, n)
-        parts.append((*found, np.full(len(found[0]), KINDS.index(kind))))
-    latent, number, neighbour, kinds = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.lexsort((kinds, latent))
-    latent, number, neighbour, kinds = latent[order], number[order], neighbour[order], kinds[order]
+        latent, number, neighbour = source.windows(wanted, selected.taken, grid.total, n)
+        parts.append((latent, *grid.place(number), neighbour, np.full(len(latent), KINDS.index(kind))))
+    if sources.rows is not None:
+        n, rows = sources.rows
+        found = rows.windows(wanted, n, firings, selected)
+        parts.append((*found, np.full(len(found[0]), -1), np.full(len(found[0]), KINDS.index(ROW))))
+    columns = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    order = np.lexsort((columns[-1], columns[0]))
+    latent, row, start, neighbour, kinds = (column[order] for column in columns)
     shown = np.zeros((0, window), dtype=np.float32)
     if sources.strongest is not None:
-        near = neighbour >= 0
-        shown = sources.strongest.activations(neighbour[near], number[near], corpus, window)
-    return Hard(latent, kinds, *grid.place(number), neighbour, shown)
+        near = np.flatnonzero(neighbour >= 0)
+        shown = sources.strongest.activations(neighbour[near], grid.number(row[near], start[near]), corpus, window)
+    return Hard(latent, kinds, row, start, neighbour, shown)
 
 
 def shortfalls(sae: str, sources: Sources, selected: Selected, hard: Hard) -> list[dict[str, Any]]:
     """Return a FAILURES record for every latent and kind with fewer windows than asked for."""
     latents = sources.of(selected.latents)
     found = []
-    for kind, (n, _) in sources.kinds.items():
+    for kind, n in sources.counts.items():
         own = hard.latent[hard.kind == KINDS.index(kind)]
         have = np.searchsorted(own, latents, side="right") - np.searchsorted(own, latents)
         short = zip(latents[have < n].tolist(), have[have < n].tolist(), strict=True)

@@ -20,7 +20,8 @@ from builders.saes.activations import Firings
 from builders.seeds import uniforms
 from builders.text.rows import Corpus
 
-KINDS = ("activating", "random", "cofiring", "decoder", "encoder", "similar")  # in the order in which a latent's test windows are listed
+# In the order in which a latent's test windows are listed.
+KINDS = ("activating", "random", "cofiring", "decoder", "encoder", "similar", "row", "decoy")
 
 
 def quantile_of(windows: Windows, quantiles: int) -> Ints:
@@ -95,9 +96,9 @@ def choose(windows: Windows, plan: Plan, seed: int) -> tuple[Windows, Bools, Int
 class Selected:
     """The windows of all latents that fill their quota: by latent, test before train, activating before silent, strongest first.
 
-    The arrays are [n]: *latent*, *train* (false for test), *kind* (its place in KINDS), *quantile* (-1 where silent), *row*, *start*, and
-    *peak* (the largest activation, 0 where silent). *taken* are sorted keys latent · total + window number of the grid's windows that are
-    not free: they are drawn, overlap a drawn one, or hold a firing. *failed* are the FAILURES records of latents that fall short.
+    The arrays are [n]: *latent*, *train* (false for test), *kind* (its place in KINDS), *row*, *start*, and (-1 where silent) *quantile*
+    and *rank* among all the latent's windows. *taken* are sorted keys latent · total + window number of the grid's windows that are not
+    free: they are drawn, overlap a drawn one, or hold a firing. *failed* are the FAILURES records of latents that fall short.
     """
 
     latent: Ints
@@ -106,7 +107,7 @@ class Selected:
     quantile: Ints
     row: Ints
     start: Ints
-    peak: Floats
+    rank: Ints
     taken: Ints
     failed: list[dict[str, Any]]
 
@@ -118,12 +119,12 @@ class Selected:
 
 def select(sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan, seed: int) -> Selected:
     """Return the windows of *latents*: each has its full quota of every kind, or none. *firings* are all their activations."""
-    candidates = activating_windows(firings, corpus, plan)
+    candidates = activating_windows(firings, corpus, plan, seed)
     chosen, train, quantile = choose(candidates, plan, seed)
     grid = corpus.grid(plan.window)
     touched = touched_windows(firings, chosen, grid)
     asked = plan.test_random + plan.train_random
-    silent, number = silent_windows(np.unique(chosen.latent), touched, grid, asked, seed + 2)
+    silent, number = silent_windows(np.unique(chosen.latent), touched, grid.total, asked, seed + 2)
     row, start = grid.place(number)
     zeros = np.zeros(len(silent), dtype=np.int64)
     parts: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {
@@ -133,7 +134,7 @@ def select(sae: str, latents: Ints, firings: Firings, corpus: Corpus, plan: Plan
         "quantile": (quantile, zeros - 1),
         "row": (chosen.row, row),
         "start": (chosen.start, start),
-        "peak": (chosen.peak, zeros),
+        "rank": (chosen.rank, zeros - 1),
     }
     columns = {name: np.concatenate(both) for name, both in parts.items()}
     have = np.bincount(candidates.latent, minlength=int(latents.max(initial=0)) + 1)

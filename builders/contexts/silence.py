@@ -14,19 +14,20 @@ from builders.seeds import uniforms
 from builders.text.rows import Grid
 
 
-def silent_windows(latents: Ints, touched: Ints, grid: Grid, n: int, seed: int) -> tuple[Ints, Ints]:
+def silent_windows(latents: Ints, touched: Ints, total: int, n: int, seed: int) -> tuple[Ints, Ints]:
     """Return (latent, window number) of up to *n* random windows for each of *latents*: none twice, none *touched*.
 
-    *touched* are sorted keys latent · grid.total + window number. Every latent has its own sequence of draws, which depends on *seed* and
-    latent alone. A latent that is still short after many draws goes through all windows in a random order instead.
+    There are *total* windows, and *touched* are sorted keys latent · total + window number. Every latent has its own sequence of draws,
+    which depends on *seed* and latent alone. A latent that is still short after many draws goes through all windows in a random order
+    instead.
     """
     found: list[tuple[Ints, Ints]] = []
     draws, asking = 2 * n + 16, latents
     while len(asking):
-        exhaustive = draws >= grid.total
+        exhaustive = draws >= total
         short = []
-        for part in np.array_split(asking, -(-len(asking) * min(draws, grid.total) // 2**24)):
-            latent, number = _fresh(part, touched, grid.total, draws, seed, exhaustive)
+        for part in np.array_split(asking, max(1, -(-len(asking) * min(draws, total) // 2**24))):
+            latent, number = _fresh(part, touched, total, draws, seed, exhaustive)
             place, _ = ranks(latent)
             full = np.bincount(np.searchsorted(part, latent), minlength=len(part)) >= n
             full |= exhaustive

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from builders.arrays import Bools, Floats, Ints, ranks, sort_order
 from builders.saes.activations import Firings
+from builders.seeds import seed_of, uniforms
 from builders.text.rows import Corpus
 
 
@@ -40,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Windows:
-    """Candidate windows, sorted by latent, then from the largest peak to the smallest; all arrays are [n]."""
+    """Candidate windows, sorted by latent, then from the largest peak to the smallest, equal ones as drawn; all arrays are [n]."""
 
     latent: Ints
     row: Ints
@@ -54,8 +55,11 @@ class Windows:
         return Windows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
-def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
-    """Return every window that holds an activation: windows of the grid, or, if *plan* is centered, windows around the peaks."""
+def activating_windows(firings: Firings, corpus: Corpus, plan: Plan, seed: int) -> Windows:
+    """Return every window that holds an activation: windows of the grid, or, if *plan* is centered, windows around the peaks.
+
+    *seed* addresses the draw that ranks windows of equal peaks.
+    """
     latent, row, position = (a.astype(np.int64) for a in (firings.latent, firings.row, firings.position))
     blocks = -(-corpus.row_length // plan.window)
     block = (latent * len(corpus.ids) + row) * blocks + position // plan.window
@@ -71,11 +75,11 @@ def activating_windows(firings: Firings, corpus: Corpus, plan: Plan) -> Windows:
         room = corpus.lengths[row[starts]] - plan.window
         first = np.clip(centre - min(plan.window - plan.window // 4, plan.window - 1), 0, np.maximum(room, 0))
     fits = first + plan.window <= corpus.lengths[row[starts]]
-    found = _ranked(latent[starts][fits], row[starts][fits], first[fits], peak[fits])
-    return _with_peaks(_without_overlaps(found, plan.window), firings, corpus, plan.window) if plan.centered else found
+    found = _ranked(latent[starts][fits], row[starts][fits], first[fits], peak[fits], seed)
+    return _with_peaks(_without_overlaps(found, plan.window), firings, corpus, plan.window, seed) if plan.centered else found
 
 
-def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int) -> Windows:
+def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int, seed: int) -> Windows:
     """Return the windows, ranked anew by the largest activation that each one shows."""
     if not len(windows.latent):
         return windows
@@ -84,12 +88,18 @@ def _with_peaks(windows: Windows, firings: Firings, corpus: Corpus, length: int)
     windows, place = windows.take(np.argsort(place)), np.sort(place)
     bounds = np.searchsorted(at, np.stack([place, place + length], axis=1)).reshape(-1)
     peak = np.maximum.reduceat(np.append(firings.value, 0), bounds)[::2].astype(np.float64)
-    return _ranked(windows.latent, windows.row, windows.start, peak)
+    return _ranked(windows.latent, windows.row, windows.start, peak, seed)
 
 
-def _ranked(latent: Ints, row: Ints, start: Ints, peak: Floats) -> Windows:
-    """Return windows sorted by latent, then strength; equally strong ones keep the order in which they were given."""
+def _ranked(latent: Ints, row: Ints, start: Ints, peak: Floats, seed: int) -> Windows:
+    """Return windows sorted by latent, then strength; equally strong ones in an order that is drawn, whatever their place in the corpus."""
     order = sort_order(latent, peak, descending=True)
+    again = np.zeros(len(order) + 1, dtype=bool)  # whether a window equals the one before it
+    again[1:-1] = (latent[order][1:] == latent[order][:-1]) & (peak[order][1:] == peak[order][:-1])
+    tied = np.flatnonzero(again[:-1] | again[1:])
+    some = order[tied]
+    draw = uniforms(seed_of(seed, "ties"), latent[some], row[some], start[some])
+    order[tied] = some[sort_order(np.cumsum(~again[:-1])[tied], draw)]
     rank, count = ranks(latent[order])
     return Windows(latent[order], row[order], start[order], peak[order], rank, count)
 
@@ -107,7 +117,7 @@ def _without_overlaps(windows: Windows, length: int) -> Windows:
         near = np.abs(windows.start[candidates] - leader_start(line[candidates])) < length
         open_[candidates[near]] = False
     chosen = windows.take(np.flatnonzero(kept))
-    return _ranked(chosen.latent, chosen.row, chosen.start, chosen.peak)
+    return Windows(chosen.latent, chosen.row, chosen.start, chosen.peak, *ranks(chosen.latent))
 
 
 def _looked_up(keys: Ints, values: Ints) -> Callable[[Ints], Ints]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import torch
 from builders.engines.continuations import Continuations
 from builders.engines.reading import Read, Reader, token_of
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
+from builders.engines.schemas import continuations, values
 from builders.errors import UserError
 from builders.library import transformers
 from builders.subjects import checkpoints
 from builders.subjects.sampling import stops_of
 
 TOGETHER = 4096  # requests read at a time; what these have in common is read once
+ANSWERS = 4096  # a JSON schema may allow so many answers: all of them are tokenized
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class LocalEngine:
         # Of the checkpoint's own generation settings (penalties, top-k, limits) only the ends of an answer stay: else a request would
         # not be answered as it asks, and answers would disagree with log-probabilities, which know no penalties.
         ends = sorted(stops_of(self._model))
+        self._ends = ends
+        self._allowed: dict[str, dict[tuple[int, ...], list[int]]] = {}
         self._model.generation_config = transformers().GenerationConfig(eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
         self._continuations = Continuations(self._model, settings.batch_tokens)
         self._reader = Reader(checkpoints.tokenizer_of(settings.source, folder), self.model, checkpoints.context_of(config))
@@ -83,8 +89,7 @@ class LocalEngine:
 
     @torch.no_grad()
     def _chat(self, request: Chat, ids: list[int]) -> Outcome:
-        if request.form is not None:
-            raise UserError(f"{self.model}: the transformers engine cannot make an answer fit a JSON schema; use engine vllm or openai")
+        allowed = None if request.form is None else self._following(request.form)
         drawn = {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
         sampling = drawn if request.temperature else {"do_sample": False}
         prompt = torch.tensor([ids], device=self.device)
@@ -96,6 +101,7 @@ class LocalEngine:
                 max_new_tokens=request.max_tokens,
                 return_dict_in_generate=True,
                 output_logits=bool(request.top_logprobs),
+                prefix_allowed_tokens_fn=allowed and (lambda _, read: allowed[tuple(read[len(ids) :].tolist())]),
                 **sampling,
             )
         written = made.sequences[0, len(ids) :].tolist()
@@ -106,6 +112,22 @@ class LocalEngine:
         tokens = self._tokens(written, torch.cat(made.logits).float().log_softmax(-1), most) if most else ()
         finish = "length" if len(written) == request.max_tokens else "stop"
         return Answer(text, finish, tokens, len(ids), 0, len(written))
+
+    def _following(self, form: str) -> dict[tuple[int, ...], list[int]]:
+        """Return the tokens that may follow each beginning of an answer that fits the JSON schema *form*.
+
+        Raises UserError where it allows more than ANSWERS answers, or where the model knows no end of an answer.
+        """
+        if form not in self._allowed:
+            try:
+                texts = [json.dumps(value) for value in islice(values(json.loads(form)), ANSWERS + 1)]
+            except ValueError:
+                texts = []
+            if not self._ends or not 0 < len(texts) <= ANSWERS:
+                what = f"with more than {ANSWERS} answers" if self._ends else "without a token that ends an answer"
+                raise UserError(f"{self.model}: the transformers engine cannot keep to a JSON schema {what}; use engine vllm or openai")
+            self._allowed[form] = continuations(self._reader.tokenizer(texts, add_special_tokens=False)["input_ids"], self._ends)
+        return self._allowed[form]
 
     def _tokens(self, ids: list[int], logprobs: torch.Tensor, most: int) -> tuple[Token, ...]:
         """Return each token of *ids* with its log-probability and the *most* likeliest in its place; *logprobs*: [ids, vocabulary]."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from codecs import getincrementaldecoder
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from builders.arrays import Bools, Ints
 from builders.contexts.contexts import strong
 
-OPEN, CLOSE = "<<", ">>"
+Marks = tuple[str, str]  # what stands before and after marked tokens
+MARKS = OPEN, CLOSE = "<<", ">>"
+OTHERS = (("⟦", "⟧"), ("«", "»"))  # marks for texts that hold MARKS themselves, in the order in which they are tried
 LISTED = 10  # at most so many tokens of a window are listed with their levels
 
 
@@ -70,8 +73,21 @@ def _sha256(folder: Path, names: tuple[str, ...]) -> str:
     return whole.hexdigest()
 
 
-def marked_text(tokens: npt.NDArray[np.int32], marked: Bools, pieces: Sequence[bytes]) -> str:
-    """Return a window's text with every run of *marked* tokens between << and >>.
+def free_marks(texts: Iterable[str]) -> Marks:
+    """Return the first marks of which neither occurs in any of *texts*: MARKS, one of OTHERS, or numbered tags, which never run out."""
+    whole = "\n".join(texts)
+    tags = ((f"<m{number}>", f"</m{number}>") for number in count(1))
+    return next(marks for marks in chain((MARKS,), OTHERS, tags) if not any(mark in whole for mark in marks))
+
+
+def remarked(text: str, marks: Marks | None) -> str:
+    """Return a worked example, which is written with MARKS, with other *marks*, or (None) without any."""
+    before, after = marks or ("", "")
+    return text.replace(OPEN, before).replace(CLOSE, after)
+
+
+def marked_text(tokens: npt.NDArray[np.int32], marked: Bools, pieces: Sequence[bytes], marks: Marks = MARKS) -> str:
+    """Return a window's text with every run of *marked* tokens between *marks*.
 
     If one token of a character is marked, the whole character is. *pieces* are the bytes of each token id.
     """
@@ -87,8 +103,9 @@ def marked_text(tokens: npt.NDArray[np.int32], marked: Bools, pieces: Sequence[b
         elif mark and low < high:
             spans.append([low, high])
     text += decoder.decode(b"", final=True)
+    before, after = marks
     for low, high in reversed(spans):
-        text = f"{text[:low]}{OPEN}{text[low:high]}{CLOSE}{text[high:]}"
+        text = f"{text[:low]}{before}{text[low:high]}{after}{text[high:]}"
     return text
 
 

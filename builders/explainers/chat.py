@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from builders.arrays import Floats
 from builders.contexts.contexts import Examples, evenly, strong
-from builders.engines.prompts import Prompts, listed, marked_text
+from builders.engines.prompts import Marks, Prompts, free_marks, listed, marked_text, remarked
 from builders.engines.requests import Answer, Chat, Failure, Message
+from builders.text.vocabulary import text_of
 
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
 FILES = ("guidelines.j2", "examples.j2", "answer.j2", "shots.yaml")
@@ -80,29 +81,34 @@ def prompt_sha256(kind: str) -> str:
     return PROMPTS.sha256(files_of(kind))
 
 
-def conversation(examples: Examples, known: Known, pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
-    """Return the conversation with an explainer about a latent; it differs between latents in the last turn only."""
+def conversation(examples: Examples, known: Known, pieces: Sequence[bytes], settings: Settings) -> Chat:
+    """Return the conversation with an explainer about a latent.
+
+    It differs between latents in the last turn only, or in the marks too: they are such as occur in no window that is shown.
+    """
     style = STYLES[settings.kind]
-    shown = [_shown(examples, place, known, pieces) for place in _chosen(examples, settings, style)]
+    chosen = _chosen(examples, settings, style)
+    marks = free_marks(text_of(examples.tokens[place], pieces) for place in chosen)
+    shown = [_shown(examples, place, known, pieces, marks) for place in chosen]
     last = PROMPTS.fill("examples.j2", {"style": style, "examples": shown, "promotes": known.promotes, "suppresses": known.suppresses})
-    return Chat((*_prefix(style), Message("user", last)), settings.max_tokens, settings.temperature, seed)
+    return Chat((*_prefix(style, marks), Message("user", last)), settings.max_tokens, settings.temperature)
 
 
-def _prefix(style: Style) -> list[Message]:
-    """Return the guidelines and the worked examples, which are the same for every latent."""
-    messages = [Message("system", PROMPTS.fill("guidelines.j2", {"style": style}))]
+def _prefix(style: Style, marks: Marks) -> list[Message]:
+    """Return the guidelines and the worked examples, which are the same for every latent with the same *marks*."""
+    messages = [Message("system", PROMPTS.fill("guidelines.j2", {"style": style, "marks": marks}))]
     for shot in PROMPTS.shots("shots.yaml"):
-        active = [{**example, "active": True} for example in shot["examples"]]
+        active = [{**example, "text": remarked(example["text"], marks), "active": True} for example in shot["examples"]]
         silent = [{"text": text, "levels": [], "active": False} for text in shot["silent"]] if style.marks == "some" else []
         messages.append(Message("user", PROMPTS.fill("examples.j2", {**shot, "style": style, "examples": active + silent})))
         messages.append(Message("assistant", PROMPTS.fill("answer.j2", {**shot, "style": style})))
     return messages
 
 
-def _shown(examples: Examples, place: int, known: Known, pieces: Sequence[bytes]) -> dict[str, Any]:
+def _shown(examples: Examples, place: int, known: Known, pieces: Sequence[bytes], marks: Marks) -> dict[str, Any]:
     tokens, values = examples.tokens[place], examples.activations[place]
     return {
-        "text": marked_text(tokens, strong(values), pieces),
+        "text": marked_text(tokens, strong(values), pieces, marks),
         "levels": listed(tokens, values, known.largest, pieces),
         "active": bool(examples.activating[place]),
     }

@@ -23,7 +23,7 @@ class Settings:
     temperature: float = 0.0
 
 
-def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings, seed: int) -> Chat:
+def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settings: Settings) -> Chat:
     """Return the conversation about a latent with INTERVENTIONS *rows*; *pieces* are the bytes of each token id."""
     shown = [{"text": text_of(row["tokens"][row["start"] :], pieces), "raised": [_piece(pieces[t]) for t in row["raised"]]} for row in rows]
     messages = [Message("system", PROMPTS.fill("intervention.j2", {}))]
@@ -31,7 +31,7 @@ def conversation(rows: Sequence[dict[str, Any]], pieces: Sequence[bytes], settin
         messages.append(Message("user", PROMPTS.fill("effects.j2", shot)))
         messages.append(Message("assistant", f"[EXPLANATION]: {shot['explanation']}"))
     messages.append(Message("user", PROMPTS.fill("effects.j2", {"examples": shown[: settings.examples]})))
-    return Chat(tuple(messages), settings.max_tokens, settings.temperature, seed)
+    return Chat(tuple(messages), settings.max_tokens, settings.temperature)
 
 
 def _piece(piece: bytes) -> str:

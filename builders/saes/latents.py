@@ -25,6 +25,7 @@ LATENTS = Table(
         Column("count", "int64", "tokens on which it fires", unit="tokens", low=0),
         Column("density", "float64", "share of the corpus' tokens on which it fires", low=0, high=1),
         Column("windows", "int64", "whole windows in which it fires", unit="windows", low=0),
+        Column("window_density", "float64", "share of the corpus' whole windows in which it fires", nullable=True, low=0, high=1),
         Column("max", "float32", "largest activation", nullable=True, low=0),
         Column("mean", "float32", "mean activation where it fires", nullable=True, low=0),
         Column("top_tokens", "list<string>", "the tokens with the largest shares of its summed activation"),
@@ -36,6 +37,13 @@ LATENTS = Table(
         ),
         Column("suppresses", "list<string>", "tokens whose logit its direction lowers most"),
         Column("truth", "string", "its true explanation, if the latent is a planted rule", nullable=True),
+        Column(
+            "inclusion",
+            "float64",
+            "probability that stage `contexts` took it: 1, or less where `contexts.latents` asks for a sample of the latents",
+            low=0,
+            high=1,
+        ),
     ),
 )
 TOP = 10
@@ -48,6 +56,12 @@ class Scope:
     corpus: Corpus
     window: int
     tokens: int
+
+
+def largest(rows: pa.Table) -> Floats:
+    """Return each latent's largest activation [latents] from its dictionary's LATENTS *rows*; NaN where it never fires."""
+    found: Floats = rows["max"].to_numpy().astype(np.float64)
+    return found
 
 
 def latent_rows(
@@ -74,7 +88,7 @@ def latent_rows(
     total = np.bincount(latent, weights=firings.value, minlength=n).astype(np.float64)
     most = np.zeros(n, dtype=np.float32)
     np.maximum.at(most, latent, firings.value)
-    windows = _windows(latent, firings, scope, n)
+    windows, total_windows = _windows(latent, firings, scope, n), scope.corpus.grid(scope.window).total
     tokens, shares = _top_tokens(latent, firings, scope.corpus, total, pieces)
     with np.errstate(invalid="ignore"):
         mean = (total / count).astype(np.float32)
@@ -86,6 +100,7 @@ def latent_rows(
             "count": count,
             "density": count / scope.tokens,
             "windows": windows,
+            "window_density": windows / total_windows if total_windows else None,
             "max": pa.array(most, mask=count == 0),
             "mean": pa.array(mean, mask=count == 0),
             "top_tokens": tokens,
@@ -93,6 +108,7 @@ def latent_rows(
             "promotes": raised,
             "suppresses": lowered,
             "truth": None if truths is None else truths[low:high],
+            "inclusion": 1.0,  # until stage `contexts` draws
         }
     )
 

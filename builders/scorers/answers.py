@@ -5,6 +5,7 @@ Answers are read strictly. An answer that is unclear is a failure: nothing is sh
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import string
@@ -181,3 +182,18 @@ def responded(answer: Answer, shown: int) -> int | Failure:
     if not 1 <= int(number[1]) <= shown:
         return Failure("out of range", f"the answer is {number[1]}, but the examples are 1 to {shown}")
     return int(number[1])
+
+
+def numbered(answer: Answer, shown: int) -> int | Failure:
+    """Return the number from 1 to *shown* in an answer such as `{"intruder": 3}`, or a failure where it is none."""
+    if answer.finish == "length":
+        return cut_off(answer)
+    low, high = _spoken(answer.text)
+    said = answer.text[low:high].strip()
+    try:
+        number = json.loads(said)["intruder"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Failure("no response", f'the answer is no `{{"intruder": number}}` (it begins {said[:60]!r})')
+    if type(number) is not int or not 1 <= number <= shown:
+        return Failure("out of range", f"the answer is {str(number)[:20]}, but the examples are 1 to {shown}")
+    return number

@@ -7,7 +7,8 @@ quantile. The idea is that of the code of Paulo et al. (github.com/EleutherAI/de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,18 +16,36 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.arrays import Bools, Ints
-from builders.engines.prompts import marked_text
-from builders.engines.requests import Chat, Failure, Message, Outcome, Request
+from builders.engines.prompts import Marks, marked_text, remarked
+from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request
+from builders.engines.schemas import named, one_of
 from builders.scorers import fuzzing
-from builders.scorers.answers import responded
-from builders.scorers.chat import turn
+from builders.scorers.answers import numbered, responded
+from builders.scorers.forms import FREE, LIST, SINGLE, Form
 from builders.scorers.judging import PROMPTS, Judged, Task, nans
 from builders.scorers.lineups import Lineups, lineups
 from builders.scorers.statistics import share
 from builders.seeds import uniforms
+from builders.text.vocabulary import text_of
 
-FILES = ("intruder.j2", "windows.j2", "intruder.yaml")
 INTERNAL = "internal"
+NUMBER = Form(
+    "intruder_number.j2",
+    "intruder.yaml",
+    write=lambda shot: json.dumps({"intruder": shot["intruder"]}),
+    schema=lambda shown: named(intruder=one_of(range(1, shown + 1))),
+    room=lambda most, _: max(most, 24),
+)
+SENTENCE = Form(
+    "intruder.j2",
+    "intruder.yaml",
+    write=lambda shot: f"{shot['common']}\n[RESPONSE]: {shot['intruder']}",
+    schema=None,
+    room=lambda most, _: most,
+)
+# A question is about one lineup in every form: it is answered by a number or, in the free form, by a sentence and a number.
+FORMS = {LIST: NUMBER, SINGLE: NUMBER, FREE: SENTENCE}
+READERS: dict[str, Callable[[Answer, int], int | Failure]] = {LIST: numbered, SINGLE: numbered, FREE: responded}
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,8 @@ class IntruderScorer:
         known, found = picks.status == "ok", picks.slot == lineups.slot
         number = np.arange(self.trials)
         answer, slot = np.where(known, found, np.nan), np.where(known, picks.slot, np.nan)
-        return Judged(number, number >= 0, picks.status, answer, nans(self.trials), slot, share(found[known]), picks.reason)
+        measures = share(found[known], int((~known).sum()))
+        return Judged(number, number >= 0, picks.status, answer, nans(self.trials), slot, measures, picks.reason)
 
 
 @dataclass(frozen=True)
@@ -132,32 +152,37 @@ class LexicalFinder:
 
 @dataclass(frozen=True)
 class ModelFinder:
-    """Asks a language model about one lineup per prompt. *pieces* are the bytes of each token id."""
+    """Asks a language model about one lineup per prompt, in one of FORMS. *pieces* are the bytes of each token id."""
 
     pieces: Sequence[bytes]
     max_tokens: int = 100
+    form: str = LIST
 
     @property
     def prompt_sha256(self) -> str:
         """The hash of the prompt files."""
-        return PROMPTS.sha256(FILES)
+        return PROMPTS.sha256(FORMS[self.form].files)
 
     def requests(self, lineups: Lineups) -> list[Chat]:
         """Return one conversation per lineup; only the last turn differs, so that engines can cache the rest."""
-        prefix = [Message("system", PROMPTS.fill("intruder.j2", {}))]
-        for shot in PROMPTS.shots("intruder.yaml"):
-            prefix += [turn(None, shot["examples"]), Message("assistant", f"{shot['common']}\n[RESPONSE]: {shot['intruder']}")]
-        return [Chat((*prefix, self._turn(lineups, place)), self.max_tokens) for place in lineups.answerable()]
+        form, shown = FORMS[self.form], lineups.tokens.shape[1]
+        marks = form.marks(text_of(window, self.pieces) for lineup in lineups.tokens for window in lineup)
+        prefix = [form.system(marks)]
+        for shot in PROMPTS.shots(form.shots):
+            texts = [remarked(text, marks) for text in shot["examples"]]
+            prefix += [form.turn(None, texts), Message("assistant", form.write(shot))]
+        turns = [form.turn(None, self._texts(lineups, place, marks)) for place in lineups.answerable()]
+        return [Chat((*prefix, turn), form.room(self.max_tokens, shown), form=form.form(shown)) for turn in turns]
 
-    def _turn(self, lineups: Lineups, place: int) -> Message:
+    def _texts(self, lineups: Lineups, place: int, marks: Marks) -> list[str]:
         windows = zip(lineups.tokens[place], lineups.marks[place], strict=True)
-        return turn(None, [marked_text(tokens, marks, self.pieces) for tokens, marks in windows])
+        return [marked_text(tokens, marked, self.pieces, marks) for tokens, marked in windows]
 
     def picks(self, lineups: Lineups, outcomes: Sequence[Outcome]) -> Picks:
         """Return the slots that were answered. Where an answer fails, the lineup has no slot and the failure's status."""
         slot, status, reasons = np.zeros(len(lineups.slot), dtype=np.int64), lineups.status.astype(object), []
         for place, outcome in zip(lineups.answerable(), outcomes, strict=True):
-            said = outcome if isinstance(outcome, Failure) else responded(outcome, lineups.tokens.shape[1])
+            said = outcome if isinstance(outcome, Failure) else READERS[self.form](outcome, lineups.tokens.shape[1])
             if isinstance(said, Failure):
                 status[place] = said.status
                 reasons.append(said.reason)

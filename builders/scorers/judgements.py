@@ -23,7 +23,7 @@ IDENTITY = (
     Column("judge", "string", "the judge or embedder that answered", categorical=True),
 )
 KEY = tuple(column.name for column in IDENTITY)
-PER_EXAMPLE = ("number", "truth", "answer", "probability", "value", "status")  # fields of Judged that become columns
+PER_EXAMPLE = ("number", "truth", "answer", "probability", "value", "null_value", "status")  # fields of Judged that become columns
 
 
 def _share(name: str, doc: str) -> Column:
@@ -40,11 +40,17 @@ JUDGEMENTS = Table(
     key=(*KEY, "example"),
     columns=(
         *IDENTITY,
-        Column("example", "int32", "number of the window in `contexts` (split test), or of the scorer's trial or prompt", low=0),
+        Column(
+            "example",
+            "int32",
+            "number of the window in `contexts` (split test; windows of `pool` come after), or of the trial or prompt",
+            low=0,
+        ),
         Column("truth", "bool", "the right answer"),
         Column("answer", "bool", "what the judge answered; for intruder, whether it found the intruder", nullable=True),
         Column("probability", "float32", "the judge's probability of yes", nullable=True, low=0, high=1),
         Column("value", "float64", "what the scorer measures: a cosine, a margin, a correlation, nats, or the slot named", nullable=True),
+        Column("null_value", "float64", "intervention: the same where a random direction is pushed", unit="nats", nullable=True),
         Column("status", "string", "ok, or why there is no answer", categorical=True),
     ),
 )
@@ -55,29 +61,42 @@ SCORES = Table(
     key=KEY,
     columns=(
         *IDENTITY,
-        Column("status", "string", "ok, or why there is no score", categorical=True),
+        Column(
+            "status",
+            "string",
+            "ok, or why there is no score; or `constant prediction`: a simulation that is the same for every token, whose score is 0",
+            categorical=True,
+        ),
         Column("unit", "string", "what the score is: balanced accuracy, AUROC, correlation, accuracy, nats", categorical=True),
         Column("score", "float64", "the score, in that unit", nullable=True),
-        Column("score_se", "float64", "its standard error", nullable=True, low=0),
+        Column("score_se", "float64", "its standard error; null where there is none, as of a constant prediction", nullable=True, low=0),
+        _share("score_low", "balanced accuracy, accuracy: the score if all examples without an answer were answered wrongly"),
+        _share("score_high", "the same if all of them were answered rightly; both are the score where `n_failed` is 0"),
         Column("chance", "float64", "the score that an explanation gets which says nothing"),
         Column("n", "int32", "examples judged", unit="examples", low=0),
         Column("n_failed", "int32", "examples without an answer, which are left out of the score", unit="examples", low=0),
         Column("n_positive", "int32", "examples judged whose truth is yes", unit="examples", low=0),
         _share("auroc", "P(a positive's value > a negative's) + ½ P(equal), where values are `probability` or `value` of `judgements`"),
         Column("auroc_se", "float64", "its standard error (DeLong et al. 1988)", nullable=True, low=0),
+        Column("auroc_n", "int32", "examples that have a value or probability for it", unit="examples", nullable=True, low=0),
         _share("accuracy", "share of right answers"),
         _share("precision", "share of yes answers that are right"),
-        _share("recall", "share of positives answered yes"),
+        _share("recall", "share of positives answered yes; `anatomy` says what follows of the explanation"),
+        _share("specificity", "share of negatives answered no"),
         _share("f1", "harmonic mean of precision and recall"),
         Column(
             "r_squared",
             "float64",
-            "simulation: 1 − mean squared error / mean square of the true levels, where level 10 is the largest activation shown",
+            "simulation: 1 − mean squared error / mean square of the true levels, where level 10 is the latent's largest activation",
             nullable=True,
             high=1,
         ),
         Column("deviation_explained", "float64", "simulation: 1 − mean absolute error / mean of the true levels", nullable=True, high=1),
         Column("kl", "float64", "intervention: mean KL divergence on the scored prompts", unit="nats", nullable=True, low=0),
+        Column("null_score", "float64", "intervention: the score of a random direction pushed to the same KL", unit="nats", nullable=True),
+        Column("null_score_se", "float64", "its standard error", unit="nats", nullable=True, low=0),
+        Column("over_null", "float64", "intervention: score − null_score", unit="nats", nullable=True),
+        Column("over_null_se", "float64", "its standard error, paired by prompt", unit="nats", nullable=True, low=0),
         Column("model", "string", "the language or embedding model that answered", nullable=True, categorical=True),
         Column("prompt_sha256", "string", "hash of the files that the prompts were made from", nullable=True, categorical=True),
         _tokens("prompt_tokens", "tokens of the prompts"),
@@ -118,6 +137,7 @@ def judgement_rows(tasks: Sequence[tuple[Identity, Judged]]) -> pa.Table:
             "answer": _known(columns["answer"], pa.bool_()),
             "probability": _known(columns["probability"], pa.float32()),
             "value": _known(columns["value"], pa.float64()),
+            "null_value": _known(columns["null_value"], pa.float64()),
             "status": columns["status"].tolist(),
         }
     )

@@ -39,7 +39,7 @@ class Judged:
 
     *answer* is 1 for yes and 0 for no; *probability* is the probability of yes; *value* is what the scorer measures, in its unit.
     All three are [n], with NaN where there is none. *measures* are columns of SCORES, `status` among them. *reason* says in words
-    why the first missing answer is missing.
+    why the first missing answer is missing. *null* [n] is what the scorer measures without the latent, where it measures that too.
     """
 
     number: Ints
@@ -50,6 +50,12 @@ class Judged:
     value: Floats
     measures: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    null: Floats | None = None
+
+    @property
+    def null_value(self) -> Floats:
+        """What is measured without the latent [n], NaN where nothing is."""
+        return nans(len(self.number)) if self.null is None else self.null
 
 
 class Scorer(Protocol):

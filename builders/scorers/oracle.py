@@ -24,6 +24,7 @@ from builders.saes.planted import Meaning
 from builders.scorers.simulation import TOP
 
 MARKED = re.compile(f"{OPEN}((?s:.+?)){CLOSE}")  # >> without << is plain text, such as a Python prompt
+BETWEEN = re.compile(r"stand between (\S+) and (\S+)\.")  # the marks that guidelines tell
 NATS = 0.5  # how much likelier, per character, described text is than other text
 
 
@@ -73,14 +74,30 @@ def _level(level: float) -> Token:
 
 
 def _windows(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
-    """Answer 1 for a window where the explanation applies to anything in it or, if it is marked, to at least half of the marked text."""
-    answers = []
-    for shown in _examples(found["examples"]):
-        parts = MARKED.split(shown)  # unmarked and marked text in turns
-        marked = np.concatenate([np.full(len(part), place % 2 == 1) for place, part in enumerate(parts)])
-        inside = oracle.inside(found["explanation"], "".join(parts))
-        answers.append(int(inside[marked].mean() >= 0.5 if marked.any() else inside.any()))
-    return Answer(str(answers))
+    """Answer for each of some windows, in the form that the request asks for."""
+    shown = list(_examples(found["examples"]))
+    if request.form is None:
+        return Answer(str([_applies(oracle, found["explanation"], text, MARKED) for text in shown]))
+    marked = _marked(request)
+    return Answer(json.dumps({"answers": [_applies(oracle, found["explanation"], json.loads(text), marked) for text in shown]}))
+
+
+def _window(oracle: Oracle, found: re.Match[str], request: Any) -> Outcome:
+    return Answer(str(_applies(oracle, found["explanation"], json.loads(found["text"]), _marked(request))))
+
+
+def _marked(request: Any) -> re.Pattern[str] | None:
+    """Return the pattern of marked text, with the marks that the guidelines of a request tell; None where they tell none."""
+    marks = BETWEEN.search(request.messages[0].content)
+    return re.compile(f"{re.escape(marks[1])}((?s:.+?)){re.escape(marks[2])}") if marks else None
+
+
+def _applies(oracle: Oracle, explanation: str, shown: str, marked: re.Pattern[str] | None) -> int:
+    """Return 1 where the explanation applies to anything in a window or, if it is marked, to at least half of the marked text, else 0."""
+    parts = marked.split(shown) if marked else [shown]  # unmarked and marked text in turns
+    there = np.concatenate([np.full(len(part), place % 2 == 1) for place, part in enumerate(parts)])
+    inside = oracle.inside(explanation, "".join(parts))
+    return int(inside[there].mean() >= 0.5 if there.any() else inside.any())
 
 
 def _examples(text: str) -> Iterator[str]:
@@ -134,6 +151,7 @@ SCORE_PROMPTS: tuple[tuple[re.Pattern[str], Answering], ...] = (
 )
 CHAT_PROMPTS: tuple[tuple[re.Pattern[str], Answering], ...] = (
     (re.compile(r"\AThe unit responds to: (?P<explanation>.+)\nTokens: (?P<tokens>.+)\Z"), _simulate_chat),
+    (re.compile(r"\AExplanation: (?P<explanation>.+)\n\nText: (?P<text>\".*\")\Z"), _window),
     (re.compile(r"\AExplanation: (?P<explanation>.+)\n\n(?P<examples>(?s:.+))\Z"), _windows),
 )
 

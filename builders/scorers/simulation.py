@@ -1,6 +1,7 @@
 """Simulation: a simulator predicts from the explanation how strongly the latent fires on each token.
 
-The score is the Pearson correlation of predicted and true activations over all tokens of all windows, without special tokens.
+The score is the Pearson correlation of predicted and true activations over all tokens of all windows, without special tokens. A
+prediction that is the same for every token says nothing of where the latent fires: it scores 0, and a status says so.
 Bills et al. 2023; see docs/science.md#simulation.
 """
 
@@ -21,7 +22,8 @@ from builders.scorers.lexical import NO_CUE, LexicalJudge
 from builders.scorers.statistics import Measures
 
 Tokens = npt.NDArray[np.int32]
-TOP = 10.0  # the level of the latent's largest activation shown
+TOP = 10.0  # the level of the latent's largest activation
+CONSTANT = "constant prediction"  # the status of a score of 0 that no correlation gave
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,14 @@ class LexicalSimulator:
 class SimulationScorer:
     """The score is the correlation of predicted and true activations on at most *windows* activating and as many silent windows.
 
-    *special* [vocabulary] says which token ids are special.
+    *special* [vocabulary] says which token ids are special; *largest* [latents] is each latent's largest activation in the whole corpus.
     """
 
     simulator: Simulator
     negatives: str
     windows: int
     special: Bools
+    largest: Floats
     unit: str = "correlation"
     chance: float = 0.0
 
@@ -97,7 +100,7 @@ class SimulationScorer:
         """Return the simulated windows, each with the correlation within it as its value; measures are of all windows together."""
         shown = self.shown(task)
         found = self.simulator.predicted(task.explanation, shown.tokens, outcomes)
-        truth = TOP * shown.activations.astype(np.float64) / max(float(shown.activations.max(initial=0.0)), 1e-30)
+        truth = TOP * shown.activations.astype(np.float64) / self.largest[task.latent]
         known = found.status == "ok"
         weight = ~self.special[shown.tokens]
         moments = _moments(truth[known], found.levels[known], weight[known])
@@ -121,18 +124,19 @@ def _varies(n: Floats, total: Floats, squares: Floats) -> Bools:
 
 
 def correlation(moments: Floats) -> Floats:
-    """Return Pearson's r of each row of moments [..., 7]; NaN where one side is constant."""
+    """Return Pearson's r of each row of moments [..., 7]; 0 where the prediction is constant, NaN where the truth is."""
     n, s, p, ss, pp, sp, _ = np.moveaxis(moments, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (n * sp - s * p) / np.sqrt(n * ss - s**2) / np.sqrt(n * pp - p**2)
-    found: Floats = np.where(_varies(n, s, ss) & _varies(n, p, pp), np.clip(r, -1, 1), np.nan)
+    found: Floats = np.where(_varies(n, s, ss), np.where(_varies(n, p, pp), np.clip(r, -1, 1), 0.0), np.nan)
     return found
 
 
 def measures(moments: Floats) -> Measures:
     """Return SCORES columns from the moments of windows [n, 7]; the standard error is the jackknife's, which leaves out windows.
 
-    Windows are left out, not single tokens, since tokens of one window depend on one another.
+    Windows are left out, not single tokens, since tokens of one window depend on one another. A constant prediction has no error: without
+    any one window it is as constant, so the jackknife's would be 0, as though other windows could not have had another prediction.
     """
     n = len(moments)
     if not n:
@@ -142,7 +146,7 @@ def measures(moments: Floats) -> Measures:
         return {"status": "constant truth"}
     companions = {"r_squared": float(1 - (ss + pp - 2 * sp) / ss), "deviation_explained": float(1 - off / s)}
     if not _varies(tokens, p, pp):
-        return {"status": "constant prediction", **companions}
+        return {"status": CONSTANT, "score": 0.0, **companions}
     without = correlation(whole - moments)
     error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     return {"status": "ok", "score": float(correlation(whole)), "score_se": None if np.isnan(error) or n == 1 else error, **companions}

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ def _line(piece: str, level: str) -> str:
     return f"{json.dumps(piece)}\t{level}\n"
 
 
-def _all_at_once(explanation: str, pieces: list[str]) -> list[Request]:
-    prompt = PROMPTS.fill("all_at_once.j2", {"explanation": explanation, "shots": PROMPTS.shots(SHOTS)}) + "\n"
+def _all_at_once(explanation: str, pieces: list[str], template: str) -> list[Request]:
+    prompt = PROMPTS.fill(template, {"explanation": explanation, "shots": PROMPTS.shots(SHOTS)}) + "\n"
     return [Score(prompt, "".join(_line(piece, UNKNOWN) for piece in pieces), ALTERNATIVES)]
 
 
@@ -162,12 +162,24 @@ class Form:
     first_token: bool = True  # whether each level is read from a single token
 
 
+def _at_once(template: str) -> Form:
+    """Return the form all-at-once with the prompt that *template* makes."""
+    return Form(partial(_all_at_once, template=template), _read_at_once, (template, SHOTS), scores_text=True)
+
+
 CHAT_FILES = ("simulate_chat.j2", "simulate_turn.j2", SHOTS)
 FORMS = {
-    "all-at-once": Form(_all_at_once, _read_at_once, ("all_at_once.j2", SHOTS), scores_text=True),
+    "all-at-once": _at_once("all_at_once.j2"),
     "token-by-token": Form(_token_by_token, _read_by_token, CHAT_FILES, scores_text=False),
     "json": Form(_json, _read_json, CHAT_FILES, scores_text=False, first_token=False),
 }
+# As in the original, worked examples begin with tokens whose level is `unknown`, as the levels of all tokens that are asked about are.
+UNKNOWN_FIRST = _at_once("all_at_once_unknown.j2")
+
+
+def form_of(form: str, shots: str) -> Form:
+    """Return one of FORMS; where *shots* is `unknown`, all-at-once with worked examples that begin with unknown levels."""
+    return UNKNOWN_FIRST if shots == UNKNOWN else FORMS[form]
 
 
 def _digits_split(outcomes: Sequence[Outcome]) -> bool:
@@ -179,27 +191,33 @@ def _digits_split(outcomes: Sequence[Outcome]) -> bool:
 
 @dataclass(frozen=True)
 class ModelSimulator:
-    """A language model that simulates in one of FORMS; *pieces* are the texts of the subject's token ids."""
+    """A language model that simulates in a form of :func:`form_of`; *pieces* are the texts of the subject's token ids."""
 
     form: str
     pieces: Sequence[str]
+    shots: str = "known"
+
+    @property
+    def how(self) -> Form:
+        """The form in which it is asked."""
+        return form_of(self.form, self.shots)
 
     @property
     def prompt_sha256(self) -> str:
         """The hash of the form's prompt files."""
-        return PROMPTS.sha256(FORMS[self.form].files)
+        return PROMPTS.sha256(self.how.files)
 
     def requests(self, explanation: str, tokens: Tokens) -> list[Request]:
         """Return the requests of all windows, window by window."""
-        return [request for window in tokens for request in FORMS[self.form].ask(explanation, self._texts(window))]
+        return [request for window in tokens for request in self.how.ask(explanation, self._texts(window))]
 
     def predicted(self, explanation: str, tokens: Tokens, outcomes: Sequence[Outcome]) -> Predicted:
         """Return the levels of all windows. A window that lacks any level gets none, and a status that says why."""
         each = len(outcomes) // max(len(tokens), 1)
-        split = FORMS[self.form].first_token and _digits_split(outcomes)
+        split = self.how.first_token and _digits_split(outcomes)
         levels, status = np.full(tokens.shape, np.nan), np.full(len(tokens), "ok", dtype=object)
         for place, window in enumerate(tokens):
-            found = FORMS[self.form].read(self._texts(window), outcomes[place * each : (place + 1) * each])
+            found = self.how.read(self._texts(window), outcomes[place * each : (place + 1) * each])
             if isinstance(found, Failure):
                 status[place] = found.status
             elif np.isnan(found).any():

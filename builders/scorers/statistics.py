@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from builders.arrays import Bools, Floats
+
+
+def rate_variance(hits: Any, n: Any) -> Any:
+    """Return the variance of a share of *hits* among *n* (numbers or arrays).
+
+    The share is taken as (k+1)/(n+2) (Agresti & Caffo 2000), so that 50 of 50 still has an error.
+    """
+    p = (hits + 1) / (n + 2)
+    return p * (1 - p) / (n + 2)
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,9 @@ class Counts:
 
     @property
     def balanced_accuracy_se(self) -> float:
-        """Standard error. Each rate is taken as (k+1)/(n+2) (Agresti & Caffo 2000), so that 50 of 50 still has an error."""
+        """Standard error, from those of both rates."""
         pairs = ((self.true_positive, self.false_negative), (self.true_negative, self.false_positive))
-        variances = [(p := (hit + 1) / (hit + miss + 2)) * (1 - p) / (hit + miss + 2) for hit, miss in pairs]
-        return math.sqrt(sum(variances)) / 2
+        return math.sqrt(sum(rate_variance(hit, hit + miss) for hit, miss in pairs)) / 2
 
     @property
     def accuracy(self) -> float:
@@ -58,6 +66,14 @@ class Counts:
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0 where no yes is right."""
         return 2 * self.true_positive / (2 * self.true_positive + self.false_positive + self.false_negative)
+
+    def wrong(self, positives: int, negatives: int) -> Counts:
+        """Return the counts if so many more positives and negatives had been answered, all of them wrongly."""
+        return replace(self, false_negative=self.false_negative + positives, false_positive=self.false_positive + negatives)
+
+    def right(self, positives: int, negatives: int) -> Counts:
+        """Return the counts if so many more positives and negatives had been answered, all of them rightly."""
+        return replace(self, true_positive=self.true_positive + positives, true_negative=self.true_negative + negatives)
 
 
 def count_outcomes(truth: Bools, answer: Bools) -> Counts:
@@ -99,16 +115,26 @@ def no_score(truth: Bools) -> Measures | None:
     return {"status": "one class only" if len(truth) else "no answers"}
 
 
-def rates(truth: Bools, answer: Bools, probability: Floats) -> Measures:
-    """Return SCORES columns from yes-or-no answers [n]; AUROC from their probabilities [n], where none is missing (NaN)."""
-    unscored = no_score(truth)
+def rates(truth: Bools, answer: Floats, probability: Floats) -> Measures:
+    """Return SCORES columns from answers [n], 1 for yes, 0 for no and NaN where one is missing.
+
+    The bounds of the score take all missing answers as wrong and as right. AUROC is that of the answered examples that have a
+    *probability* [n] and not NaN, `auroc_n` in number; there is none where a class is missing among these.
+    """
+    known = ~np.isnan(answer)
+    unscored = no_score(truth[known])
     if unscored:
         return unscored
-    counts = count_outcomes(truth, answer)
+    counts = count_outcomes(truth[known], answer[known] == 1)
+    missing = int((truth & ~known).sum()), int((~truth & ~known).sum())
     found: Measures = {"status": "ok", "score": counts.balanced_accuracy, "score_se": counts.balanced_accuracy_se}
-    found |= {name: getattr(counts, name) for name in ("accuracy", "precision", "recall", "f1")}
-    if not np.isnan(probability).any():
-        found["auroc"], found["auroc_se"] = auroc(truth, probability)
+    found |= {"score_low": counts.wrong(*missing).balanced_accuracy, "score_high": counts.right(*missing).balanced_accuracy}
+    found |= {name: getattr(counts, name) for name in ("accuracy", "precision", "recall", "specificity", "f1")}
+    sure = known & ~np.isnan(probability)
+    if sure.any():
+        found["auroc_n"] = int(sure.sum())
+    if not no_score(truth[sure]):
+        found["auroc"], found["auroc_se"] = auroc(truth[sure], probability[sure])
     return found
 
 
@@ -118,16 +144,20 @@ def area(truth: Bools, value: Floats) -> Measures:
     if unscored:
         return unscored
     score, error = auroc(truth, value)
-    return {"status": "ok", "score": score, "score_se": error, "auroc": score, "auroc_se": error}
+    return {"status": "ok", "score": score, "score_se": error, "auroc": score, "auroc_se": error, "auroc_n": len(truth)}
 
 
-def share(found: Bools) -> Measures:
-    """Return SCORES columns where the score is the share of *found* [n]; its standard error takes the share as (k+1)/(n+2)."""
-    n = len(found)
+def share(found: Bools, missing: int = 0) -> Measures:
+    """Return SCORES columns where the score is the share of *found* [n]; its standard error takes the share as (k+1)/(n+2).
+
+    The bounds of the score take *missing* trials more as not found and as found.
+    """
+    n, hits = len(found), int(found.sum())
     if not n:
         return {"status": "no answers"}
-    p = (found.sum() + 1) / (n + 2)
-    return {"status": "ok", "score": float(found.mean()), "score_se": math.sqrt(p * (1 - p) / (n + 2)), "accuracy": float(found.mean())}
+    p, score = (hits + 1) / (n + 2), hits / n
+    measures: Measures = {"status": "ok", "score": score, "score_se": math.sqrt(p * (1 - p) / (n + 2)), "accuracy": score}
+    return measures | {"score_low": hits / (n + missing), "score_high": (hits + missing) / (n + missing)}
 
 
 def mean(values: Floats) -> Measures:

@@ -99,7 +99,6 @@ class WindowScorer:
         """Return the judged windows; measures are rates of right answers, and AUROC where there are probabilities."""
         trials = self.trials(task)
         said = self.judge.verdicts(task.explanation, trials, outcomes)
-        known = said.status == "ok"
-        measures = rates(trials.truth[known], said.answer[known] == 1, said.probability[known])
-        unmeasured = nans(len(known))
+        measures = rates(trials.truth, said.answer, said.probability)
+        unmeasured = nans(len(trials.number))
         return Judged(trials.number, trials.truth, said.status, said.answer, said.probability, unmeasured, measures, said.reason)

@@ -82,7 +82,12 @@ STEERING_RANGES = Table(
             low=0,
             high=1,
         ),
-        Column("clear", "bool", "whether the half-range lies outside of all half-ranges with null vectors", nullable=True),
+        Column(
+            "clear",
+            "bool",
+            "whether the half-range lies outside of all half-ranges with null vectors, and more than two standard errors from 0",
+            nullable=True,
+        ),
     ),
 )
 
@@ -105,6 +110,7 @@ class Sheet:
         return [some for some, there in zip(self.letters, where, strict=True) if there]
 
 
+FURTHER = 2  # standard errors that a clear half-range lies from 0
 NOTHING = dict.fromkeys(("half_range_se", "letter_low", "letter_high"))
 Way = tuple[str, str, str]  # vectors by name, site, phase
 
@@ -195,7 +201,7 @@ def range_rows(setting: Setting, sheet: Sheet, real: Effects, nulls: Mapping[tup
             facts = answered[layers[at]] if at in layers else {"n": len(np.unique(sheet.questions))}
             bands = {kind: _band(drawn.get((kind, way[0])), way, choice, layer) for kind in NULLS}
             record = {**setting.identity, **dict(zip(WAY, way, strict=True)), "choice": choice, "layer": at, "multiplier": top}
-            records.append({**NOTHING, **record, **facts, **_beside(value, bands)})
+            records.append({**NOTHING, **record, **facts, **_beside(value, facts.get("half_range_se"), bands)})
     return STEERING_RANGES.rows(records)
 
 
@@ -222,8 +228,8 @@ def _band(means: Means | None, way: Way, choice: str, layer: int) -> list[float]
     return [value for value in values if np.isfinite(value)]
 
 
-def _beside(value: float, bands: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Return the columns of a half-range and of the half-ranges under null vectors."""
+def _beside(value: float, error: float | None, bands: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Return the columns of a half-range with its standard *error*, and of the half-ranges under null vectors."""
     known = np.isfinite(value)
     record: dict[str, Any] = {"half_range": value if known else None}
     for kind, band in bands.items():
@@ -231,5 +237,6 @@ def _beside(value: float, bands: Mapping[str, list[float]]) -> dict[str, Any]:
         record[f"{kind}_sd"] = float(np.std(band, ddof=1)) if len(band) > 1 else None
     permuted, every = bands[PERMUTED], [some for band in bands.values() for some in band]
     record["p"] = (1 + sum(abs(some) >= abs(value) for some in permuted)) / (1 + len(permuted)) if known and permuted else None
-    record["clear"] = bool(value < min(every) or value > max(every)) if known and every else None
+    beyond = abs(value) > FURTHER * (error or 0.0) and bool(value < min(every, default=0.0) or value > max(every, default=0.0))
+    record["clear"] = beyond if known and every else None
     return record

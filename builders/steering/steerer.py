@@ -7,7 +7,7 @@ from a copy of the model's memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from builders.steering.asking import Prompt
 from builders.steering.vectors import Directions, alike
 from builders.steering.ways import ALIGNED, LATE, RESIDUAL, Push
 from builders.subjects.hookpoints import blocks_of, edited
+from builders.subjects.resuming import aside, recorded
 from builders.subjects.sampling import sampled, stops_of
 from builders.subjects.states import Memory, Parts, advance, family_of
 
@@ -71,16 +72,25 @@ class Steerer:
         return found
 
     def _pushed(self, texts: list[list[int]], pushes: Sequence[Push | None]) -> Iterator[tuple[Tensor, list[int], Tensor]]:
-        """Yield batches: the rows' places in *texts* (of equal length) and in *pushes*, and next-token logits [rows, vocabulary]."""
+        """Yield batches: the rows' places in *texts* (of equal length) and in *pushes*, and next-token logits [rows, vocabulary].
+
+        A batch holds pushes that change nothing before the same block, so that the blocks before it are run once for all pushes.
+        """
         ids = torch.tensor(texts, device=self.device)
         memory = self._prefix(ids)
-        rows = [(text, push) for push in range(len(pushes)) for text in range(len(texts))]
-        for low in range(0, len(rows), self.batch):
-            some, wanted = zip(*rows[low : low + self.batch], strict=True)
-            index = torch.tensor(some, device=self.device)
-            copy = self.family.rows(memory, index)
-            logits = self._steps(ids[index, -self.last :], copy, self._additions([pushes[place] for place in wanted]))
-            yield index, list(wanted), logits
+        flows: list[Tensor] | None = None
+        if self.last == 1 and len(pushes) > 1:
+            _, flows = recorded(self.model, ids[:, -1:], self.family.rows(memory, torch.arange(len(texts), device=self.device)))
+        begins = np.array([_begin(push) if flows else 0 for push in pushes])
+        for begin in np.unique(begins).tolist():
+            rows = [(text, push) for push in np.flatnonzero(begins == begin).tolist() for text in range(len(texts))]
+            for low in range(0, len(rows), self.batch):
+                some, wanted = zip(*rows[low : low + self.batch], strict=True)
+                index = torch.tensor(some, device=self.device)
+                additions = self._additions([pushes[place] for place in wanted])
+                with aside(self.model, self.blocks[:begin], flows[begin - 1][index]) if flows and begin else nullcontext():
+                    logits = self._steps(ids[index, -self.last :], self.family.rows(memory, index, begin), additions)
+                yield index, list(wanted), logits
 
     def _prefix(self, ids: Tensor) -> Memory:
         """Return the model's memory after *ids* [rows, length] without their last tokens; raise UserError if nothing is left."""
@@ -165,6 +175,11 @@ class Steerer:
                 break
             logits = self._steps(torch.from_numpy(tokens).to(self.device)[:, None], memory, additions if following else ())
         return [text if fine else None for text, fine in zip(written, known, strict=True)]
+
+
+def _begin(push: Push | None) -> int:
+    """Return the first block in which *push* changes something; a change of the stream at a block's output comes after it."""
+    return 0 if push is None else push.layer + (push.site == RESIDUAL)
 
 
 def _plus(some: _Some, flow: Tensor) -> Tensor:

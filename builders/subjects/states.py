@@ -32,16 +32,17 @@ class Family:
     """How the memory of some architectures is handled.
 
     *argument*: the memory's name, both as an argument of the model and in its output. *known*: whether a memory is of this family.
-    *rows*: copy the rows that an index [n] names into a new memory. *parts*: the recurrent state of one layer, empty if it has none; its
-    tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n], in place. *as_input*: the memory in the
-    form that the model takes when it reads one token per row. *fresh*: make the memory of rows that have read nothing, for families whose
-    models cannot start from no memory. *aligned*: a context in which the state changes in phase with the token that is read (see
-    :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*: the parts to which the phase makes a difference.
+    *rows*: copy the rows that an index [n] names into a new memory, at least for the layers from *since* on. *parts*: the recurrent state
+    of one layer, empty if it has none; its tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n],
+    in place. *as_input*: the memory in the form that the model takes when it reads one token per row. *fresh*: make the memory of rows that
+    have read nothing, for families whose models cannot start from no memory. *aligned*: a context in which the state changes in phase with
+    the token that is read (see :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*: the parts to which the phase makes
+    a difference.
     """
 
     argument: str
     known: Callable[[Any], bool]
-    rows: Callable[[Memory, Tensor], Memory]
+    rows: Callable[..., Memory]
     parts: Callable[[Memory, int], Parts]
     add: Callable[[Memory, int, Tensor, Mapping[str, Tensor]], None]
     as_input: Callable[[Memory], Any]
@@ -53,9 +54,8 @@ class Family:
 def family_of(model: nn.Module) -> Family:
     """Return how *model*'s memory is handled; raise UserError if its architecture has a memory of an unknown kind."""
     taken = inspect.signature(model.forward).parameters
-    found = [
-        family for family in (_cache("past_key_values", model), _cache("cache_params", model), _rwkv(model)) if family.argument in taken
-    ]
+    every = (_cache("past_key_values", model), _cache("cache_params", model), _rwkv(model))
+    found = [family for family in every if family.argument in taken]
     if not found:
         raise _unknown(model)
     return found[0]
@@ -94,12 +94,12 @@ def _cache(argument: str, model: nn.Module) -> Family:
     def known(memory: Any) -> bool:  # some models have caches of their own, which reorder_cache copies only in part
         return {type(part).__module__ for part in (memory, *getattr(memory, "layers", ()))} == {"transformers.cache_utils"}
 
-    def rows(memory: Memory, index: Tensor) -> Memory:
+    def rows(memory: Memory, index: Tensor, since: int = 0) -> Memory:
         taken = copy.copy(memory)
         taken.layers = [copy.copy(layer) for layer in memory.layers]
-        for layer in taken.layers:  # otherwise the copy would share the dicts that hold a layer's states
+        for layer in taken.layers[since:]:  # otherwise the copy would share the dicts that hold a layer's states
             vars(layer).update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
-        taken.reorder_cache(index)  # puts new tensors into every layer
+            layer.reorder_cache(index)  # puts new tensors into the layer
         return taken
 
     def parts(memory: Memory, layer: int) -> Parts:
@@ -126,7 +126,7 @@ def _rwkv(model: nn.Module) -> Family:
     """
     twofold = frozenset({"feed_forward", "attention"})
 
-    def rows(memory: Memory, index: Tensor) -> Memory:
+    def rows(memory: Memory, index: Tensor, since: int = 0) -> Memory:  # noqa: ARG001  # a tensor holds all layers
         return [tensor.index_select(0, index) for tensor in memory]
 
     def parts(memory: Memory, layer: int) -> Parts:

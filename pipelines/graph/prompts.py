@@ -16,15 +16,16 @@ def prompts_of(params: Params, spec: Any) -> set[str]:
         from builders.explainers.chat import files_of  # this import takes a fraction of a second, and most runs do not need it
 
         return {f"builders/explainers/prompts/{name}" for name in files_of(spec.kind)}
-    if not isinstance(params.judges.get(getattr(spec, "judge", "")), ModelJudgeParams):
+    judge = params.judges.get(getattr(spec, "judge", ""))
+    if not isinstance(judge, ModelJudgeParams):
         return set()
-    return {f"builders/scorers/prompts/{name}" for name in _of_scorer(spec)}
+    return {f"builders/scorers/prompts/{name}" for name in _of_scorer(spec, judge.form)}
 
 
-def _of_scorer(spec: Any) -> tuple[str, ...]:
-    from builders.scorers import chat, intervention, intruder, simulators, surprisal
+def _of_scorer(spec: Any, form: str) -> tuple[str, ...]:
+    from builders.scorers import forms, intervention, intruder, simulators, surprisal
 
     if spec.kind == "simulation":
-        return simulators.FORMS[spec.form].files
-    kinds = {"intervention": intervention.FILES, "intruder": intruder.FILES, "surprisal": surprisal.FILES}
-    return kinds.get(spec.kind, chat.FILES)
+        return simulators.form_of(spec.form, spec.shots).files
+    kinds = {"intervention": intervention.FILES, "intruder": intruder.FORMS[form].files, "surprisal": surprisal.FILES}
+    return kinds.get(spec.kind, forms.FORMS[form].files)

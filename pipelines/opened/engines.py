@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from builders.engines.asking import Price, ask, usage
 from builders.engines.cache import Cache
-from builders.engines.requests import Answer, Engine, Failure, Outcome, Request, Score
+from builders.engines.requests import Answer, Chat, Engine, Failure, Outcome, Request, Score
+from builders.engines.schemas import fits
 from builders.errors import UserError
 from builders.lake.shards import Shards, write_atomic
 from builders.progress import track
+from builders.scorers.answers import THOUGHT
 from builders.subjects import checkpoints
 from pipelines.graph.stage import BUILD, USAGE, USED
 from pipelines.params import EngineParams, OpenAiEngineParams, TransformersEngineParams, VllmEngineParams
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from builders.engines.http import HttpEngine
 
 CACHE = Path(".interplake/answers.sqlite")
+REJECTED = ("HTTP 400", "HTTP 422", "HTTP 501")  # a server does not take what is asked of it
 
 
 def http_engine(spec: OpenAiEngineParams) -> HttpEngine:
@@ -94,12 +97,42 @@ def require_logprobs(engine: Engine, judge_id: str) -> None:
     raise UserError(f"judges.{judge_id}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
 
 
+def require_form(engine: Engine, request: Request, judge_id: str) -> None:
+    """Raise UserError where *engine* takes no JSON schema or does not keep to it; *request* tries it before others like it are made."""
+    if not isinstance(request, Chat) or request.form is None:
+        return
+    ((_, outcome),) = asked(engine, [request], f"the form of {judge_id}'s answers")
+    if isinstance(outcome, Failure):
+        why = outcome.reason if outcome.status in REJECTED else None
+    else:
+        why = None if outcome.finish == "length" or _fits(outcome.text, request.form) else f"its answer is {outcome.text.strip()[:60]!r}"
+    if why is not None:
+        mend = "choose a server that does, such as vLLM's, or set the judge's `form` to `free`"
+        raise UserError(f"judges.{judge_id}.form: {engine.model} ({engine.kind} engine) keeps to no JSON schema: {why}; {mend}")
+
+
+def _fits(text: str, form: str) -> bool:
+    """Return whether an answer's *text*, without what was thought before, is JSON that fits the schema *form*."""
+    try:
+        return fits(json.loads(form), json.loads(text.rpartition(THOUGHT)[2]))
+    except (ValueError, RecursionError):
+        return False
+
+
 def account(shards: Shards, outcomes: Mapping[str, Outcome], spec: EngineParams) -> None:
     """Write beside a stage's tables what its answers cost, and their addresses; *outcomes* are by address, so equal requests count once."""
-    answers = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Answer)}
-    spent = usage(answers.values(), Price(**spec.price.model_dump()))
-    used = "".join(f"{key}\n" for key in sorted(answers))
-    for name, text in ((USAGE, json.dumps(asdict(spent), indent=1, sort_keys=True) + "\n"), (USED, used)):
+    account_all(shards, [(outcomes, spec)])
+
+
+def account_all(shards: Shards, bills: Sequence[tuple[Mapping[str, Outcome], EngineParams]]) -> None:
+    """Write the same of the answers of several engines, each with its outcomes by address."""
+    spent, used = Counter[str](), set[str]()
+    for outcomes, spec in bills:
+        answers = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Answer)}
+        spent.update(asdict(usage(answers.values(), Price(**spec.price.model_dump()))))
+        used.update(answers)
+    keys = "".join(f"{key}\n" for key in sorted(used))
+    for name, text in ((USAGE, json.dumps(spent, indent=1, sort_keys=True) + "\n"), (USED, keys)):
         write_atomic(shards.folder / name, text.encode())
         shards.enter(shards.folder / name)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from builders.arrays import Bools
 from builders.embedders.kept import Kept
-from builders.engines.requests import Engine
+from builders.engines.requests import Engine, Outcome, Request
 from builders.interventions.generations import GENERATIONS, passages
+from builders.saes.latents import LATENTS, largest
 from builders.scorers import chat, detection, fuzzing
 from builders.scorers.embedding import EmbeddingScorer
 from builders.scorers.example_embedding import ExampleEmbeddingScorer
@@ -21,7 +22,7 @@ from builders.scorers.lexical import LexicalJudge
 from builders.scorers.simulation import LexicalSimulator, SimulationScorer, Simulator
 from builders.scorers.simulators import FORMS, ModelSimulator
 from builders.scorers.surprisal import SurprisalScorer
-from builders.scorers.trials import Judge, WindowScorer
+from builders.scorers.trials import WindowScorer
 from builders.seeds import seed_of
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.stage import shelf
@@ -34,11 +35,17 @@ def nothing(tasks: Sequence[Task]) -> None:
     """Prepare nothing."""
 
 
+def no_more(*_: object) -> tuple[()]:
+    """Ask nothing again."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Panel:
     """A scorer of params, opened: its id, the id of the judge or embedder that answers, and the model and engine behind it.
 
-    At most *max_failed_share* of its requests may fail. *prepare* is called with many tasks before any of them is judged.
+    At most *max_failed_share* of its requests may fail. *prepare* is called with many tasks before any of them is judged. *again* returns
+    a task's further requests, given the outcomes so far: those about examples whose answers cannot be read.
     """
 
     scorer_id: str
@@ -49,6 +56,7 @@ class Panel:
     spec: EngineParams | None = None
     max_failed_share: float = 1.0
     prepare: Callable[[Sequence[Task]], None] = nothing
+    again: Callable[[Task, Sequence[Outcome]], Sequence[Request]] = no_more
 
     def identity(self, sae_id: str, task: Task) -> Identity:
         """Return the columns that say what is scored, and by whom."""
@@ -83,11 +91,11 @@ class Setup:
 
 
 def settings_of(params: Params, spec: Any) -> dict[str, Any]:
-    """Return the params that decide a scorer's rows."""
+    """Return the params that decide a scorer's rows; how its judge is calibrated is none of them."""
     section, answerer_id = spec.answered_by
     answerer = getattr(params, section)[answerer_id]
     engine = {"engine_settings": params.engines[answerer.engine].model_dump()} if isinstance(answerer, ModelJudgeParams) else {}
-    return {"seed": params.seed, **spec.model_dump(), "judge_settings": answerer.model_dump(), **engine}
+    return {"seed": params.seed, **spec.model_dump(), "judge_settings": answerer.model_dump(exclude={"calibration"}), **engine}
 
 
 def open_panel(params: Params, sae_id: str, scorer_id: str, spec: Any, engines: Engines) -> Panel:
@@ -111,24 +119,24 @@ def judged(setup: Setup, scorer: Scorer, *, scores_text: bool = False) -> Panel:
 
 
 def _windows(setup: Setup) -> Panel:
-    draw = fuzzing.trials if setup.spec.kind == "fuzzing" else detection.trials
-    negatives = setup.spec.negatives
-    if negatives == "active":
-        draw = fuzzing.misplaced
-    judge = setup.judge
-    answers: Judge = LexicalJudge(setup.pieces)
-    if isinstance(judge, ModelJudgeParams):
-        reading = chat.Reading(judge.shown, judge.max_tokens, judge.logprobs)
-        answers = chat.ModelJudge(setup.texts, reading, seed_of(setup.seed, "batches"))
-    scorer = WindowScorer(draw, answers, negatives, setup.special, setup.seed)
-    return judged(setup, scorer)
+    negatives, judge = setup.spec.negatives, setup.judge
+    draw = detection.trials
+    if setup.spec.kind == "fuzzing":
+        draw = fuzzing.OWN.get(negatives, fuzzing.MARKS[setup.spec.marks])
+    if not isinstance(judge, ModelJudgeParams):
+        return judged(setup, WindowScorer(draw, LexicalJudge(setup.pieces), negatives, setup.special, setup.seed))
+    reading = chat.Reading(judge.shown, judge.max_tokens, judge.logprobs, judge.form)
+    model = chat.ModelJudge(setup.texts, reading, seed_of(setup.seed, "batches"))
+    scorer = WindowScorer(draw, model, negatives, setup.special, setup.seed)
+    panel = judged(setup, scorer)
+    return replace(panel, again=lambda task, outcomes: model.again(task.explanation, scorer.trials(task), outcomes))
 
 
 def _intruder(setup: Setup) -> Panel:
     spec, judge = setup.spec, setup.judge
     finder: Finder = LexicalFinder(seed_of(setup.seed, "ties"))
     if isinstance(judge, ModelJudgeParams):
-        finder = ModelFinder(setup.texts, judge.max_tokens)
+        finder = ModelFinder(setup.texts, judge.max_tokens, judge.form)
     return judged(setup, IntruderScorer(finder, spec.trials, spec.shown, spec.negatives, setup.special, setup.seed))
 
 
@@ -154,8 +162,9 @@ def _simulation(setup: Setup) -> Panel:
     spec, asks = setup.spec, isinstance(setup.judge, ModelJudgeParams)
     simulator: Simulator = LexicalSimulator(LexicalJudge(setup.pieces))
     if asks:
-        simulator = ModelSimulator(spec.form, [text.decode("utf-8", "replace") for text in setup.texts])
-    scorer = SimulationScorer(simulator, spec.negatives, spec.windows, setup.special)
+        simulator = ModelSimulator(spec.form, [text.decode("utf-8", "replace") for text in setup.texts], spec.shots)
+    most = largest(shelf("contexts", setup.sae_id).read(LATENTS, columns=["max"]))
+    scorer = SimulationScorer(simulator, spec.negatives, spec.windows, setup.special, most)
     return judged(setup, scorer, scores_text=asks and FORMS[spec.form].scores_text)
 
 

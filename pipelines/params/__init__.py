@@ -20,9 +20,11 @@ from pipelines.params.explainers import (
     InterventionExplainerParams,
     LexicalExplainerParams,
 )
+from pipelines.params.layers import text_of
 from pipelines.params.models import EngineParams, OpenAiEngineParams, PricesParams, TransformersEngineParams, VllmEngineParams
 from pipelines.params.problems import explain
 from pipelines.params.scoring import (
+    CalibrationParams,
     DetectionScorerParams,
     DirectScorerParams,
     DrawnParams,
@@ -64,6 +66,7 @@ __all__ = [
     "AskingExplainerParams",
     "BaseExplainerParams",
     "BehaviourParams",
+    "CalibrationParams",
     "ChatExplainerParams",
     "ContextsParams",
     "CorpusParams",
@@ -125,4 +128,5 @@ __all__ = [
     "load",
     "load_lab",
     "path_of",
+    "text_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,21 +22,33 @@ class LexicalExplainerParams(BaseExplainerParams):
     cues: Count = 6
 
 
-class ChatExplainerParams(BaseExplainerParams):
-    """A language model that reads *examples* windows; of these, kind `contrastive` shows *silent* windows in which the latent is silent.
+class SampledExplainerParams(BaseExplainerParams):
+    """What explainers share that ask a language model: they ask *samples* times about each latent, each time with a seed of its own.
 
     At most *latents* latents are explained, drawn by address. The stage fails if more than *max_failed_share* of its requests fail. Answers
     are kept, so a second run makes only the failed requests again.
     """
 
-    kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token"]
     engine: Id
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    samples: Count = 1
+    latents: Count | None = None
+    max_failed_share: Share = 0.05
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(f"{self.samples} `samples` at `temperature` 0 are all the same; raise it (the paper: 0.7)")
+        return self
+
+
+class ChatExplainerParams(SampledExplainerParams):
+    """A language model that reads *examples* windows; of these, kind `contrastive` shows *silent* windows in which the latent is silent."""
+
+    kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token"]
     examples: Count = 40
     silent: Count = 5
     max_tokens: Count = 500
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    latents: Count | None = None
-    max_failed_share: Share = 0.05
 
     @model_validator(mode="after")
     def _some_active(self) -> ChatExplainerParams:
@@ -45,17 +57,13 @@ class ChatExplainerParams(BaseExplainerParams):
         return self
 
 
-class InterventionExplainerParams(BaseExplainerParams):
+class InterventionExplainerParams(SampledExplainerParams):
     """A language model that reads which tokens become likelier when a latent is pushed by *kl* nats, on *examples* beginnings."""
 
     kind: Literal["intervention"]
-    engine: Id
     examples: Count = 10
     kl: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Count = 100
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    latents: Count | None = None
-    max_failed_share: Share = 0.05
 
 
 class ImportedExplainerParams(BaseExplainerParams):

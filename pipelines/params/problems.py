@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
+from builders.errors import UserError
 from pipelines.params.base import PATTERNS
+
+
+def no_yaml(path: Path, error: yaml.YAMLError) -> UserError:
+    """Return what is told of a file that is not YAML, in one line."""
+    return UserError(f"{path}: not YAML: {' '.join(str(error).split())}")
 
 
 def explain(error: ValidationError) -> str:

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.params.base import Count, Device, Id, Revision, Section, Share
+from pipelines.params.base import Count, Device, Id, Revision, Section, Share, Whole
 
-Silent = Literal["random", "similar", "cofiring", "decoder", "encoder"]  # kinds of windows in which a latent is silent
+Silent = Literal["random", "similar", "cofiring", "decoder", "encoder", "row", "decoy"]  # kinds of windows in which a latent is silent
 
 
 class LexicalJudgeParams(Section):
@@ -17,19 +17,33 @@ class LexicalJudgeParams(Section):
     kind: Literal["lexical"]
 
 
+class CalibrationParams(Section):
+    """How much a language model is asked about planted rules, each time with their true explanations; see docs/science.md#calibration.
+
+    It is asked about *rules* rules, and for each rule about *windows* activating windows and as many negatives; 0 rules ask nothing.
+    """
+
+    rules: Whole = 16
+    windows: Count = 20
+
+
 class ModelJudgeParams(Section):
     """A language model of `engines`; a prompt shows *shown* windows.
 
-    With *logprobs* the probability of each answer is read too. The stage fails if more than *max_failed_share* of its requests fail.
-    Answers are kept, so a second run makes only the failed requests again.
+    *form* says how detection, fuzzing and intruder are asked. In `list` the answer must fit a JSON schema: a list of as many zeros and ones
+    as there are windows. In `single` a prompt shows one window and the answer is one digit. In `free` the answer is free text, as in the
+    paper. With *logprobs* the probability of each answer is read too. The stage fails if more than *max_failed_share* of its requests fail.
+    Answers are kept, so a second run makes only the failed requests again. *calibration* limits what is asked about planted rules.
     """
 
     kind: Literal["model"]
     engine: Id
+    form: Literal["list", "single", "free"] = "list"
     shown: Count = 5
     logprobs: bool = False
     max_tokens: Count = 100
     max_failed_share: Share = 0.05
+    calibration: CalibrationParams = CalibrationParams()
 
 
 JudgeParams = Annotated[LexicalJudgeParams | ModelJudgeParams, Field(discriminator="kind")]
@@ -44,8 +58,9 @@ class LexicalEmbedderParams(Section):
 class SentenceEmbedderParams(Section):
     """An embedding model: a folder, a repository on the Hub at a pinned commit, or a Python *package* that holds its files.
 
-    *instruction* is put before queries. If the model is missing and *fallback* is `lexical`, the lexical embedder embeds instead, and every
-    row says so.
+    *instruction* is put before queries; it may be the name of one of the model's own prompts. If the model is missing and *fallback* is
+    `lexical`, the lexical embedder embeds instead, and every row says so. Python code of the model's folder runs only with
+    *trust_remote_code*. The values of *config* take the place of those of its config.json.
     """
 
     kind: Literal["sentence"]
@@ -56,9 +71,13 @@ class SentenceEmbedderParams(Section):
     instruction: str = ""
     fallback: Literal["lexical", "none"] = "none"
     device: Device = "auto"
+    trust_remote_code: bool = False
+    config: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
+        if self.package is not None and self.trust_remote_code:
+            raise ValueError("code of a `package` never runs; leave out `trust_remote_code`, or give `path` or `repo`")
         if [self.path, self.repo, self.package].count(None) != 2:
             raise ValueError("give one of `path`, `repo` and `package`")
         if self.repo is not None and self.revision is None:
@@ -83,29 +102,54 @@ class DrawnParams(Section):
 
 
 class DetectionScorerParams(DrawnParams):
-    """Asks whether the latent fires in a window; see docs/science.md#detection."""
+    """Asks whether the latent fires in a window; see docs/science.md#detection.
+
+    With negatives `pool` the silent windows are those of `contexts.negatives.pool`, hundreds that all latents share.
+    """
 
     kind: Literal["detection"]
     judge: Id
-    negatives: Silent = "random"
+    negatives: Literal[Silent, "pool"] = "random"
 
 
 class FuzzingScorerParams(DrawnParams):
-    """Asks whether the latent fires on the marked tokens; negatives `active` are activating windows with the wrong tokens marked."""
+    """Asks whether the latent fires on the marked tokens; negatives `active` are activating windows with the wrong tokens marked.
+
+    Negatives `decoy` mark, in silent windows, tokens on which the latent fires elsewhere.
+    *marks* says how a negative is marked in which nothing fires: with the `borrowed` positions of a positive's marks, or on `random`
+    tokens, as in the paper.
+    """
 
     kind: Literal["fuzzing"]
     judge: Id
     negatives: Literal[Silent, "active"] = "random"
+    marks: Literal["borrowed", "random"] = "borrowed"
+
+    @model_validator(mode="after")
+    def _silent_windows_are_marked(self) -> Self:
+        if self.negatives in {"active", "decoy"} and self.marks == "random":
+            raise ValueError(f"negatives `{self.negatives}` have marks of their own; leave out `marks`")
+        return self
 
 
 class SimulationScorerParams(DrawnParams):
-    """Asks how strongly the latent fires on each token of *windows* activating windows and as many silent ones."""
+    """Asks how strongly the latent fires on each token of *windows* activating windows and as many silent ones.
+
+    With *shots* `unknown` the worked examples of all-at-once begin with unknown levels, as in the original; with `known` all are told.
+    """
 
     kind: Literal["simulation"]
     judge: Id
     form: Literal["all-at-once", "token-by-token", "json"] = "all-at-once"
+    shots: Literal["known", "unknown"] = "known"
     windows: Count = 50
     negatives: Silent = "random"
+
+    @model_validator(mode="after")
+    def _shots_fit(self) -> Self:
+        if self.shots == "unknown" and self.form != "all-at-once":
+            raise ValueError(f"`shots` `unknown` belongs to form `all-at-once`, not `{self.form}`; leave it out")
+        return self
 
 
 class SurprisalScorerParams(DrawnParams):
@@ -129,8 +173,8 @@ class EmbeddingScorerParams(DrawnParams):
 class InterventionScorerParams(DrawnParams):
     """Measures how much likelier a passage makes the explanation once the latent is pushed by *kl* nats, or silenced with *ablate*.
 
-    The strength of the push is tuned on *tune* beginnings of training windows. The score is a mean over *prompts* beginnings of test
-    windows, each continued by *tokens* tokens.
+    The score is a mean over *prompts* beginnings of rows that end in test windows, each continued by *tokens* tokens. The strength of the
+    push is tuned on them, and so is that of a random direction, the null.
     """
 
     kind: Literal["intervention"]
@@ -138,7 +182,6 @@ class InterventionScorerParams(DrawnParams):
     needs_model: ClassVar[bool] = True
     kl: Annotated[float, Field(gt=0)] = 1.0
     ablate: bool = False
-    tune: Count = 10
     prompts: Count = 30
     tokens: Count = 8
 

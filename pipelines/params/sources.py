@@ -98,6 +98,9 @@ class ActivationsParams(Section):
     together: Count = 8
 
 
+MEASURES = ("cofiring", "decoder", "encoder")  # of how near two latents are
+
+
 class NeighboursParams(Section):
     """How neighbours are found: the *most* nearest latents of each latent by each measure; co-firing is counted on *rows* token rows."""
 
@@ -107,16 +110,22 @@ class NeighboursParams(Section):
 
 
 class NegativesParams(Section):
-    """How many hard silent windows are added to each latent's test windows, by kind; see docs/science.md#negatives.
+    """How many silent windows, beside random ones, are added to each latent's test windows, by kind; see docs/science.md#negatives.
 
-    At most *per_neighbour* windows come from one neighbour. The *embedder* searches similar windows in a sample of *index* windows.
-    With *latents*, only that many latents have hard windows: those that explainers and scorers draw.
+    At most *per_neighbour* windows come from one neighbour. The *embedder* searches similar windows in a sample of *index* windows. Windows
+    of kind *row* begin at position *row_start* of rows in which the latent never fires, as in the paper. Windows of kind *decoy* come from
+    the same sample, and hold tokens on which the latent fires elsewhere. With *latents*, only that many latents have such windows: those
+    that explainers and scorers draw. Besides, all latents share a *pool* of so many windows from the whole corpus.
     """
 
     cofiring: Whole = 0
     decoder: Whole = 0
     encoder: Whole = 0
     similar: Whole = 0
+    row: Whole = 0
+    row_start: Whole = 10
+    decoy: Whole = 0
+    pool: Whole = 0
     per_neighbour: Count = 10
     index: Count = 8192
     embedder: Id | None = None
@@ -124,8 +133,13 @@ class NegativesParams(Section):
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of windows of each kind that is asked for, without kinds of which there are none."""
-        return {kind: count for kind in ("cofiring", "decoder", "encoder", "similar") if (count := getattr(self, kind))}
+        """The number of windows of each kind that each latent gets, without kinds of which there are none."""
+        return {kind: count for kind in (*MEASURES, "similar", "row", "decoy") if (count := getattr(self, kind))}
+
+    @property
+    def measures(self) -> list[str]:
+        """The kinds of windows of neighbours that are asked for."""
+        return [kind for kind in self.counts if kind in MEASURES]
 
     @model_validator(mode="after")
     def _embedder_named(self) -> NegativesParams:
@@ -134,10 +148,21 @@ class NegativesParams(Section):
         return self
 
 
+class LatentsSampleParams(Section):
+    """A *sample* of each dictionary's latents with enough windows, drawn by address; only these get windows.
+
+    *by* names the strata: `density` shares the sample evenly among tenths of the range of log density, `none` draws all latents alike.
+    """
+
+    sample: Annotated[int, Field(ge=10)]  # each of ten strata gives at least one
+    by: Literal["density", "none"] = "density"
+
+
 class ContextsParams(Section):
     """How many windows of each latent explainers (train) and scorers (test) see, and how they are drawn; see docs/science.md#contexts.
 
-    A latent that fires in fewer than *at_least* windows is left out, even if it has enough windows to show.
+    A latent that fires in fewer than *at_least* windows is left out, even if it has enough windows to show. Without *latents* every latent
+    gets windows.
     """
 
     at_least: Whole = 0
@@ -149,4 +174,5 @@ class ContextsParams(Section):
     sampler: Literal["top", "random", "quantiles", "mix"]
     top_share: Share = 0.2
     windows: Literal["whole", "centered"]
+    latents: LatentsSampleParams | None = None
     negatives: NegativesParams = NegativesParams()

@@ -11,12 +11,13 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from builders.errors import UserError, one_of
-from builders.explainers.explanations import PERMUTED
+from builders.explainers.explanations import PERMUTED, sample_of
 from pipelines.params.base import NAME, VERSION, Count, Id, Section, Share, Whole
 from pipelines.params.dictionaries import SaeParams, TrainingParams
 from pipelines.params.explainers import AskingExplainerParams, ExplainerParams
+from pipelines.params.layers import text_of
 from pipelines.params.models import EngineParams
-from pipelines.params.problems import explain
+from pipelines.params.problems import explain, no_yaml
 from pipelines.params.scoring import (
     DirectScorerParams,
     EmbedderParams,
@@ -154,6 +155,8 @@ class Params(Section):
         for explainer_id in self.explainers:
             if explainer_id.endswith(PERMUTED):
                 yield "explainers", explainer_id, f"`{PERMUTED}` at the end of an id stands for a baseline"
+            if sample_of(explainer_id):
+                yield "explainers", explainer_id, "`-sample-` and a number at the end of an id stand for a further sample"
             if explainer_id == "none":
                 yield "explainers", explainer_id, "`none` stands for rows without an explanation"
         if "all" in self.saes:
@@ -186,17 +189,20 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _negatives_are_drawn(self) -> Params:
-        drawn = self.contexts.negatives.counts
-        for kind in drawn:
-            if kind != "similar" and kind not in self.neighbours.measures:
+        asked = self.contexts.negatives
+        end = asked.row_start + self.tokens.window
+        if asked.row and end > self.tokens.length:
+            raise ValueError(f"contexts.negatives.row_start: no row has {end} tokens (`tokens.length` is {self.tokens.length}); lower it")
+        for kind in asked.measures:
+            if kind not in self.neighbours.measures:
                 raise ValueError(f"contexts.negatives.{kind}: {kind!r} is not among `neighbours.measures`; add it there")
         for place, scorer in self._scorers():
             kind = getattr(scorer, "negatives", "random")
             if kind in {"random", "active", "internal"}:
                 continue
-            if kind not in drawn:
+            if not getattr(asked, kind):
                 raise ValueError(f"{place}.negatives: no {kind} windows are drawn; set `contexts.negatives.{kind}`")
-            most = self.contexts.negatives.latents
+            most = asked.latents if kind in asked.counts else None  # all latents share the pool
             if most is not None and (scorer.latents is None or scorer.latents > most):
                 raise ValueError(
                     f"{place}.latents: only {most} latents have {kind} windows (`contexts.negatives.latents`); ask for no more"
@@ -220,22 +226,26 @@ def path_of(file: Path | str | None = None) -> Path:
 
 
 def load(file: Path | str | None = None) -> Params:
-    """Read the params at :func:`path_of` *file*; raise UserError that names the file, the key and what is allowed."""
+    """Read the params at :func:`path_of` *file*; raise UserError that names the file, the key and what is allowed.
+
+    Entries for many layers are written out in a *file* that is named. The project's own must not have them, since DVC reads it as it is.
+    """
     path = path_of(file)
-    if not path.is_file():
-        raise UserError(f"{path}: not found; run this in the project's folder")
-    return _read(path, Params)
+    whole = text_of(path)
+    if file is None and whole != path.read_text():
+        raise UserError(f"{path}: an entry of `saes` stands for many layers, and DVC would take it for one; run `interplake expand`")
+    return _read(path, whole, Params)
 
 
 def load_lab() -> LabParams:
     """Read the recipe of the lab checkpoints."""
-    return _read(LAB, LabParams)
+    return _read(LAB, LAB.read_text(), LabParams)
 
 
-def _read(path: Path, section: type[Read]) -> Read:
+def _read(path: Path, text: str, section: type[Read]) -> Read:
     try:
-        return section.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))  # a safe loader, ten times as fast as the default
+        return section.model_validate(yaml.load(text, yaml.CSafeLoader))  # a safe loader, ten times as fast as the default
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise no_yaml(path, error) from error
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from error

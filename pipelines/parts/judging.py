@@ -12,10 +12,11 @@ from builders.lake.failures import FAILURES, failure
 from builders.lake.shards import Shards
 from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_rows, score_record
 from builders.scorers.judging import Judged, Scorer, Task
-from pipelines.opened.engines import account, asked, require_share
+from pipelines.opened.engines import account, asked, require_form, require_share
 from pipelines.opened.scorers import Panel
 
 TOGETHER, REQUESTS = 256, 4096  # a group ends at so many tasks, or once it has so many requests
+Group = list[tuple[Task, Sequence[Request]]]
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,40 @@ def judge_all(sae_id: str, tasks: Iterable[Task], panel: Panel, shards: Shards) 
 
 
 def scored_tasks(sae_id: str, tasks: Iterable[Task], panel: Panel, answered: dict[str, Outcome]) -> Iterator[Scored]:
-    """Yield every task with its judgements, and put the outcome of each request into *answered* by its address."""
+    """Yield every task with its judgements, and put the outcome of each request into *answered* by its address.
+
+    A failed request whose examples were all answered in another one is left out of *answered*.
+    """
+    tried = False
     for group in groups(tasks, panel.scorer):
         panel.prepare([task for task, _ in group])
-        flat = [request for _, some in group for request in some]
-        found = asked(panel.engine, flat, f"{panel.scorer_id} of {sae_id}") if panel.engine is not None and flat else []
-        answered.update((key, bare(outcome)) for key, outcome in found)
-        answers = iter(outcome for _, outcome in found)
-        for task, some in group:
-            outcomes = list(islice(answers, len(some)))
-            yield Scored(task, panel.scorer.judged(task, outcomes), outcomes)
+        first = next((request for _, some in group for request in some), None)
+        if panel.engine is not None and first is not None and not tried:
+            require_form(panel.engine, first, panel.judge_id)
+            tried = True
+        for (task, _), found in zip(group, asked_all(group, panel, f"{panel.scorer_id} of {sae_id}"), strict=True):
+            outcomes = [outcome for _, outcome in found]
+            judged = panel.scorer.judged(task, outcomes)
+            lost = any(isinstance(outcome, Failure) and outcome.status in judged.status for outcome in outcomes)
+            answered.update((key, bare(outcome)) for key, outcome in found if lost or isinstance(outcome, Answer))
+            yield Scored(task, judged, outcomes)
 
 
-def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[list[tuple[Task, Sequence[Request]]]]:
+def asked_all(group: Group, panel: Panel, what: str) -> list[list[tuple[str, Outcome]]]:
+    """Return the address and outcome of each task's requests, and after them those of what the panel asks again, until it asks no more."""
+    found: list[list[tuple[str, Outcome]]] = [[] for _ in group]
+    waiting = [some for _, some in group]
+    while panel.engine is not None and (flat := [request for some in waiting for request in some]):
+        answers = iter(asked(panel.engine, flat, what))
+        for told, some in zip(found, waiting, strict=True):
+            told += islice(answers, len(some))
+        waiting = [panel.again(task, [outcome for _, outcome in told]) for (task, _), told in zip(group, found, strict=True)]
+    return found
+
+
+def groups(tasks: Iterable[Task], scorer: Scorer) -> Iterator[Group]:
     """Yield groups of tasks with their requests; a group ends at TOGETHER tasks, or once it has REQUESTS requests."""
-    group: list[tuple[Task, Sequence[Request]]] = []
+    group: Group = []
     count = 0
     for task in tasks:
         group.append((task, scorer.requests(task)))
@@ -86,8 +106,7 @@ def failure_reason(scored: Scored) -> str | None:
     """Return why some examples of a task have no answer, or why it has no score; None where all is well."""
     bad = scored.judged.status[scored.judged.status != "ok"]
     if not len(bad):
-        status = scored.judged.measures["status"]
-        return None if status == "ok" else f"no score: {status}"
+        return None if "score" in scored.judged.measures else f"no score: {scored.judged.measures['status']}"
     told = (outcome.reason for outcome in scored.outcomes if isinstance(outcome, Failure))
     reason = scored.judged.reason or next(told, str(bad[0]))
     return f"{len(bad)} of {len(scored.judged.status)} examples without an answer: {reason}"

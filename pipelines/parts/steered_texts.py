@@ -99,7 +99,8 @@ def judge_settings(params: Params) -> dict[str, Any] | None:
     if params.steering.open.judge is None:
         return None
     judge = judge_of(params)
-    return {**judge.model_dump(), "engine_settings": params.engines[judge.engine].model_dump(), "prompt": prompt_sha256()}
+    own = judge.model_dump(exclude={"calibration"})
+    return {**own, "engine_settings": params.engines[judge.engine].model_dump(), "prompt": prompt_sha256()}
 
 
 def judge_of(params: Params) -> ModelJudgeParams:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from builders.contexts.contexts import CONTEXTS, READ, Examples, by_latent
+from builders.contexts.pool import KIND, POOL, Pool
 from builders.lake.shards import Shelf
 from builders.seeds import Number, drawn, seed_of
 
@@ -17,6 +18,14 @@ def windows(contexts: Shelf, split: str) -> Iterator[Examples]:
     """Yield the windows of each latent in *split*, in order of latent."""
     for path in contexts.paths(CONTEXTS):
         yield from by_latent(pq.read_table(path, columns=READ), split)
+
+
+def scored_windows(contexts: Shelf, wanted: Collection[int], negatives: str) -> Iterator[Examples]:
+    """Yield the test windows of the *wanted* latents, in order of latent; where *negatives* are the pool, with its windows."""
+    pool = Pool.of(contexts.read(POOL)) if negatives == KIND else None
+    for examples in windows(contexts, "test"):
+        if examples.latent in wanted:
+            yield examples if pool is None else pool.beside(examples)
 
 
 def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None) -> set[int]:

@@ -1,38 +1,88 @@
-"""Stage `agreement`: all scores → how well scorers agree."""
+"""Stage `agreement`: all scores → how far they agree, by how much they differ, the best of several samples, and what scores are made of."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from builders.explainers.explanations import PERMUTED
 from builders.lake.shards import Shards, Shelf
 from builders.saes.table import SAES
-from builders.scorers.agreement import AGREEMENT, agreement_records
-from builders.scorers.judgements import SCORES
+from builders.scorers.agreement import AGREEMENT, Facts, agreement_records
+from builders.scorers.anatomy import ANATOMY
+from builders.scorers.best import BEST, OF_PART, READ, best_records, figures, half_scores
+from builders.scorers.judgements import JUDGEMENTS, SCORES
+from builders.seeds import seed_of
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, folders, run, shelf
+from pipelines.params import AskingExplainerParams, Params
+from pipelines.parts.anatomy import anatomy_of, inputs_of
+
+NEGATIVES = ("negatives", "marks")  # the params of a scorer that say which its negatives are, and how they are marked
 
 
 def main() -> None:
-    """Write the correlations between all scorers of params; scores of permuted explanations are left out."""
+    """Write what all scorers of params have in common, what explanations have with the same ones permuted, and what choosing brings."""
     params = declared("agreement")
     shelves = [Shelf(path) for stage in ("scores", "direct") for path in folders(params, stage)]
-    inputs = {f"scores {number}": scores.digest for number, scores in enumerate(shelves)}
+    inputs = {f"scores {number}": scores.digest for number, scores in enumerate(shelves)} | inputs_of(params)
     kinds = {sae_id: shelf("saes", sae_id).read(SAES, columns=["kind"])["kind"][0].as_py() for sae_id in params.saes}
-    shards = Shards(folder("agreement"), inputs, {"seed": params.seed, "kinds": kinds}, code("agreement"))
     frame = scores_of(shelves)
     frame["kind"] = frame["sae"].map(kinds)
-    shards.write(AGREEMENT, [AGREEMENT.rows(agreement_records(frame, params.seed))])
+    facts = facts_of(params, frame)
+    settings = {"seed": params.seed, "kinds": kinds, "scorers": {scorer: vars(known) for scorer, known in facts.items()}}
+    settings["samples"] = samples = samples_of(params)
+    shards = Shards(folder("agreement"), inputs, settings, code("agreement"))
+    shards.write(AGREEMENT, [AGREEMENT.rows(agreement_records(frame, facts, params.seed))])
+    shards.write(BEST, [BEST.rows(list(best_of_samples(params, samples, facts, kinds)))])
+    shards.write(ANATOMY, [anatomy_of(params, shelves)])
     shards.finish()
 
 
 def scores_of(shelves: list[Shelf]) -> pd.DataFrame:
-    """Return all scores that have a number, without those of permuted explanations."""
-    columns = ["sae", "latent", "explainer", "scorer", "score"]
+    """Return all scores that have a number."""
+    columns = ["sae", "latent", "explainer", "scorer", "unit", "chance", "score"]
     rows = pa.concat_tables([SCORES.empty().select(columns), *(scores.read(SCORES, columns=columns) for scores in shelves)])
-    frame: pd.DataFrame = rows.to_pandas().dropna(subset="score")
-    return frame.loc[~frame["explainer"].str.endswith(PERMUTED)]
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame.dropna(subset="score")
+
+
+def facts_of(params: Params, scores: pd.DataFrame) -> dict[str, Facts]:
+    """Return the facts of each scorer; the params of scorers of one family are the same but for NEGATIVES and the number of latents."""
+    specs = {**params.scorers, **params.direct_scorers}
+    found = {}
+    for scorer, unit, chance in scores.drop_duplicates("scorer")[["scorer", "unit", "chance"]].itertuples(index=False, name=None):
+        spec = specs[scorer].model_dump()
+        negatives = " ".join(str(spec[name]) for name in NEGATIVES if name in spec)
+        family = {name: value for name, value in spec.items() if name not in {*NEGATIVES, "latents"}}
+        found[scorer] = Facts(unit, chance, negatives, json.dumps(family, sort_keys=True))
+    return found
+
+
+def samples_of(params: Params) -> dict[str, int]:
+    """Return how many explanations of each latent an explainer was asked for, by explainer; those asked once are left out."""
+    asking = {name: spec for name, spec in sorted(params.explainers.items()) if isinstance(spec, AskingExplainerParams)}
+    return {name: spec.samples for name, spec in asking.items() if spec.samples > 1}
+
+
+def best_of_samples(
+    params: Params, samples: Mapping[str, int], facts: Mapping[str, Facts], kinds: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the BEST records of every explainer with several *samples* and every scorer whose scores follow from judgements."""
+    for explainer, count in samples.items():
+        for scorer in sorted(set(params.scorers) & set(facts)):
+            known, of_sae = facts[scorer], {}
+            if known.unit not in OF_PART:
+                continue
+            for sae_id in kinds:
+                rows = shelf("scores", sae_id, explainer, scorer).read(JUDGEMENTS, columns=READ)
+                seed = seed_of(params.seed, "halves", sae_id, scorer)
+                of_sae[sae_id] = figures(half_scores(rows, explainer, count, known.unit, seed))
+            own = {"explainer": explainer, "scorer": scorer, "unit": known.unit, "chance": known.chance, "samples": count}
+            yield from best_records(own, of_sae, kinds, params.seed)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from builders.engines.requests import Answer, Chat, Failure
 from builders.explainers import chat, effects, imported, lexical
-from builders.explainers.explanations import EXPLANATIONS, explanation_record, permuted
+from builders.explainers.explanations import EXPLANATIONS, explanation_record, named, permuted
 from builders.interventions.interventions import INTERVENTIONS
 from builders.lake.failures import FAILURES, failure
 from builders.lake.shards import Shards, Shelf
@@ -73,7 +74,7 @@ def write(params: Params, sae_id: str, explainer_id: str, engines: Engines, shar
         seed = seed_of(params.seed, "permuted", sae_id, explainer_id)
         rows = EXPLANATIONS.sort(pa.concat_tables([rows, permuted(rows, seed)]))
     bad = [record for record in records if record["status"] != "ok"]
-    failed = [failure(sae_id, each["latent"], "explanations", explainer_id, each.get("reason") or each["status"]) for each in bad]
+    failed = [failure(sae_id, each["latent"], "explanations", each["explainer"], each.get("reason") or each["status"]) for each in bad]
     shards.write(EXPLANATIONS, [rows])
     shards.write(FAILURES, [FAILURES.rows(failed)])
     return not (failed and isinstance(spec, AskingExplainerParams))
@@ -99,29 +100,40 @@ def imported_records(sae_id: str, explainer_id: str, spec: ImportedExplainerPara
 def asked_records(
     sae_id: str, explainer_id: str, params: Params, spec: AskingExplainerParams, engines: Engines, shards: Shards
 ) -> list[Record]:
-    """Return the explanation of each latent by a language model; raise UserError where too many requests fail."""
-    if isinstance(spec, InterventionExplainerParams):
-        requests = intervention_requests(sae_id, params, spec)
-    else:
-        requests = chat_requests(sae_id, params, spec)
+    """Return the explanations of each latent by a language model; raise UserError where too many requests fail."""
+    requests = sampled(sae_id, params, spec)
     engine = engines.open(params.engines[spec.engine])
     outcomes = asked(engine, list(requests.values()), f"explaining {sae_id}")
     fixed = {"engine": engine.kind, "model": engine.model, "prompt_sha256": chat.prompt_sha256(spec.kind)}
     records = []
-    for latent, (key, outcome) in zip(requests, outcomes, strict=True):
+    for (latent, sample), (key, outcome) in zip(requests, outcomes, strict=True):
         told = chat.read(outcome) if isinstance(outcome, Answer) else outcome
+        status, text = (told.status, None) if isinstance(told, Failure) else ("ok", told)
+        record = explanation_record(sae_id, latent, named(explainer_id, sample), status, text, **fixed, request_sha256=key)
         if isinstance(told, Failure):
-            record = explanation_record(sae_id, latent, explainer_id, told.status, None, **fixed, request_sha256=key)
             record["reason"] = told.reason
-        else:
-            record = explanation_record(sae_id, latent, explainer_id, "ok", told, **fixed, request_sha256=key)
         if isinstance(outcome, Answer):
             counts = {field: getattr(outcome, field) for field in ("prompt_tokens", "cached_tokens", "output_tokens")}
             record |= {"response": outcome.text, **counts}
         records.append(record)
-    require_share(f"explanations of {sae_id} by {explainer_id}", records, spec.max_failed_share)
+    what = "latents" if spec.samples == 1 else "explanations"
+    require_share(f"explanations of {sae_id} by {explainer_id}", records, spec.max_failed_share, what)
     account(shards, dict(outcomes), params.engines[spec.engine])
     return records
+
+
+def sampled(sae_id: str, params: Params, spec: AskingExplainerParams) -> dict[tuple[int, int], Chat]:
+    """Return the requests by latent and sample: all samples of a latent are asked in the same words, each with a seed of its own."""
+    if isinstance(spec, InterventionExplainerParams):
+        requests = intervention_requests(sae_id, params, spec)
+    else:
+        requests = chat_requests(sae_id, params, spec)
+    found = {}
+    for latent, request in requests.items():
+        for sample in range(spec.samples):
+            seed = seed_of(params.seed, "explanation", sae_id, latent, *([sample] if sample else []))
+            found[latent, sample] = replace(request, seed=seed % 2**31)
+    return found
 
 
 def chat_requests(sae_id: str, params: Params, spec: ChatExplainerParams) -> dict[int, Chat]:
@@ -136,8 +148,7 @@ def chat_requests(sae_id: str, params: Params, spec: ChatExplainerParams) -> dic
             continue
         own = latents[examples.latent]
         known = chat.Known(own["max"], own["promotes"], own["suppresses"])
-        seed = seed_of(params.seed, "explanation", sae_id, examples.latent) % 2**31
-        requests[examples.latent] = chat.conversation(examples, known, pieces, settings, seed)
+        requests[examples.latent] = chat.conversation(examples, known, pieces, settings)
     return requests
 
 
@@ -152,8 +163,7 @@ def intervention_requests(sae_id: str, params: Params, spec: InterventionExplain
             by_latent[row["latent"]].append(row)
     by_latent = {latent: own for latent, own in by_latent.items() if own}
     settings = effects.Settings(spec.examples, spec.max_tokens, spec.temperature)
-    seeds = {latent: seed_of(params.seed, "explanation", sae_id, latent) % 2**31 for latent in by_latent}
-    return {latent: effects.conversation(own, pieces, settings, seeds[latent]) for latent, own in by_latent.items()}
+    return {latent: effects.conversation(own, pieces, settings) for latent, own in by_latent.items()}
 
 
 if __name__ == "__main__":

@@ -17,12 +17,16 @@ from builders.lake.shards import Shelf, write_parquet
 from builders.lake.table import Table
 from builders.progress import track
 from builders.scorers.judgements import SCORES
+from builders.scorers.judges import JUDGES
 from builders.steering.ratings import STEERING_TEXTS
 from cards import card
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
 from pipelines.params import InModelParams, Params, PretrainedSaeParams
 from pipelines.registry import CONFIGS, Config
+
+# The stages that ask language models, and the table whose rows they answer for.
+PAYING = {"explanations": EXPLANATIONS, "scores": SCORES, "direct": SCORES, "calibration": JUDGES, "steering": STEERING_TEXTS}
 
 
 def main() -> None:
@@ -76,19 +80,25 @@ def costs(params: Params) -> list[dict[str, object]]:
     The number of latents counts rows, so that a latent with several explanations counts once for each.
     """
     found: list[dict[str, object]] = []
-    for stage, table in (("explanations", EXPLANATIONS), ("scores", SCORES), ("direct", SCORES), ("steering", STEERING_TEXTS)):
+    for stage, table in PAYING.items():
         spent: dict[str, Counter[str]] = {}
         for path in folders(params, stage):
             if (path / USAGE).exists():
-                whole = spent.setdefault(path.relative_to(BUILD / stage).parts[0], Counter())
+                name = next(iter(path.relative_to(BUILD / stage).parts), "all judges")
+                whole = spent.setdefault(name, Counter())
                 whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
         found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
     return found
 
 
 def rows_paid(path: Path, table: Table) -> int:
-    """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing."""
+    """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing.
+
+    Of the calibration of judges it is the number of explanations that they read.
+    """
     shelf = Shelf(path)
+    if table is JUDGES:
+        return sum(row["rules"] for row in shelf.read(table, columns=["rules", "model"]).to_pylist() if row["model"] is not None)
     if table is not EXPLANATIONS:
         return shelf.rows(table)
     return sum(not explainer.endswith(PERMUTED) for explainer in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())

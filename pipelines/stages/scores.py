@@ -13,10 +13,10 @@ from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines
 from pipelines.opened.scorers import open_panel, settings_of
-from pipelines.params import InterventionScorerParams, Params
+from pipelines.params import InterventionScorerParams, Params, ScorerParams
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
-from pipelines.parts.windows import drawn_latents, windows
+from pipelines.parts.windows import drawn_latents, scored_windows
 
 
 def main(scorer_id: str, *only: str) -> None:
@@ -36,18 +36,17 @@ def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engine
     if isinstance(spec, InterventionScorerParams):
         inputs["interventions"] = shelf("interventions", sae_id).digest
     job = Job("scores", (sae_id, explainer_id, scorer_id), inputs, settings_of(params, spec), code("scores", scorer_id))
-    tasks = track(tasks_of(params, sae_id, explainer_id, spec.latents), f"{scorer_id} of {sae_id}")
+    tasks = track(tasks_of(params, sae_id, explainer_id, spec), f"{scorer_id} of {sae_id}")
     job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 
 
-def tasks_of(params: Params, sae_id: str, explainer_id: str, most: int | None) -> Iterator[Task]:
+def tasks_of(params: Params, sae_id: str, explainer_id: str, spec: ScorerParams) -> Iterator[Task]:
     """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows."""
     contexts = shelf("contexts", sae_id)
-    wanted = drawn_latents(contexts, params.seed, sae_id, most)
+    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents)
     texts = explanations_of(shelf("explanations", sae_id, explainer_id))
-    for examples in windows(contexts, "test"):
-        if examples.latent in wanted:
-            yield from (Task(examples, explainer, explanation) for explainer, explanation in texts.get(examples.latent, []))
+    for examples in scored_windows(contexts, wanted, getattr(spec, "negatives", "none")):
+        yield from (Task(examples, explainer, explanation) for explainer, explanation in texts.get(examples.latent, []))
 
 
 def explanations_of(explanations: Shelf) -> dict[int, list[tuple[str, str]]]:

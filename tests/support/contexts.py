@@ -25,10 +25,12 @@ def windows_of(
 ) -> Examples:
     """Return windows of kind `activating` where *activating* says so (None: where the latent fires), the others of kind *silent*.
 
-    They are numbered from *first* on; activating ones are in quantile 0 unless *quantile* says otherwise.
+    They are numbered from *first* on; activating ones are in quantile 0 unless *quantile* says otherwise. Each is the beginning of a row of
+    its own, 0 the first.
     """
     fires = activations.any(axis=1) if activating is None else np.asarray(activating, dtype=bool)
     kind = np.where(fires, "activating", silent)
     rank = np.zeros(len(fires), dtype=np.int64) if quantile is None else np.asarray(quantile, dtype=np.int64)
     other = np.zeros(tokens.shape, dtype=np.float32) if neighbour is None else neighbour
-    return Examples(latent, first + np.arange(len(fires)), tokens, activations, kind, np.where(fires, rank, -1), other)
+    row = np.arange(len(fires))
+    return Examples(latent, first + row, tokens, activations, kind, np.where(fires, rank, -1), other, row, np.zeros_like(row))

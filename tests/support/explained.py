@@ -38,7 +38,7 @@ def explains(body: Body, _: int) -> Reply:
     return chat(f"Let me see.\n[EXPLANATION]: {text_of(body)}")
 
 
-def params_of(width: int, k: int, **quotas: int) -> dict[str, Any]:
+def params_of(width: int, k: int, **quotas: Any) -> dict[str, Any]:
     """Return params with one random SAE and an explainer of every kind; their engine is a server that is not started yet."""
     params = small_params()
     params["subjects"]["lab"]["path"] = "model"
@@ -52,7 +52,7 @@ def params_of(width: int, k: int, **quotas: int) -> dict[str, Any]:
     return params
 
 
-def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: int) -> None:
+def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: Any) -> None:
     """Make a project in *folder*, with *quotas* of contexts other than the small ones here, and build it up to them."""
     (folder / "text").mkdir(parents=True)
     for topic in TOPICS:

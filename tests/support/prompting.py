@@ -60,22 +60,22 @@ def cold() -> Examples:
 
 
 def caused() -> list[dict[str, Any]]:
-    """Return the columns of the latent's INTERVENTIONS rows that the explainer reads."""
+    """Return the columns of the latent's INTERVENTIONS rows that the explainer reads; text before the window is not shown."""
     raised = [[b" ice", b"\n", b'"', b" Schnee", b" cold"], [b" frozen", b"Snow", b"\xc3", b",", b" coat"]]
     ends = [(STRONG, 4), (QUOTED, 2)]
     return [
-        {"tokens": ids_of([piece for piece, _ in window[:end]]), "raised": ids_of(tokens)}
+        {"tokens": ids_of([b"Nobody", *(piece for piece, _ in window[:end])]), "start": 1, "raised": ids_of(tokens)}
         for (window, end), tokens in zip(ends, raised, strict=True)
     ]
 
 
-def asked(kind: str, examples: Examples | None = None, known: Known = KNOWN, seed: int = 0) -> Chat:
+def asked(kind: str, examples: Examples | None = None, known: Known = KNOWN) -> Chat:
     """Return the request of an explainer of *kind* about the latent, or about other *examples*."""
     if kind == "intervention":
-        rows = caused() if examples is None else [{"tokens": window.tolist(), "raised": [1, 0]} for window in examples.tokens]
-        return effects.conversation(rows, PIECES, effects.Settings(), seed)
+        rows = caused() if examples is None else [{"tokens": window.tolist(), "start": 0, "raised": [1, 0]} for window in examples.tokens]
+        return effects.conversation(rows, PIECES, effects.Settings())
     settings = chat.Settings(kind, examples=6, silent=2)
-    return chat.conversation(cold() if examples is None else examples, known, PIECES, settings, seed)
+    return chat.conversation(cold() if examples is None else examples, known, PIECES, settings)
 
 
 def rendered(request: Chat) -> str:

@@ -12,7 +12,7 @@ import torch
 WIDTH = 24
 LIMIT = 40  # tokens, [CLS] and [SEP] among them
 POOLING = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
-PARTS = ("Transformer", "Pooling", "Normalize")
+PARTS = ("Transformer", "Pooling", "Normalize")  # of the model as it is made
 
 
 def make_model(folder: Path, pooling: str = "mean", lower: bool = False) -> Path:
@@ -57,3 +57,79 @@ def _tokenizer() -> Any:
     backend.post_processor = processors.BertProcessing(("[SEP]", names["[SEP]"]), ("[CLS]", names["[CLS]"]))
     special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), marks, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def add_layer(
+    folder: Path, number: int, weight: torch.Tensor, bias: torch.Tensor | None, activation: str | None, pickled: bool = False
+) -> None:
+    """Add a dense layer to a model's folder, as its module *number*; without an *activation* the file names none."""
+    from safetensors.torch import save_file
+
+    place = folder / f"{number}_Dense"
+    settings = {"out_features": len(weight), "in_features": weight.shape[1], "bias": bias is not None}
+    write_json(place / "config.json", settings | ({} if activation is None else {"activation_function": f"torch.nn.modules.{activation}"}))
+    tensors = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
+    if pickled:
+        torch.save(tensors, place / "pytorch_model.bin")
+    else:
+        save_file(tensors, place / "model.safetensors")
+    set_parts(folder, number, "Dense")
+
+
+def set_parts(folder: Path, number: int, *kinds: str) -> None:
+    """Let a model's modules from *number* on be of these *kinds*."""
+    parts = json.loads((folder / "modules.json").read_text())[:number]
+    added = [{"idx": n, "path": f"{n}_{kind}", "type": f"sentence_transformers.models.{kind}"} for n, kind in enumerate(kinds, number)]
+    write_json(folder / "modules.json", parts + added)
+
+
+OWN_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+
+class TideConfig(PretrainedConfig):
+    model_type = "tide"
+
+    def __init__(self, vocab_size=8, hidden_size=4, scale=1.0, **more):
+        super().__init__(**more)
+        self.vocab_size, self.hidden_size, self.scale = vocab_size, hidden_size, scale
+
+
+class TideModel(PreTrainedModel):
+    config_class = TideConfig
+    base_model_prefix = "tide"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.letters = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.register_buffer("tide", torch.sin(torch.arange(64.0))[:, None], persistent=False)
+        self.post_init()
+
+    def _init_weights(self, module):
+        pass
+
+    def forward(self, input_ids=None):
+        states = self.letters(input_ids) + self.config.scale * self.tide[: input_ids.shape[1]]
+        return BaseModelOutput(last_hidden_state=states)
+"""
+
+
+def make_own_code(folder: Path) -> torch.Tensor:
+    """Write a model that comes with its own code into *folder*, and return the vectors of its tokens [vocabulary, WIDTH].
+
+    The state of a token is its vector plus the sine of its position, which the code computes and no file holds.
+    """
+    from safetensors.torch import save_file
+
+    make_model(folder)
+    (folder / "model.safetensors").unlink()
+    vocabulary = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    letters = torch.randn(vocabulary, WIDTH, generator=torch.Generator().manual_seed(0))
+    save_file({"letters.weight": letters}, folder / "model.safetensors", {"format": "pt"})
+    (folder / "tides.py").write_text(OWN_CODE)
+    names = {"AutoConfig": "tides.TideConfig", "AutoModel": "tides.TideModel"}
+    config = {"model_type": "tide", "architectures": ["TideModel"], "auto_map": names, "hidden_size": WIDTH, "vocab_size": vocabulary}
+    write_json(folder / "config.json", config | {"scale": 1.0})
+    return letters

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from builders.contexts.windows import Plan, Windows
 from builders.saes.activations import Firings
+from builders.seeds import seed_of, uniforms
 from builders.text.rows import Corpus
 
 PLAN = Plan(train=1, test=1, train_random=1, test_random=1, quantiles=2, sampler="quantiles", top_share=0.5, centered=False, window=4)
@@ -95,7 +96,12 @@ def places(windows: Windows) -> list[Window]:
     return list(zip(windows.latent.tolist(), windows.row.tolist(), windows.start.tolist(), strict=True))
 
 
-def whole_windows(case: Case) -> list[tuple[Window, float]]:
-    """Return the windows of the grid that hold an activation, by (latent, descending peak, row, start)."""
+def tie(window: Window, seed: int) -> float:
+    """Return the number by which a window is ranked among equally strong ones of its latent."""
+    return float(np.float32(uniforms(seed_of(seed, "ties"), *window)))
+
+
+def whole_windows(case: Case, seed: int) -> list[tuple[Window, float]]:
+    """Return the windows of the grid that hold an activation, by (latent, descending peak, draw)."""
     found = [((latent, *place), max(case.values(latent, *place))) for latent in range(case.width) for place in case.active(latent)]
-    return sorted(found, key=lambda item: (item[0][0], -item[1], item[0][1:]))
+    return sorted(found, key=lambda item: (item[0][0], -item[1], tie(item[0], seed)))

@@ -23,6 +23,7 @@ from project import TOPICS, small_params, write_params
 
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
+from builders.engines.schemas import fits, one_of
 from builders.subjects.checkpoints import Source
 from pipelines.opened.engines import open_engine
 from pipelines.params import OpenAiEngineParams, VllmEngineParams
@@ -157,7 +158,9 @@ def judged(project: Path, in_process: Engine, talker: Path) -> Judged:
     params["saes"] = {"random": {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 24, "k": 4}}
     kinds = {"vllm": {"context": LIMIT}, "transformers": {}}
     params["engines"] = {kind: {"kind": kind, "path": str(talker), "dtype": "float32", **more} for kind, more in kinds.items()}
-    params["judges"] = {kind: {"kind": "model", "engine": kind, "logprobs": True} for kind in kinds} | {"lexical": {"kind": "lexical"}}
+    params["judges"] = {kind: {"kind": "model", "engine": kind, "form": "free", "logprobs": True} for kind in kinds} | {
+        "lexical": {"kind": "lexical"}
+    }
     params["scorers"] = {f"{name}-{kind}": {**spec, "judge": kind, "latents": 1} for name, spec in JUDGED.items() for kind in kinds}
 
     @functools.cache
@@ -267,11 +270,10 @@ def test_a_prompt_that_is_too_long_fails_alone(engines: dict[str, Engine], name:
     assert all(isinstance(found[place], Answer) for place in (0, 2))
 
 
-def test_an_answer_keeps_to_its_form(engines: dict[str, Engine]) -> None:
+@pytest.mark.parametrize("schema", [{"type": "string", "enum": ["yes", "no"]}, one_of([0, 1])], ids=["words", "a digit"])
+def test_an_answer_keeps_to_its_form(engines: dict[str, Engine], schema: dict[str, Any]) -> None:
     """With a form the answer is what the JSON schema allows, whatever the model would rather say."""
-    form = json.dumps({"type": "string", "enum": ["yes", "no"]})
-
-    found = dict(engines["vllm"].run([hello(1, form=form)]))[0]
+    found = dict(engines["vllm"].run([hello(1, form=json.dumps(schema))]))[0]
 
     assert isinstance(found, Answer)
-    assert json.loads(found.text) in ("yes", "no")
+    assert fits(schema, json.loads(found.text))

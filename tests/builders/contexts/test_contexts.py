@@ -41,7 +41,7 @@ def contexts_of(case: Case, plan: Plan, seed: int = 3, latents: range | None = N
 def rows_of(case: Case, plan: Plan, seed: int, latents: npt.NDArray[np.int64], pieces: pa.Array) -> tuple[pa.Table, pa.Table]:
     """Return the CONTEXTS and FAILURES rows of *latents*, without hard windows."""
     selected = select("toy", latents, case.firings, case.corpus, plan, seed)
-    hard = hard_windows(NOTHING, selected, case.corpus, plan.window)
+    hard = hard_windows(NOTHING, selected, case.firings, case.corpus, plan.window)
     return context_rows("toy", selected, hard, case.firings, case.corpus, plan.window, pieces), FAILURES.rows(selected.failed)
 
 
@@ -217,7 +217,7 @@ def test_random_windows_differ_between_train_and_test_and_latents() -> None:
 @given(cases(), quotas, quotas)
 @settings(max_examples=40)
 def test_rows_read_back_are_the_windows_of_each_latent(case: Case, train: int, silent: int) -> None:
-    """Each latent's examples of a split hold its rows' numbers, tokens, activations and kinds, in order."""
+    """Each latent's examples of a split hold its rows' numbers, places, tokens, activations and kinds, in order."""
     plan = case.plan(train=train, train_random=silent)
     found, _ = rows_of(case, plan, 1, np.arange(case.width), pieces_of())
     for split in ("train", "test"):
@@ -225,6 +225,7 @@ def test_rows_read_back_are_the_windows_of_each_latent(case: Case, train: int, s
         for examples in by_latent(found, split):
             mine = [record for record in records if record["latent"] == examples.latent]
             assert examples.number.tolist() == [record["example"] for record in mine]
+            assert list(zip(examples.row, examples.start, strict=True)) == [(record["row"], record["start"]) for record in mine]
             assert examples.tokens.tolist() == [record["tokens"] for record in mine]
             assert examples.activations.tolist() == [record["activations"] for record in mine]
             assert examples.activating.tolist() == [record["kind"] == "activating" for record in mine]

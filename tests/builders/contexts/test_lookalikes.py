@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparse import Case, cases, pieces_of, random_case
+from sparse import Case, cases, corpus_of, firings_of, pieces_of, random_case, tie
 
 from builders.contexts import lookalikes
 from builders.contexts.contexts import CONTEXTS, context_rows
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 LETTERS = "abcdefg"
+SEED = 3
 
 
 def letters(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -32,9 +33,9 @@ def letters(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return np.array([[text.count(letter) for letter in LETTERS] for text in texts], dtype=np.float32)
 
 
-def selected_of(case: Case, plan: Plan, seed: int = 3) -> Selected:
+def selected_of(case: Case, plan: Plan) -> Selected:
     """Return the windows of all latents of a case."""
-    return select("toy", np.arange(case.width), case.firings, case.corpus, plan, seed)
+    return select("toy", np.arange(case.width), case.firings, case.corpus, plan, SEED)
 
 
 def lookalikes_of(case: Case, plan: Plan, sample: Iterable[int], selected: Selected) -> Lookalikes:
@@ -45,7 +46,7 @@ def lookalikes_of(case: Case, plan: Plan, sample: Iterable[int], selected: Selec
 
 def rows_of(case: Case, plan: Plan, sources: Sources, selected: Selected) -> list[Record]:
     """Return all CONTEXTS rows, once they are seen to be valid."""
-    hard = hard_windows(sources, selected, case.corpus, plan.window)
+    hard = hard_windows(sources, selected, case.firings, case.corpus, plan.window)
     rows = context_rows("toy", selected, hard, case.firings, case.corpus, plan.window, pieces_of())
     CONTEXTS.validate(rows)
     found: list[Record] = rows.to_pylist()
@@ -55,7 +56,8 @@ def rows_of(case: Case, plan: Plan, sources: Sources, selected: Selected) -> lis
 def expected(case: Case, rows: list[Record], latent: int, sample: list[tuple[int, int]], n: int) -> list[tuple[int, int]]:
     """Return where a latent's similar windows lie, by plain loops: its ten strongest windows in turn take their nearest."""
     own = [record for record in rows if record["latent"] == latent and record["kind"] in {"activating", "random"}]
-    active = sorted((r for r in own if r["kind"] == "activating"), key=lambda r: (-max(r["activations"]), r["split"], r["example"]))
+    fires = [record for record in own if record["kind"] == "activating"]
+    active = sorted(fires, key=lambda r: (-max(r["activations"]), tie((latent, r["row"], r["start"]), SEED)))
     left = []
     for row, start in sample:
         apart = all(row != r["row"] or abs(start - r["start"]) >= case.window for r in own)
@@ -97,10 +99,22 @@ def test_ten_windows_stand_for_a_latent_the_strongest_of_both_splits() -> None:
     rows, starts = np.divmod(standing(selected, case.corpus), case.corpus.row_length)
     for place, latent in enumerate(selected.latents.tolist()):
         fires = np.flatnonzero((selected.latent == latent) & (selected.kind == 0))
-        strongest = sorted(fires.tolist(), key=lambda index: -selected.peak[index])[:10]
+        strongest = sorted(fires.tolist(), key=lambda index: selected.rank[index])[:10]
         assert rows[place].tolist() == selected.row[strongest].tolist()
         assert starts[place].tolist() == selected.start[strongest].tolist()
     assert len({bool(train) for train in selected.train[selected.kind == 0]}) == 2
+
+
+def test_equally_strong_windows_of_both_splits_stand_for_a_latent() -> None:
+    """Where all windows peak at 1, test windows do not go before training windows: of twenty of each, ten of both are drawn."""
+    at = {(latent, row, 1): 1.0 for latent in range(40) for row in range(60)}
+    case = Case(40, 4, corpus_of([8] * 60), firings_of(at), at)
+    selected = selected_of(case, case.plan(train=20, test=20))
+    where = selected.latent * 60 + selected.row
+    chosen = np.repeat(np.arange(40), 10) * 60 + standing(selected, case.corpus).reshape(-1) // case.corpus.row_length
+    trained = selected.train[[int(np.flatnonzero((where == own) & (selected.rank >= 0))[0]) for own in chosen]]
+
+    assert abs(trained.mean() - 0.5) < 4 * 0.5 / np.sqrt(400)
 
 
 def test_queries_take_turns() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 KEPT = 50  # more windows than any small case has
+SEED = 3
 counts = st.integers(1, 6)
 
 
@@ -41,14 +42,14 @@ def asked(draw: st.DrawFn) -> tuple[Case, Plan, npt.NDArray[np.int64]]:
 def sources_of(case: Case, plan: Plan, neighbours: dict[str, npt.NDArray[np.int64]], n: int, per: int, kept: int = KEPT) -> Sources:
     """Return the sources of *n* windows of each kind for all latents."""
     latents = np.arange(case.width)
-    found = strongest(latents, case.firings, case.corpus, plan, kept)
+    found = strongest(latents, case.firings, case.corpus, plan, kept, SEED)
     return Sources(latents, {kind: (n, Nearby(matrix, found, per)) for kind, matrix in neighbours.items()}, found)
 
 
-def drawn(case: Case, plan: Plan, sources: Sources, seed: int = 3) -> tuple[Selected, list[Record], list[Record]]:
+def drawn(case: Case, plan: Plan, sources: Sources) -> tuple[Selected, list[Record], list[Record]]:
     """Return the windows selected, all CONTEXTS rows and all FAILURES rows, once they are seen to be valid."""
-    selected = select("toy", np.arange(case.width), case.firings, case.corpus, plan, seed)
-    hard = hard_windows(sources, selected, case.corpus, plan.window)
+    selected = select("toy", np.arange(case.width), case.firings, case.corpus, plan, SEED)
+    hard = hard_windows(sources, selected, case.firings, case.corpus, plan.window)
     rows = context_rows("toy", selected, hard, case.firings, case.corpus, plan.window, pieces_of())
     failed = FAILURES.rows(selected.failed + shortfalls("toy", sources, selected, hard))
     CONTEXTS.validate(rows)
@@ -67,7 +68,7 @@ def expected(case: Case, rows: list[Record], latent: int, neighbours: list[int],
     found: list[tuple[int, int, int]] = []
     for neighbour in neighbours:
         given = 0
-        for (owner, row, start), _ in whole_windows(case):
+        for (owner, row, start), _ in whole_windows(case, SEED):
             silent = not any(case.values(latent, row, start))
             apart = all(row != r or abs(start - s) >= case.window for r, s in plain)
             new = (row, start) not in [window[:2] for window in found]
@@ -191,10 +192,10 @@ def test_latents_that_get_none_are_no_failures() -> None:
 @settings(max_examples=100)
 def test_the_strongest_windows_are_kept_with_what_fires_in_them(case: Case, most: int) -> None:
     """Of every latent the strongest whole windows are kept, in order, also where contexts are centered, and their activations."""
-    kept = strongest(np.arange(case.width), case.firings, case.corpus, case.plan(centered=True), most)
+    kept = strongest(np.arange(case.width), case.firings, case.corpus, case.plan(centered=True), most, SEED)
     grid = case.corpus.grid(case.window)
     for latent in range(case.width):
-        mine = [window for window, _ in whole_windows(case) if window[0] == latent][:most]
+        mine = [window for window, _ in whole_windows(case, SEED) if window[0] == latent][:most]
         numbers = [int(number) for number in kept.number[latent] if number >= 0]
         rows, starts = grid.place(np.array(numbers, dtype=np.int64))
         assert list(zip(rows.tolist(), starts.tolist(), strict=True)) == [window[1:] for window in mine]
@@ -210,7 +211,7 @@ def test_what_is_kept_does_not_depend_on_the_split_over_files(case: Case, most: 
 
     def part(latents: range) -> Strongest:
         inside = np.flatnonzero(np.isin(case.firings.latent, latents))
-        return strongest(np.array(latents), case.firings.take(inside), case.corpus, case.plan(), most)
+        return strongest(np.array(latents), case.firings.take(inside), case.corpus, case.plan(), most, SEED)
 
     whole, cut = part(range(case.width)), min(cut, case.width)
     halves = together([part(some) for some in (range(cut), range(cut, case.width)) if len(some)])
@@ -231,8 +232,8 @@ def test_hard_windows_of_a_latent_do_not_depend_on_the_others(density: float) ->
     alone = []
     for latent in range(6):
         own = case.firings.take(np.flatnonzero(case.firings.latent == latent))
-        selected = select("toy", np.array([latent]), own, case.corpus, plan, 3)
-        hard = hard_windows(sources, selected, case.corpus, plan.window)
+        selected = select("toy", np.array([latent]), own, case.corpus, plan, SEED)
+        hard = hard_windows(sources, selected, own, case.corpus, plan.window)
         alone += context_rows("toy", selected, hard, own, case.corpus, plan.window, pieces_of()).to_pylist()
 
     assert len(whole) > 20

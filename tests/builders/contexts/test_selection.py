@@ -16,7 +16,7 @@ from builders.contexts.windows import Plan, activating_windows
 
 def drawn(case: Case, plan: Plan, seed: int) -> tuple[list[Window], list[Window], dict[Window, int]]:
     """Return the chosen training windows, test windows, and the quantile of each."""
-    chosen, train, quantile = choose(activating_windows(case.firings, case.corpus, plan), plan, seed)
+    chosen, train, quantile = choose(activating_windows(case.firings, case.corpus, plan, seed), plan, seed)
     where = places(chosen)
     quantiles = dict(zip(where, quantile.tolist(), strict=True))
     trained = [place for place, is_train in zip(where, train.tolist(), strict=True) if is_train]
@@ -30,7 +30,7 @@ def drawn(case: Case, plan: Plan, seed: int) -> tuple[list[Window], list[Window]
 @settings(max_examples=100)
 def test_quantiles_have_equal_numbers_of_windows(case: Case, quantiles: int, centered: bool) -> None:
     """Every window belongs to a quantile, their sizes differ by at most one, and a stronger window is never in a weaker one."""
-    windows = activating_windows(case.firings, case.corpus, case.plan(centered=centered))
+    windows = activating_windows(case.firings, case.corpus, case.plan(centered=centered), 1)
     quantile = quantile_of(windows, quantiles)
     for latent in set(windows.latent.tolist()):
         mine = quantile[windows.latent == latent].tolist()
@@ -48,7 +48,7 @@ def test_quantiles_have_equal_numbers_of_windows(case: Case, quantiles: int, cen
 def test_latents_give_their_whole_quota_or_nothing(case: Case, sampler: str, centered: bool, train: int, test: int, seed: int) -> None:
     """A latent with enough windows gives exactly its quota of each split, from its own windows; another gives none."""
     plan = case.plan(sampler=sampler, centered=centered, train=train, test=test)
-    candidates = places(activating_windows(case.firings, case.corpus, plan))
+    candidates = places(activating_windows(case.firings, case.corpus, plan, seed))
     trained, tested, _ = drawn(case, plan, seed)
     assert len(set(trained + tested)) == len(trained + tested)
     assert set(trained + tested) <= set(candidates)
@@ -106,7 +106,7 @@ def test_the_top_sampler_trains_on_the_strongest_left() -> None:
     plan = case.plan(sampler="top", train=10, test=10)
     trained, tested, _ = drawn(case, plan, 8)
     for latent in range(4):
-        left = [place for place, _ in whole_windows(case) if place[0] == latent and place not in tested]
+        left = [place for place, _ in whole_windows(case, 8) if place[0] == latent and place not in tested]
         assert {place for place in trained if place[0] == latent} == set(left[:10])
 
 
@@ -115,7 +115,7 @@ def test_the_mix_sampler_trains_on_the_strongest_and_on_all_quantiles() -> None:
     case = random_case(4, 0.15, width=4, rows=60, length=32, window=4)
     trained, tested, quantile = drawn(case, case.plan(sampler="mix", top_share=0.2, quantiles=4, train=40, test=40), 8)
     for latent in range(4):
-        left = [place for place, _ in whole_windows(case) if place[0] == latent and place not in tested]
+        left = [place for place, _ in whole_windows(case, 8) if place[0] == latent and place not in tested]
         mine = {place for place in trained if place[0] == latent}
         assert set(left[:8]) <= mine
         rest = Counter(quantile[place] for place in mine - set(left[:8]))
@@ -127,7 +127,7 @@ def test_the_random_sampler_knows_no_rank() -> None:
     """The training windows of `random` are, on average over many latents, of middling rank."""
     case = random_case(5, 0.1, width=40, rows=12, length=24, window=4)
     plan = case.plan(sampler="random", train=10, test=5)
-    windows = activating_windows(case.firings, case.corpus, plan)
+    windows = activating_windows(case.firings, case.corpus, plan, 1)
     share = dict(zip(places(windows), (windows.rank / windows.count).tolist(), strict=True))
     trained, _, _ = drawn(case, plan, 1)
     error = np.sqrt(1 / 12 / len(trained))

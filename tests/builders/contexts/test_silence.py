@@ -21,10 +21,10 @@ def is_silent(case: Case, latent: int, row: int, start: int) -> bool:
 
 def silent(case: Case, plan: Plan, n: int, seed: int) -> tuple[Grid, dict[int, list[tuple[int, int]]], list[Window]]:
     """Return the silent windows drawn for each chosen latent, with the windows chosen before."""
-    chosen, _, _ = choose(activating_windows(case.firings, case.corpus, plan), plan, seed)
+    chosen, _, _ = choose(activating_windows(case.firings, case.corpus, plan, seed), plan, seed)
     grid = case.corpus.grid(plan.window)
     asked = np.unique(chosen.latent)
-    latent, number = silent_windows(asked, touched_windows(case.firings, chosen, grid), grid, n, seed + 2)
+    latent, number = silent_windows(asked, touched_windows(case.firings, chosen, grid), grid.total, n, seed + 2)
     row, start = grid.place(number)
     found: dict[int, list[tuple[int, int]]] = {one: [] for one in asked.tolist()}
     for one, where in zip(latent.tolist(), zip(row.tolist(), start.tolist(), strict=True), strict=True):
@@ -37,7 +37,7 @@ def silent(case: Case, plan: Plan, n: int, seed: int) -> tuple[Grid, dict[int, l
 def test_silent_windows_are_silent_distinct_and_apart(case: Case, centered: bool, n: int, seed: int) -> None:
     """Silent windows hold no firing, come once, overlap no chosen window, and are as many as asked for or as there are."""
     plan = case.plan(centered=centered)
-    assume(places(choose(activating_windows(case.firings, case.corpus, plan), plan, seed)[0]))
+    assume(places(choose(activating_windows(case.firings, case.corpus, plan, seed), plan, seed)[0]))
     _, found, chosen = silent(case, plan, n, seed)
     for latent, windows in found.items():
         apart = {
@@ -73,11 +73,11 @@ def test_silent_windows_of_a_latent_do_not_depend_on_the_others() -> None:
     """Asked alone, each latent gets the windows that it gets among others, in the same order."""
     case = random_case(8, 0.3, width=6, rows=20, length=24, window=4)
     grid = case.corpus.grid(4)
-    nothing = activating_windows(firings_of({}), case.corpus, case.plan())
+    nothing = activating_windows(firings_of({}), case.corpus, case.plan(), 0)
     touched = touched_windows(case.firings, nothing, grid)
-    latent, number = silent_windows(np.arange(6), touched, grid, 10, 4)
+    latent, number = silent_windows(np.arange(6), touched, grid.total, 10, 4)
     for one in range(6):
-        alone, numbers = silent_windows(np.array([one]), touched, grid, 10, 4)
+        alone, numbers = silent_windows(np.array([one]), touched, grid.total, 10, 4)
         assert alone.tolist() == [one] * len(alone)
         assert numbers.tolist() == number[latent == one].tolist()
 
@@ -85,14 +85,14 @@ def test_silent_windows_of_a_latent_do_not_depend_on_the_others() -> None:
 def test_silent_windows_differ_between_latents() -> None:
     """Each latent has its own sequence of draws: two latents silent everywhere get different windows."""
     grid = corpus_of([64] * 20).grid(4)
-    latent, number = silent_windows(np.arange(2), np.zeros(0, dtype=np.int64), grid, 20, 0)
+    latent, number = silent_windows(np.arange(2), np.zeros(0, dtype=np.int64), grid.total, 20, 0)
     assert set(number[latent == 0].tolist()) != set(number[latent == 1].tolist())
 
 
 def test_silent_windows_are_drawn_evenly() -> None:
     """Over many latents that fire nowhere, every window of the corpus is drawn about equally often."""
     grid = corpus_of([32] * 10).grid(4)  # 80 windows, 8 drawn by each of 2000 latents
-    _, number = silent_windows(np.arange(2000), np.zeros(0, dtype=np.int64), grid, 8, 1)
+    _, number = silent_windows(np.arange(2000), np.zeros(0, dtype=np.int64), grid.total, 8, 1)
     counts = np.bincount(number, minlength=grid.total)
     spread = np.sqrt(2000 * 0.1 * 0.9)
     assert np.abs(counts - 200).max() < 5 * spread
@@ -101,5 +101,5 @@ def test_silent_windows_are_drawn_evenly() -> None:
 def test_nobody_asked_nothing_drawn() -> None:
     """No latents, no silent windows."""
     nobody = np.zeros(0, dtype=np.int64)
-    latent, number = silent_windows(nobody, nobody, corpus_of([8]).grid(4), 3, 0)
+    latent, number = silent_windows(nobody, nobody, corpus_of([8]).grid(4).total, 3, 0)
     assert (len(latent), len(number)) == (0, 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparse import Case, Window, cases, corpus_of, firings_of, places, whole_windows
+from sparse import Case, Window, cases, corpus_of, firings_of, places, tie, whole_windows
 
 from builders.contexts.windows import activating_windows, window_activations
 from builders.text.rows import Corpus
+
+SEED = 5
 
 
 def centered_windows(case: Case) -> list[Window]:
@@ -25,8 +28,8 @@ def centered_windows(case: Case) -> list[Window]:
                     centre = block + values.index(max(values))
                     shift = min(case.window - case.window // 4, case.window - 1)
                     start = min(max(centre - shift, 0), length - case.window)
-                    peaks.append((-max(values), row, start))
-        for _, row, start in sorted(peaks):
+                    peaks.append((-max(values), tie((latent, row, start), SEED), row, start))
+        for *_, row, start in sorted(peaks):
             if all(row != r or abs(start - s) >= case.window for own, r, s in found if own == latent):
                 found.append((latent, row, start))
     return found
@@ -39,8 +42,8 @@ def centered_windows(case: Case) -> list[Window]:
 @settings(max_examples=150)
 def test_whole_windows_are_those_of_the_grid_that_hold_an_activation(case: Case) -> None:
     """Every whole window with an activation is found once, strongest first, with its peak, rank and number of windows."""
-    windows = activating_windows(case.firings, case.corpus, case.plan())
-    expected = whole_windows(case)
+    windows = activating_windows(case.firings, case.corpus, case.plan(), SEED)
+    expected = whole_windows(case, SEED)
     assert list(zip(places(windows), windows.peak.tolist(), strict=True)) == expected
     per_latent = Counter(place[0] for place, _ in expected)
     assert windows.count.tolist() == [per_latent[place[0]] for place, _ in expected]
@@ -51,14 +54,14 @@ def test_whole_windows_are_those_of_the_grid_that_hold_an_activation(case: Case)
 @settings(max_examples=150)
 def test_centered_windows_stand_around_the_peaks(case: Case) -> None:
     """Of the windows around each stretch's first peak, pushed inside their row, the strongest that do not overlap are kept."""
-    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True))
+    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True), SEED)
     assert sorted(places(windows)) == sorted(centered_windows(case))
 
 
 def test_a_centered_window_shows_its_peak_at_three_quarters() -> None:
     """A peak in the middle of a long row stands at position 24 of a window of 32."""
     case = Case(1, 32, corpus_of([256]), firings_of({(0, 0, 100): 2.0, (0, 0, 101): 1.0}), {})
-    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True))
+    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True), SEED)
     assert places(windows) == [(0, 0, 100 - 24)]
 
 
@@ -66,7 +69,7 @@ def test_a_centered_window_peaks_where_it_is_largest() -> None:
     """The peak of a centered window, by which it is ranked, is the largest activation that it shows."""
     at = {(0, 0, 7): 7.0, (0, 0, 9): 5.0, (0, 0, 12): 3.0, (0, 1, 8): 4.0}
     case = Case(1, 4, corpus_of([16, 16]), firings_of(at), at)
-    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True))
+    windows = activating_windows(case.firings, case.corpus, case.plan(centered=True), SEED)
     assert windows.peak.tolist() == [max(case.values(*place)) for place in places(windows)]
 
 
@@ -74,7 +77,35 @@ def test_a_latent_that_never_fires_has_no_window() -> None:
     """No firings, no windows, in either mode."""
     for centered in (False, True):
         case = Case(1, 4, corpus_of([8, 8]), firings_of({}), {})
-        assert places(activating_windows(case.firings, case.corpus, case.plan(centered=centered))) == []
+        assert places(activating_windows(case.firings, case.corpus, case.plan(centered=centered), SEED)) == []
+
+
+# Ties
+
+
+def test_equally_strong_windows_are_ranked_wherever_they_stand() -> None:
+    """A rule's windows all peak at 1: whichever part of the corpus they come from, they are ranked alike, and anew by another seed."""
+    case = Case(2, 4, corpus_of([4000]), firings_of({(latent, 0, place): 1.0 for latent in (0, 1) for place in range(0, 4000, 4)}), {})
+    one, other = (activating_windows(case.firings, case.corpus, case.plan(), seed) for seed in (1, 2))
+    starts = [windows.start[windows.latent == latent] for windows in (one, other) for latent in (0, 1)]
+
+    assert all(sorted(some.tolist()) == list(range(0, 4000, 4)) for some in starts)
+    assert all(abs(some[:250].mean() - 1998) < 4 * 4000 / np.sqrt(12 * 250) for some in starts)
+    assert len({tuple(some.tolist()) for some in starts}) == 4
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_a_tie_is_broken_alike_whatever_else_fires(centered: bool) -> None:
+    """A latent's ranks do not depend on the other latents, and a stronger window comes before all equal ones."""
+    at = {(latent, row, 8): 1.0 for latent in (0, 1) for row in range(30)} | {(1, 17, 8): 2.0}
+    case = Case(2, 4, corpus_of([16] * 30), firings_of(at), at)
+    alone = firings_of({place: value for place, value in at.items() if place[0] == 1})
+    whole, own = (activating_windows(firings, case.corpus, case.plan(centered=centered), SEED) for firings in (case.firings, alone))
+    rows = whole.row[whole.latent == 1].tolist()
+
+    assert rows == own.row.tolist()
+    assert rows[0] == 17
+    assert rows[1:] != sorted(rows[1:])
 
 
 # The grid

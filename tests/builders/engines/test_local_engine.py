@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, Mamba
 from builders.engines import local
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score
+from builders.engines.schemas import fits, named, one_of, several
 from builders.errors import UserError
 from builders.subjects import checkpoints
 
@@ -302,10 +303,47 @@ def test_no_chat_template(tiny_checkpoint: Path) -> None:
     assert isinstance(outcomes(engine, [Score("The", " river")])[0], Answer)
 
 
-def test_a_form_is_refused(engine: LocalEngine) -> None:
-    """An answer that must fit a schema is one line that names the engines that can do it."""
-    with pytest.raises(UserError, match="cannot make an answer fit a JSON schema; use engine vllm or openai"):
-        outcomes(engine, [chat("a", form="{}")])
+FEW: dict[str, Any] = {
+    "a digit": one_of([0, 1]),
+    "a list": several(one_of([0, 1]), 5),
+    "an object": named(answers=several(one_of([0, 1]), 3)),
+    "words": {"type": "string", "enum": ["日本", "the river"]},
+    "a number": one_of(range(1, 13)),  # 1 begins 12
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("temperature", [0.0, 5.0])
+def test_an_answer_keeps_to_its_form(engine: LocalEngine, name: str, temperature: float) -> None:
+    """Whatever the model would rather say, and however it is sampled, the answer is one that the JSON schema allows, and it ends."""
+    requests = [chat("The river", most=40, temperature=temperature, seed=seed, form=json.dumps(FEW[name])) for seed in range(4)]
+
+    for answer in outcomes(engine, requests):
+        assert isinstance(answer, Answer)
+        assert fits(FEW[name], json.loads(answer.text))
+        assert answer.finish == "stop"
+
+
+def test_the_likeliest_answer_of_a_form_is_given(engine: LocalEngine, by_hand: tuple[Any, Any]) -> None:
+    """Of two digits that is the one with the larger logit, and log-probabilities are those of the model without the schema."""
+    model, tokenizer = by_hand
+    request = chat("Count the rows.", top_logprobs=400, form=json.dumps(one_of([0, 1])))
+    with torch.no_grad():
+        logprobs = model(ids_of(tokenizer, request)).logits[0, -1].log_softmax(-1)
+    digits = {digit: float(logprobs[tokenizer.encode(digit, add_special_tokens=False)[0]]) for digit in ("0", "1")}
+
+    (answer,) = outcomes(engine, [request])
+
+    assert isinstance(answer, Answer)
+    assert answer.text == max(digits, key=lambda digit: digits[digit])
+    assert {digit: dict(answer.tokens[0].top)[digit] for digit in digits} == pytest.approx(digits, abs=1e-4)
+
+
+@pytest.mark.parametrize("form", [{}, {"type": "string"}, several(one_of([0, 1]), 13)])
+def test_a_form_that_allows_too_much_is_refused(engine: LocalEngine, form: Any) -> None:
+    """A schema whose answers cannot all be listed is one line that names the engines that can do it."""
+    with pytest.raises(UserError, match=r"cannot keep to a JSON schema with more than 4096 answers; use engine vllm or openai$"):
+        outcomes(engine, [chat("a", form=json.dumps(form))])
 
 
 def test_an_engine_says_what_an_answer_depends_on(engine: LocalEngine, checkpoint: Path) -> None:

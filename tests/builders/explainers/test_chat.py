@@ -146,8 +146,24 @@ def latent(active: int, silent: int, seed: int = 0) -> Examples:
 
 def shown(examples: Examples, settings: Settings) -> list[int]:
     """Return which windows are shown, in order."""
-    request = conversation(examples, Known(9.0, [" t100"], [" t101"]), PIECES, settings, 0)
+    request = conversation(examples, Known(9.0, [" t100"], [" t101"]), PIECES, settings)
     return [int(number) for number in re.findall(r"«(\d+)»", request.messages[-1].content)]
+
+
+@pytest.mark.parametrize("kind", chat.STYLES)
+def test_marks_are_such_as_no_window_shown_holds(kind: str) -> None:
+    """Where a window that is shown holds >>, guidelines, worked examples and windows have the next marks; else nothing changes."""
+    examples, known, settings = latent(6, 3), Known(9.0, [], []), Settings(kind, examples=4, silent=1)
+    held = int(examples.tokens[0][0])
+    usual, other = (
+        conversation(examples, known, [*PIECES[:held], piece, *PIECES[held + 1 :]], settings) for piece in (PIECES[held], b" >>> x")
+    )
+    first, *turns, last = [message.content for message in other.messages]
+
+    assert "stand between ⟦ and ⟧;" in first
+    assert not any("<<" in text for text in (first, *turns, last))
+    assert all("⟦" in text for text in (*turns[::2], last))
+    assert not any("⟦" in message.content for message in usual.messages)
 
 
 class TestChosen:

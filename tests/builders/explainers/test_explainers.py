@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders.explainers import cues, lexical
 from builders.explainers.cues import Cue
-from builders.explainers.explanations import EXPLANATIONS, explanation_record, permuted
+from builders.explainers.explanations import EXPLANATIONS, explanation_record, named, permuted, sample_of
 from builders.explainers.lexical import Settings, explain
 
 if TYPE_CHECKING:
@@ -251,6 +251,21 @@ def test_no_latent_is_given_its_own_text(latents: list[int], seed: int, data: st
         assert record["explainer"] == "lexical-permuted"
         assert record["text"] == f"text {record['source_latent']}"
         assert record["source_latent"] != record["latent"]
+
+
+def test_only_first_samples_are_permuted() -> None:
+    """Of several samples the first are given to other latents; the others stay in rows of their own, named by their number."""
+    names = [named("words", sample) for sample in range(12)]
+    records = [explanation_record("toy", latent, name, "ok", f"{name} of {latent}") for latent in (1, 2, 3) for name in names]
+    rows = EXPLANATIONS.rows(records)
+    EXPLANATIONS.validate(rows)
+    twins = permuted(rows, 0).to_pylist()
+
+    assert names[:3] == ["words", "words-sample-1", "words-sample-2"]
+    assert [sample_of(name) for name in (*names, "words-permuted", "a-sample-of-words", "words-sample-0")] == [*range(12), 0, 0, 0]
+    assert {(row["explainer"], row["sample"]) for row in rows.to_pylist()} == set(zip(names, range(12), strict=True))
+    assert [(row["latent"], row["explainer"], row["sample"]) for row in twins] == [(latent, "words-permuted", 0) for latent in (1, 2, 3)]
+    assert {row["text"] for row in twins} == {f"words of {latent}" for latent in (1, 2, 3)}
 
 
 def test_the_permutation_depends_on_the_seed() -> None:

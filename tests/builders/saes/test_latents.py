@@ -41,6 +41,7 @@ def test_statistics_equal_plain_counts(case: Case, rare: int) -> None:
         assert row["count"] == len(mine)
         assert row["density"] == pytest.approx(len(mine) / case.corpus.lengths.sum())
         assert row["windows"] == windows
+        assert row["window_density"] == (pytest.approx(windows / sum(whole)) if sum(whole) else None)
         assert row["max"] == (max(mine.values()) if mine else None)
         assert row["mean"] == (pytest.approx(sum(mine.values()) / len(mine)) if mine else None)
         assert row["status"] == ("dead" if not mine else "rare" if windows < rare else "alive")

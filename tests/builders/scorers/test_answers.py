@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from builders.engines.requests import Answer, Failure, Token
-from builders.scorers.answers import answered, probabilities, read, responded
+from builders.scorers.answers import answered, numbered, probabilities, read, responded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ TOLD = [
     "The fitting ones are [1, 4]. As a list: [1, 0, 0, 1, 0]",
     "First I had [1, 0, 0, 1], but there are five: [1, 0, 0, 1, 0]",
     "[1, 0, 0, 1, 0]\nAgain: [1, 0, 0, 1, 0]",
+    '{"answers":[1,0,0,1,0]}',
     "Perhaps [0, 0, 0, 1, 0]? Example 1 is a measure too.\nFinal answer: [1, 0, 0, 1, 0]",
     "Draft: [0, 0, 0, 0, 0]\nAnswer: [1, 0, 0, 1, 0]",
     "At first sight [1, 1, 1, 1, 1]. The answer is [1, 0, 0, 1, 0]",
@@ -409,3 +410,36 @@ class TestResponded:
         for answer in (text, f"[RESPONSE]:{text}"):
             told = responded(Answer(answer), shown)
             assert isinstance(told, Failure) or 1 <= told <= shown
+
+
+class TestNumbered:
+    """Which example is the intruder, where the answer has a form."""
+
+    @pytest.mark.parametrize(
+        "text", ['{"intruder": 3}', ' {"intruder":3}\n', '{\n "intruder": 3\n}', '<think>{"intruder": 1}</think>{"intruder": 3}']
+    )
+    def test_the_number_is_read(self, text: str) -> None:
+        """However the object is spaced, and whatever was thought before, its number is the answer."""
+        assert numbered(Answer(text), 5) == 3
+
+    @pytest.mark.parametrize(
+        "text", ["", "3", "[3]", "null", "The intruder is 3.", '{"intruder"', '{"number": 3}', "[RESPONSE]: 3", "[" * 9999]
+    )
+    def test_anything_else_is_no_response(self, text: str) -> None:
+        """What is no such object is a failure with a reason in one line."""
+        told = numbered(Answer(text), 5)
+        assert isinstance(told, Failure)
+        assert (told.status, "\n" in told.reason) == ("no response", False)
+
+    @pytest.mark.parametrize("number", ["0", "6", "-3", "3.0", "true", '"3"', "null", "[3]"])
+    def test_another_number_is_out_of_range(self, number: str) -> None:
+        """A number that no example has is a failure, never a wrong answer."""
+        told = numbered(Answer(f'{{"intruder": {number}}}'), 5)
+        assert isinstance(told, Failure)
+        assert told.status == "out of range"
+
+    def test_a_cut_off_number_is_a_failure(self) -> None:
+        """What was cut off is not read."""
+        told = numbered(Answer('{"intruder": 3}', "length"), 5)
+        assert isinstance(told, Failure)
+        assert told.status == "cut off"

@@ -20,7 +20,8 @@ from builders.scorers.judgements import JUDGEMENTS, SCORES, Identity, judgement_
 from builders.scorers.judging import Judged, Task
 
 TEXT = "numbers, in digits"
-OWN = Passages(np.arange(3), "ok", ["one clean", "two clean", "three clean"], ["one 7", "two 7", "three 7"], 0.9)
+OWN = Passages(np.arange(3), "ok", 0.9, ["one clean", "two clean", "three clean"], ["one 7", "two 7", "three 7"], [])
+BESIDE = replace(OWN, random=["one odd", "two odd", "three odd"])  # with passages of a random direction
 WHO = Identity("toy", 3, "lexical", "intervention", "none", "llama")
 
 
@@ -49,9 +50,9 @@ class TestRequests:
     """What is asked."""
 
     def test_the_explanation_is_asked_for_after_every_passage(self) -> None:
-        """First after the clean passages, then after the pushed ones, in order of the beginnings."""
-        asked = InterventionScorer({3: OWN}).requests(task())
-        assert [request.prompt for request in asked] == [prompt(passage) for passage in [*OWN.clean, *OWN.pushed]]
+        """First after the clean passages, then after the pushed and the random ones, in order of the beginnings."""
+        asked = InterventionScorer({3: BESIDE}).requests(task())
+        assert [request.prompt for request in asked] == [prompt(passage) for passage in [*OWN.clean, *OWN.pushed, *BESIDE.random]]
 
     def test_only_the_explanation_is_scored(self) -> None:
         """The prompt ends with an open quotation mark, and the continuation is the explanation without one, on one line."""
@@ -127,6 +128,55 @@ class TestScore:
             outcomes = [outcome for _, outcome in engine.run(scorer.requests(task(explanation)))]
             scores[explanation] = scorer.judged(task(explanation), outcomes).measures["score"]
         assert scores == {"7": pytest.approx(4), "cheese": 0}
+
+
+class TestNull:
+    """What follows where a random direction was pushed too."""
+
+    def test_a_null_by_hand(self) -> None:
+        """Surprisals 4, 6, 5 cleanly, 3, 4, 2 pushed and 3, 6, 5 at random: the null is 1, 0, 0, and the score is 0, 2, 3 above it."""
+        outcomes = [said(-value) for value in (4, 6, 5, 3, 4, 2, 3, 6, 5)]
+        found = judged(outcomes, BESIDE)
+        assert found.value.tolist() == [1, 2, 3]
+        assert found.null_value.tolist() == [1, 0, 0]
+        names = ("score", "score_se", "null_score", "null_score_se", "over_null", "over_null_se")
+        expected = (2, 1 / math.sqrt(3), 1 / 3, 1 / 3, 5 / 3, math.sqrt(7) / 3)
+        assert [found.measures[name] for name in names] == pytest.approx(expected)
+
+    @given(st.lists(st.tuples(*[st.floats(-50, 0)] * 3), min_size=3, max_size=3))
+    def test_the_clean_passages_cancel(self, triples: list[tuple[float, float, float]]) -> None:
+        """The difference is the score less the null's, and its error that of pushed less random, whatever the clean passages are."""
+        clean, pushed, random = ([said(value) for value in side] for side in zip(*triples, strict=True))
+        measures = judged([*clean, *pushed, *random], BESIDE).measures
+        apart = np.array([after - other for _, after, other in triples])
+        assert measures["over_null"] == pytest.approx(measures["score"] - measures["null_score"], abs=1e-9)
+        assert measures["over_null"] == pytest.approx(apart.mean(), abs=1e-9)
+        assert measures["over_null_se"] == pytest.approx(apart.std(ddof=1) / math.sqrt(3), abs=1e-9)
+
+    def test_a_direction_that_does_what_any_does_is_not_above_its_null(self) -> None:
+        """Where both pushes write the same texts, the null takes the whole score away."""
+        own = replace(BESIDE, random=OWN.pushed)
+        scorer = InterventionScorer({3: own})
+        outcomes = [outcome for _, outcome in ScriptedEngine(word_judge, "words").run(scorer.requests(task("7")))]
+        measures = scorer.judged(task("7"), outcomes).measures
+        assert (measures["score"], measures["null_score"], measures["over_null"]) == (pytest.approx(4), pytest.approx(4), 0)
+
+    def test_without_random_passages_there_is_no_null(self) -> None:
+        """Where no random direction was pushed as asked, or the latent was silenced, the null is null and the score stays."""
+        found = judged([said(-4)] * 3 + [said(-3)] * 3)
+        assert np.isnan(found.null_value).all()
+        record = score_record(WHO, InterventionScorer({3: OWN}), found, "llama", [])
+        assert (record["score"], record["null_score"], record["over_null"]) == (1, None, None)
+
+    @pytest.mark.parametrize("side", [0, 3, 6])
+    def test_a_prompt_counts_if_all_its_passages_have_an_answer(self, side: int) -> None:
+        """Score, null and difference are over the same prompts."""
+        outcomes: list[Outcome] = [said(-value) for value in (4, 6, 5, 3, 4, 2, 3, 6, 5)]
+        outcomes[side + 1] = Failure("unreachable", "nobody there")
+        found = judged(outcomes, BESIDE)
+        assert found.status.tolist() == ["ok", "unreachable", "ok"]
+        assert np.isnan([found.value[1], found.null_value[1]]).all()
+        assert [found.measures[name] for name in ("score", "null_score", "over_null")] == [2, 0.5, 1.5]
 
 
 def length_judge(request: Request) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from contexts import windows_of
+from forms import windows_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import scored
@@ -17,7 +19,7 @@ from builders.contexts.contexts import strong
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
 from builders.engines.scripted import ScriptedEngine
 from builders.scorers import fuzzing
-from builders.scorers.intruder import Finder, IntruderScorer, LexicalFinder, ModelFinder, Picks
+from builders.scorers.intruder import FORMS, Finder, IntruderScorer, LexicalFinder, ModelFinder, Picks
 from builders.scorers.judging import Task
 from builders.scorers.lineups import Lineups
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 SIZE, WINDOW = 400, 6
 SPECIAL = np.arange(SIZE) == 0
 BYTES = [f" w{token}".encode() for token in range(SIZE)]
-EXAMPLE = re.compile(r"^Example (\d+): (.*)$", re.M)
+FREE = ModelFinder(BYTES, form="free")
 
 
 def latent_of(active: int, silent: int, quantiles: int = 3, seed: int = 0) -> Examples:
@@ -141,7 +143,7 @@ class TestLineups:
     def test_too_few_windows_have_a_status(self, active: int, silent: int, quantiles: int, negatives: str) -> None:
         """Where there are too few windows nothing is asked, and the score has a status and no number."""
         task = Task(latent_of(active, silent, quantiles))
-        finders: list[Finder] = [ModelFinder(BYTES), LexicalFinder(0)]
+        finders: list[Finder] = [ModelFinder(BYTES), FREE, LexicalFinder(0)]
         for finder in finders:
             scorer = scorer_of(finder, negatives=negatives)
             rows, record = scored(scorer, task)
@@ -229,11 +231,21 @@ class TestLexical:
 
 def sees(request: Request) -> Answer:
     """Find the intruder from the prompt's text alone: the window whose marked word stands in no other."""
+    marked = [re.findall(r"<<(.*?)>>", text) for text in shown_in(request)]
+    (odd,) = [number for number, words in enumerate(marked, 1) if sum(words == other for other in marked) == 1]
+    return Answer(names(request, odd), prompt_tokens=10, cached_tokens=3, output_tokens=4)
+
+
+def shown_in(request: Request) -> list[str]:
+    """Return the windows that a request shows last."""
     assert isinstance(request, Chat)
-    found = EXAMPLE.findall(request.messages[-1].content)
-    marked = [re.findall(r"<<(.*?)>>", text) for _, text in found]
-    (odd,) = [number for (number, _), words in zip(found, marked, strict=True) if sum(words == other for other in marked) == 1]
-    return Answer(f"The others are alike.\n[RESPONSE]: {odd}", prompt_tokens=10, cached_tokens=3, output_tokens=4)
+    return windows_in(request.messages[-1].content, quoted=request.form is not None)
+
+
+def names(request: Request, slot: int) -> str:
+    """Return an answer that names a slot, in the form that the request asks for."""
+    assert isinstance(request, Chat)
+    return f"The others are alike.\n[RESPONSE]: {slot}" if request.form is None else json.dumps({"intruder": slot})
 
 
 @dataclass
@@ -249,9 +261,8 @@ class Sometimes:
         return self.turns[(self.asked - 1) % len(self.turns)] or sees(request)
 
 
-def named(lineups: Lineups, script: Callable[[Request], Outcome]) -> Picks:
+def named(lineups: Lineups, script: Callable[[Request], Outcome], finder: ModelFinder = FREE) -> Picks:
     """Return what a model finder names where *script* is the language model."""
-    finder = ModelFinder(BYTES)
     outcomes = [outcome for _, outcome in ScriptedEngine(script, "s").run(finder.requests(lineups))]
     return finder.picks(lineups, outcomes)
 
@@ -260,10 +271,11 @@ class TestModel:
     """The finder that asks."""
 
     @pytest.mark.parametrize("negatives", ["random", "internal"])
-    def test_an_oracle_finds_every_intruder(self, negatives: str) -> None:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_an_oracle_finds_every_intruder(self, negatives: str, form: str) -> None:
         """One that reads the prompt alone is always right; the rows tell the slot, the score what it cost."""
         task = Task(latent_of(12, 4))
-        scorer = scorer_of(ModelFinder(BYTES), negatives=negatives)
+        scorer = scorer_of(ModelFinder(BYTES, form=form), negatives=negatives)
         rows, record = scored(scorer, task, ScriptedEngine(sees, "an oracle"))
         assert rows["example"].to_pylist() == list(range(20))
         assert rows["truth"].to_pylist() == rows["answer"].to_pylist() == [True] * 20
@@ -271,13 +283,14 @@ class TestModel:
         assert rows["probability"].to_pylist() == [None] * 20
         assert (record["score"], record["negatives"], record["model"], record["n"]) == (1.0, negatives, "an oracle", 20)
         assert [record[name] for name in ("prompt_tokens", "cached_tokens", "output_tokens")] == [200, 60, 80]
-        assert record["prompt_sha256"] == ModelFinder(BYTES).prompt_sha256
+        assert record["prompt_sha256"] == ModelFinder(BYTES, form=form).prompt_sha256
 
-    def test_every_window_is_shown_with_its_marks(self) -> None:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_every_window_is_shown_with_its_marks(self, form: str) -> None:
         """The last turn has the trial's windows in order, each as its tokens with the marked ones between marks, and no more."""
         lineups = scorer_of().lineups(Task(latent_of(12, 4)))
-        for trial, request in enumerate(ModelFinder(BYTES).requests(lineups)):
-            texts = [text.strip() for _, text in EXAMPLE.findall(request.messages[-1].content)]
+        for trial, request in enumerate(ModelFinder(BYTES, form=form).requests(lineups)):
+            texts = [text.strip() for text in shown_in(request)]
             bare = ["".join(f" w{token}" for token in window).strip() for window in lineups.tokens[trial].tolist()]
             assert [text.replace("<<", "").replace(">>", "").strip() for text in texts] == bare
             marked = [
@@ -294,16 +307,35 @@ class TestModel:
             Answer("[RESP", "length"),
         ]
         task = Task(latent_of(12, 4))
-        rows, record = scored(scorer_of(ModelFinder(BYTES)), task, ScriptedEngine(Sometimes([None, *broken]), "s"))
+        rows, record = scored(scorer_of(FREE), task, ScriptedEngine(Sometimes([None, *broken]), "s"))
         assert rows["status"].to_pylist() == ["ok", "HTTP 500", "no response", "out of range", "cut off"] * 4
         assert rows["answer"].to_pylist() == [True, None, None, None, None] * 4
         assert [value is None for value in rows["value"].to_pylist()] == [False, True, True, True, True] * 4
         assert (record["score"], record["n"], record["n_failed"], record["status"]) == (1.0, 4, 16, "ok")
+        assert (record["score_low"], record["score_high"]) == (4 / 20, 1.0)
+
+    @pytest.mark.parametrize(
+        ("text", "status"), [("I cannot tell.", "no response"), ('{"intruder": 9}', "out of range"), ("[RESPONSE]: 1", "no response")]
+    )
+    def test_an_answer_of_another_form_is_a_failure(self, text: str, status: str) -> None:
+        """Where a server does not keep to the schema the trial has a status."""
+        picks = named(scorer_of().lineups(Task(latent_of(12, 4))), lambda _: Answer(text), ModelFinder(BYTES))
+        assert picks.status.tolist() == [status] * 20
+        assert picks.slot.tolist() == [0] * 20
+
+    def test_marks_are_those_that_no_window_holds(self) -> None:
+        """Where a window of a lineup holds >>, all prompts about the latent have other marks; in the free form they keep theirs."""
+        lineups = scorer_of().lineups(Task(latent_of(12, 4)))
+        pieces = [*BYTES[:100], b" >>", *BYTES[101:]]  # the first token of the first window
+        other, same = (ModelFinder(pieces, form=form).requests(lineups) for form in ("list", "free"))
+        assert all("between ⟦ and ⟧" in request.messages[0].content for request in other)
+        assert all(text.count("⟦") == text.count("⟧") == 1 for request in other for text in shown_in(request))
+        assert all("<<" in message.content for request in same for message in request.messages if message.role != "assistant")
 
     def test_wrong_answers_count_as_such(self) -> None:
         """One who always names the first is right where the intruder stands first; what was named is told."""
         task, scorer = Task(latent_of(12, 4)), scorer_of(ModelFinder(BYTES))
-        rows, record = scored(scorer, task, ScriptedEngine(lambda _: Answer("[RESPONSE]: 1"), "s"))
+        rows, record = scored(scorer, task, ScriptedEngine(lambda request: Answer(names(request, 1)), "s"))
         first = scorer.lineups(task).slot == 1
         assert rows["answer"].to_pylist() == first.tolist()
         assert rows["value"].to_pylist() == [1.0] * 20

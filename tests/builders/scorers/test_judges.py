@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import math
 import os
 import re
@@ -14,23 +16,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from asking import BYTES, MARKED, WORD, failing, fits, judge_of, lineup, oracle, questions, trials_of, verdicts_of
 from contexts import windows_of
+from forms import windows_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import scored
 from prompting import rendered
 
-from builders.engines import prompts
+from builders.engines import prompts, schemas
 from builders.engines.prompts import Prompts
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Token
 from builders.engines.scripted import ScriptedEngine
 from builders.scorers import chat, detection, fuzzing, intruder
-from builders.scorers.answers import read, responded
-from builders.scorers.chat import FILES, ModelJudge, Reading
-from builders.scorers.intruder import ModelFinder
+from builders.scorers.answers import read
+from builders.scorers.forms import FORMS
+from builders.scorers.intruder import READERS, ModelFinder
 from builders.scorers.judging import PROMPTS, Task
-from builders.scorers.lineups import Lineups
-from builders.scorers.trials import Trials, Verdicts, WindowScorer
+from builders.scorers.trials import Trials, WindowScorer
 from pipelines.graph.closure import ROOT
 
 if TYPE_CHECKING:
@@ -41,60 +44,6 @@ if TYPE_CHECKING:
 PLACES = ("tests/builders/scorers", "tests/support", "")
 GOLDEN = Path(__file__).parent / "prompts"
 WRITE = "INTERPLAKE_WRITE_GOLDEN"
-PIECES = [f" w{token}" for token in range(50)]
-BYTES = [piece.encode() for piece in PIECES]
-WORD = "w7"  # what the oracle takes for the explanation's meaning
-MARKED = re.compile(r"<<(.*?)>>")
-
-
-def trials_of(n: int, *, marked: bool, seed: int = 0, latent: int = 3, without: tuple[int, ...] = ()) -> Trials:
-    """Return *n* trials, in half of which the word stands; in marked ones two tokens are marked, in half of all the word among them.
-
-    Those at the places *without* cannot be judged.
-    """
-    draw = np.random.default_rng(seed)
-    tokens = draw.integers(10, 50, (n, 6)).astype(np.int32)
-    there = draw.random(n) < 0.5
-    place = draw.integers(0, 5, n)
-    tokens[there, place[there]] = 7
-    marks = np.zeros(tokens.shape, dtype=bool)
-    marks[np.arange(n), place] = marks[np.arange(n), place + 1] = True
-    status = np.where(np.isin(np.arange(n), without), "no marks fit", "ok")
-    number = draw.permutation(10 * n)[:n]
-    return Trials(latent, number, there, tokens, marks if marked else None, status)
-
-
-def questions(request: Request) -> tuple[str, list[str]]:
-    """Return the explanation and the examples of a request, read from its last message."""
-    assert isinstance(request, Chat)
-    last = request.messages[-1].content
-    (explanation,) = re.findall(r"^Explanation: (.*)$", last, re.M)
-    found = re.findall(r"^Example (\d+): (.*)$", last, re.M)
-    assert [int(number) for number, _ in found] == list(range(1, len(found) + 1))
-    return explanation, [text for _, text in found]
-
-
-def fits(explanation: str, text: str) -> bool:
-    """Return whether the explanation's word stands in a text, or between its marks where it has any."""
-    seen = " ".join(MARKED.findall(text)) if "<<" in text else text
-    return explanation in seen.split()
-
-
-def oracle(request: Request) -> Answer:
-    """Judge rightly, from the prompt's text alone."""
-    explanation, texts = questions(request)
-    return Answer(str([int(fits(explanation, text)) for text in texts]), prompt_tokens=10, cached_tokens=4, output_tokens=2)
-
-
-def judge_of(shown: int = 5, seed: int = 1, logprobs: bool = False) -> ModelJudge:
-    """Return a judge that shows *shown* windows."""
-    return ModelJudge(BYTES, Reading(shown, 77, logprobs), seed)
-
-
-def verdicts_of(judge: ModelJudge, trials: Trials, script: Callable[[Request], Outcome] = oracle) -> Verdicts:
-    """Return what a judge answers where *script* is the language model."""
-    outcomes = dict(ScriptedEngine(script, "s").run(judge.requests(WORD, trials)))
-    return judge.verdicts(WORD, trials, [outcomes[place] for place in sorted(outcomes)])
 
 
 def at(trials: Trials, order: npt.NDArray[np.int64]) -> Trials:
@@ -103,21 +52,23 @@ def at(trials: Trials, order: npt.NDArray[np.int64]) -> Trials:
     return Trials(trials.latent, trials.number[order], trials.truth[order], trials.tokens[order], marks, trials.status[order])
 
 
-def lineup() -> Lineups:
-    """Return one trial of the intruder scorer."""
-    tokens = np.array([[[10, 7, 12], [7, 13, 14], [15, 16, 7]]], dtype=np.int32)
-    return Lineups(3, tokens, tokens == 7, np.array([2]), np.array(["ok"]))
-
-
-def asked(kind: str, explanation: str = WORD, seed: int = 0) -> Chat:
-    """Return the first request of a kind of judge."""
+def asked(name: str, explanation: str = WORD, seed: int = 0) -> Chat:
+    """Return the first request of a kind of judge, in the form after its name or the free one."""
+    kind, _, form = name.partition("-")
     if kind == "intruder":
-        return ModelFinder(BYTES).requests(lineup())[0]
-    return judge_of().requests(explanation, trials_of(7, marked=kind == "fuzzing", seed=seed, latent=seed))[0]
+        return ModelFinder(BYTES, form=form or "free").requests(lineup())[0]
+    trials = trials_of(7, marked=kind == "fuzzing", seed=seed, latent=seed)
+    return judge_of(form=form or "free").requests(explanation, trials)[0]
 
 
-KINDS = ("detection", "fuzzing", "intruder")
+DETECTION, FUZZING, INTRUDER = (
+    ("detection", "detection-list", "detection-single"),
+    ("fuzzing", "fuzzing-list", "fuzzing-single"),
+    ("intruder", "intruder-list"),
+)
+KINDS = (*DETECTION, *FUZZING, *INTRUDER)
 SHOTS = PROMPTS.shots("judge.yaml")
+FILES = sorted({name for form in (*FORMS.values(), *intruder.FORMS.values()) for name in form.files})
 
 
 class TestPrompts:
@@ -136,47 +87,61 @@ class TestPrompts:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_turns_alternate_and_end_with_the_question(self, kind: str) -> None:
-        """Guidelines come first, then three worked examples with their answers, then the question."""
-        assert [message.role for message in asked(kind).messages] == ["system", *["user", "assistant"] * 3, "user"]
+        """Guidelines come first, then the worked examples with their answers, three lists or fourteen windows, then the question."""
+        turns = sum(len(shot["examples"]) for shot in SHOTS) if "single" in kind else 3
+        assert [message.role for message in asked(kind).messages] == ["system", *["user", "assistant"] * turns, "user"]
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_questions_are_worded_like_the_worked_examples(self, kind: str) -> None:
-        """Each turn of a user has an explanation, or none has, and then examples numbered from 1."""
+        """Each turn of a user has an explanation, or none has, and then one text, or examples numbered from 1."""
         for message in asked(kind).messages:
             if message.role == "user":
-                lines = [line.split(":")[0] for line in message.content.splitlines() if re.match(r"(Explanation|Example \d+): ", line)]
-                head = [] if kind == "intruder" else ["Explanation"]
-                assert lines == head + [f"Example {number}" for number in range(1, len(lines) + 1 - len(head))]
-                assert len(lines) > 2
+                lines = [line.split(":")[0] for line in message.content.splitlines() if re.match(r"(Explanation|Text|Example \d+): ", line)]
+                head = [] if kind in INTRUDER else ["Explanation"]
+                shown = ["Text"] if "single" in kind else [f"Example {number}" for number in range(1, len(lines) + 1 - len(head))]
+                assert lines == head + shown
+                assert len(lines) > 2 or "single" in kind
 
-    def test_detection_never_speaks_of_marks(self) -> None:
+    @pytest.mark.parametrize("kind", DETECTION)
+    def test_detection_never_speaks_of_marks(self, kind: str) -> None:
         """Where nothing is marked, no prompt speaks of marks."""
-        assert re.findall(r"mark|<<|>>|token", rendered(asked("detection")), re.I) == []
+        assert re.findall(r"mark|<<|>>|token", rendered(asked(kind)), re.I) == []
 
-    @pytest.mark.parametrize("kind", ["fuzzing", "intruder"])
+    @pytest.mark.parametrize("kind", [*FUZZING, *INTRUDER])
     def test_marks_are_explained_and_shown(self, kind: str) -> None:
         """Where tokens are marked, the guidelines say how, and every example has a mark."""
         first, *_, last = asked(kind).messages
         assert "between << and >>" in first.content
-        assert all("<<" in line for line in last.content.splitlines() if line.startswith("Example"))
+        assert all("<<" in line for line in last.content.splitlines() if line.startswith(("Example", "Text")))
 
-    @pytest.mark.parametrize("kind", ["detection", "fuzzing"])
+    @pytest.mark.parametrize("kind", [*DETECTION, *FUZZING])
     def test_worked_answers_are_read_as_they_are_meant(self, kind: str) -> None:
-        """Each worked answer is a list with one entry for each of its examples; one list is all zeros, and none all ones."""
+        """Each worked answer has one entry for each of its examples; those of one explanation are all zeros, and of none all ones."""
         _, *turns, _ = asked(kind).messages
-        told = [
-            read(answer.content, question.content.count("\nExample ")) for question, answer in zip(turns[::2], turns[1::2], strict=True)
-        ]
-        truths = [[example["right" if kind == "fuzzing" else "fires"] for example in shot["examples"]] for shot in SHOTS]
-        assert told == truths
+        told = []
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            texts = windows_in(question.content, quoted="-" in kind)
+            told.append(read(answer.content, len(texts)))
+        truths = [[example["right" if kind in FUZZING else "fires"] for example in shot["examples"]] for shot in SHOTS]
+        assert told == ([[truth] for some in truths for truth in some] if "single" in kind else truths)
         assert [any(some) and not all(some) for some in truths] == [True, False, True]
         assert not any(truths[1])
 
-    def test_worked_intruders_are_read_as_they_are_meant(self) -> None:
+    @pytest.mark.parametrize("kind", [*DETECTION, *FUZZING, *INTRUDER])
+    def test_worked_answers_fit_the_schema(self, kind: str) -> None:
+        """What worked examples answer is what the JSON schema of as many windows allows."""
+        for question, answer in itertools.pairwise(asked(kind).messages[1:-1]):
+            if answer.role == "assistant":
+                form = (intruder.FORMS if kind in INTRUDER else FORMS)[kind.partition("-")[2] or "free"]
+                n = len(windows_in(question.content, quoted=form.schema is not None))
+                assert form.schema is None or schemas.fits(form.schema(n), json.loads(answer.content))
+
+    @pytest.mark.parametrize("kind", INTRUDER)
+    def test_worked_intruders_are_read_as_they_are_meant(self, kind: str) -> None:
         """Each worked answer names the slot of the intruder, another one each time."""
-        answers = [message.content for message in asked("intruder").messages if message.role == "assistant"]
-        shots = PROMPTS.shots("intruder.yaml")
-        told = [responded(Answer(text), len(shot["examples"])) for text, shot in zip(answers, shots, strict=True)]
+        answers = [message.content for message in asked(kind).messages if message.role == "assistant"]
+        shots, reads = PROMPTS.shots("intruder.yaml"), READERS[kind.partition("-")[2] or "free"]
+        told = [reads(Answer(text), len(shot["examples"])) for text, shot in zip(answers, shots, strict=True)]
         assert told == [shot["intruder"] for shot in shots]
         assert len(set(told)) == 3
 
@@ -196,35 +161,42 @@ class TestPrompts:
         assert pairs == {(True, True), (True, False), (False, False)}
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("leftover", [r"\{\{|\}\}", r"\{%|%\}", r"\{\w+\}", r"\bNone\b(?!\n)", r"Ċ|Ġ|âĢ|<\|", r"\n{4,}", r"<<>>"])
+    @pytest.mark.parametrize("leftover", [r"\{\{|\}\}", r"\{%|%\}", r"\{\w+\}", r"\bNone\b(?![\n\"])", r"Ċ|Ġ|âĢ|<\|", r"\n{4,}", r"<<>>"])
     def test_no_template_shows_through(self, kind: str, leftover: str) -> None:
         """No braces, missing values, tokenizer alphabets, gaps or empty marks are left in the text."""
         assert re.findall(leftover, rendered(asked(kind))) == []
 
-    @pytest.mark.parametrize("kind", ["detection", "fuzzing"])
+    @pytest.mark.parametrize("kind", [*DETECTION, *FUZZING])
     def test_all_but_the_last_turn_is_the_same_for_every_latent(self, kind: str) -> None:
         """Another latent and explanation change the last turn only, so that servers reuse what comes before."""
         mine, others = asked(kind), asked(kind, "w8", seed=5)
         assert mine.messages[:-1] == others.messages[:-1]
         assert mine.messages[-1] != others.messages[-1]
 
-    @pytest.mark.parametrize("name", [*FILES, *intruder.FILES])
+    @pytest.mark.parametrize("name", FILES)
     def test_the_version_changes_with_every_file(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An edit of a prompt's file, be it a space, is another version of the prompts made from it, and of no other."""
-        before = judge_of().prompt_sha256, ModelFinder(BYTES).prompt_sha256
-        for own in {*FILES, *intruder.FILES}:
+
+        def versions() -> list[str]:
+            own = [judge_of(form=form).prompt_sha256 for form in FORMS]
+            return own + [ModelFinder(BYTES, form=form).prompt_sha256 for form in intruder.FORMS]
+
+        before = versions()
+        for own in FILES:
             (tmp_path / own).write_bytes((PROMPTS.folder / own).read_bytes() + b" " * (own == name))
         monkeypatch.setattr(chat, "PROMPTS", Prompts(tmp_path))
         monkeypatch.setattr(intruder, "PROMPTS", Prompts(tmp_path))
-        after = judge_of().prompt_sha256, ModelFinder(BYTES).prompt_sha256
+        after = versions()
         prompts._sha256.cache_clear()
-        assert [old != new for old, new in zip(before, after, strict=True)] == [name in FILES, name in intruder.FILES]
+        uses = [name in form.files for form in (*FORMS.values(), *intruder.FORMS.values())]
+        assert [old != new for old, new in zip(before, after, strict=True)] == uses
 
     def test_answers_are_not_left_to_chance(self) -> None:
         """Judges answer at temperature 0, within the tokens allowed, with alternatives only where they are read."""
         plain, probable = (judge_of(logprobs=on).requests(WORD, trials_of(3, marked=False))[0] for on in (False, True))
         assert (plain.temperature, plain.max_tokens, plain.top_logprobs, probable.top_logprobs) == (0.0, 77, 0, 5)
         assert (asked("intruder").temperature, asked("intruder").max_tokens) == (0.0, 100)
+        assert {(request.temperature, request.top_logprobs) for request in map(asked, KINDS)} == {(0.0, 0)}
 
 
 class TestBatches:
@@ -233,9 +205,11 @@ class TestBatches:
     @pytest.mark.parametrize("n", [0, 1, 4, 5, 7, 10, 101])
     @pytest.mark.parametrize("shown", [1, 5, 8])
     @pytest.mark.parametrize("marked", [False, True])
-    def test_any_number_of_examples_works(self, n: int, shown: int, marked: bool) -> None:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_any_number_of_examples_works(self, n: int, shown: int, marked: bool, form: str) -> None:
         """Every example is shown once, as many at a time as asked for, the rest in a last, smaller batch; and all are answered."""
-        judge, trials = judge_of(shown), trials_of(n, marked=marked)
+        judge, trials = judge_of(shown, form=form), trials_of(n, marked=marked)
+        shown = 1 if form == "single" else shown
         texts = [text for request in judge.requests(WORD, trials) for text in questions(request)[1]]
         sizes = [len(questions(request)[1]) for request in judge.requests(WORD, trials)]
         found = verdicts_of(judge, trials)
@@ -247,13 +221,13 @@ class TestBatches:
         assert found.answer.tolist() == trials.truth.tolist()
         assert np.isnan(found.probability).all()
 
-    @given(st.integers(1, 23), st.integers(1, 7), st.booleans(), st.integers(0, 100))
+    @given(st.integers(1, 23), st.integers(1, 7), st.booleans(), st.integers(0, 100), st.sampled_from(sorted(FORMS)))
     @settings(max_examples=60)
-    def test_the_order_of_examples_is_nothing(self, n: int, shown: int, marked: bool, order_seed: int) -> None:
+    def test_the_order_of_examples_is_nothing(self, n: int, shown: int, marked: bool, order_seed: int, form: str) -> None:
         """In another order the same examples are asked about in the same words, and each gets the same verdict."""
         trials = trials_of(n, marked=marked)
         order = np.random.default_rng(order_seed).permutation(n)
-        judge = judge_of(shown)
+        judge = judge_of(shown, form=form)
         assert judge.requests(WORD, at(trials, order)) == judge.requests(WORD, trials)
         assert verdicts_of(judge, at(trials, order)).answer.tolist() == verdicts_of(judge, trials).answer[order].tolist()
 
@@ -309,15 +283,6 @@ def digest() -> str:
     return hashlib.sha256(repr((requests, verdicts_of(judge_of(), trials).answer.tolist())).encode()).hexdigest()
 
 
-def failing(bad: set[str], failure: Outcome) -> Callable[[Request], Outcome]:
-    """Return a script that judges rightly but for batches with one of the *bad* texts."""
-
-    def script(request: Request) -> Outcome:
-        return failure if bad & set(questions(request)[1]) else oracle(request)
-
-    return script
-
-
 class TestFailures:
     """Answers that are none."""
 
@@ -331,9 +296,10 @@ class TestFailures:
             (Answer("[1, 0, 0", "length"), "cut off"),
         ],
     )
-    def test_a_batch_fails_alone(self, outcome: Outcome, status: str) -> None:
+    @pytest.mark.parametrize("form", ["free", "list"])
+    def test_a_batch_fails_alone(self, outcome: Outcome, status: str, form: str) -> None:
         """The examples of a batch whose answer fails have its status and neither answer nor probability; nobody else's has."""
-        trials, judge = trials_of(23, marked=False), judge_of()
+        trials, judge = trials_of(23, marked=False), judge_of(form=form)
         bad = judge.batches(trials)[1]
         first = questions(judge.requests(WORD, trials)[1])[1][0]
         found = verdicts_of(judge, trials, failing({first}, outcome))
@@ -353,6 +319,13 @@ class TestFailures:
         assert set(found.status[[0, 5, 12]].tolist()) == {"no marks fit"}
         assert np.isnan(found.answer[[0, 5, 12]]).all()
         assert found.answer[found.status == "ok"].tolist() == trials.truth[found.status == "ok"].tolist()
+
+    def test_a_window_that_was_not_asked_about_says_so(self) -> None:
+        """Where outcomes are missing the windows have a status, and no answer."""
+        trials, judge = trials_of(7, marked=False), judge_of()
+        found = judge.verdicts(WORD, trials, [oracle(judge.requests(WORD, trials)[0])])
+        assert sorted(found.status.tolist()) == ["not asked"] * 2 + ["ok"] * 5
+        assert np.isnan(found.answer).sum() == 2
 
     def test_a_missing_answer_is_no_half(self) -> None:
         """Where every answer fails there is no score, and no number in its place."""
@@ -378,8 +351,10 @@ def sure(request: Request) -> Answer:
         p = chance_of(text)
         tokens.append(Token(", " if place else "[", 0.0))
         tokens.append(Token(str(int(p > 0.5)), math.log(max(p, 1 - p)), (("1", math.log(p)), ("0", math.log(1 - p)))))
-    tokens.append(Token("]", 0.0))
-    return Answer("".join(token.text for token in tokens), tokens=tuple(tokens))
+    whole = [*tokens, Token("]", 0.0)]
+    if request.form is not None:  # the list stands in an object, and a digit alone
+        whole = [Token('{"answers": ', 0.0), *whole, Token("}", 0.0)] if "answers" in request.form else tokens[1:]
+    return Answer("".join(token.text for token in whole), tokens=tuple(whole))
 
 
 class TestProbabilities:
@@ -387,12 +362,13 @@ class TestProbabilities:
 
     @pytest.mark.parametrize("marked", [False, True])
     @pytest.mark.parametrize("n", [1, 7, 23])
-    def test_each_probability_goes_to_its_example(self, n: int, marked: bool) -> None:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_each_probability_goes_to_its_example(self, n: int, marked: bool, form: str) -> None:
         """Through the shuffle into batches, each example gets the probability of its own answer."""
         trials = trials_of(n, marked=marked)
         marks = np.zeros((n, 6), dtype=bool) if trials.marks is None else trials.marks
         texts = [prompts.marked_text(tokens, mark, BYTES) for tokens, mark in zip(trials.tokens, marks, strict=True)]
-        found = verdicts_of(judge_of(logprobs=True), trials, sure)
+        found = verdicts_of(judge_of(logprobs=True, form=form), trials, sure)
         assert found.probability.tolist() == pytest.approx([chance_of(text) for text in texts])
         assert found.answer.tolist() == trials.truth.tolist()
 
@@ -420,19 +396,20 @@ class TestProbabilities:
         assert (record["score"], record["auroc"], record["n_failed"]) == (1.0, None, 0)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("draw", "negatives"), [(detection.trials, "random"), (fuzzing.trials, "random"), (fuzzing.misplaced, "active")])
-def test_the_whole_way(draw: Callable[..., Trials], negatives: str) -> None:
+def test_the_whole_way(draw: Callable[..., Trials], negatives: str, form: str) -> None:
     """On a latent that fires on one word an oracle scores 1 with the right explanation and ½ with another, with what it cost."""
     rng = np.random.default_rng(3)
     tokens = rng.integers(10, 50, (43, 8)).astype(np.int32)
     tokens[np.arange(21), rng.integers(0, 8, 21)] = 7
     examples = windows_of(0, tokens, (tokens == 7).astype(np.float32))
-    judge = judge_of(logprobs=False)
+    judge = judge_of(form=form)
     scorer = WindowScorer(draw, judge, negatives, np.zeros(50, dtype=bool), 0)
     engine = ScriptedEngine(oracle, "an oracle")
     _, right = scored(scorer, Task(examples, "x", WORD), engine)
     _, wrong = scored(scorer, Task(examples, "x", "w99"), engine)
-    batches = math.ceil(right["n"] / 5)
+    batches = right["n"] if form == "single" else math.ceil(right["n"] / 5)
     assert (right["score"], wrong["score"], right["status"], right["n_failed"]) == (1.0, 0.5, "ok", 0)
-    assert (right["model"], right["prompt_sha256"]) == ("an oracle", PROMPTS.sha256(FILES))
+    assert (right["model"], right["prompt_sha256"]) == ("an oracle", PROMPTS.sha256(FORMS[form].files))
     assert [right[name] for name in ("prompt_tokens", "cached_tokens", "output_tokens")] == [10 * batches, 4 * batches, 2 * batches]

@@ -121,6 +121,80 @@ def test_a_neighbour_s_window_marks_the_neighbour_s_tokens(examples: Examples, s
 
 @given(examples_of(), st.integers(0, 2**62))
 @settings(max_examples=150)
+def test_scattered_marks_are_as_many_as_firings(examples: Examples, seed: int) -> None:
+    """Random marks of a silent window: as many as firings in an activating one on average, rounded up, or all tokens but special ones."""
+    trials, own = fuzzing.scattered(examples, SPECIAL, seed), fuzzing.trials(examples, SPECIAL, seed)
+    assert trials.marks is not None
+    assert own.marks is not None
+    truth = examples.activating
+    n = math.ceil((examples.activations[truth] > 0).sum() / truth.sum())
+    open_ = ~SPECIAL[examples.tokens]
+    assert np.array_equal(trials.marks[truth], own.marks[truth])
+    assert not (trials.marks & ~open_).any()
+    assert trials.marks[~truth].sum(axis=1).tolist() == np.minimum(n, open_[~truth].sum(axis=1)).tolist()
+    assert trials.status.tolist() == np.where(trials.marks.any(axis=1), "ok", "no marks fit").tolist()
+
+
+def test_scattered_marks_are_drawn_evenly_window_by_window() -> None:
+    """Each token of a silent window is marked about equally often, no two windows alike, the same by the same seed only."""
+    values = np.zeros((420, 8), dtype=np.float32)
+    values[:20, :2] = 1.0
+    examples = windows_of(1, np.ones((420, 8), dtype=np.int32), values)
+    marks = [fuzzing.scattered(examples, SPECIAL, seed).marks for seed in (5, 5, 6)]
+    assert marks[0] is not None
+    counts = marks[0][20:].sum(axis=0)
+
+    assert np.abs(counts - 100).max() < 5 * math.sqrt(400 * 0.25 * 0.75)
+    assert len({row.tobytes() for row in marks[0][20:]}) == 28  # all pairs of eight tokens
+    assert np.array_equal(marks[0], marks[1])
+    assert not np.array_equal(marks[0], marks[2])
+
+
+def test_scattered_marks_leave_a_neighbour_s_tokens() -> None:
+    """Where a neighbour fires, its tokens are marked, whatever other negatives mark."""
+    values, neighbour = np.zeros((3, 4), dtype=np.float32), np.zeros((3, 4), dtype=np.float32)
+    values[0, :3], neighbour[1, 3] = 2.0, 1.0
+    examples = windows_of(1, np.ones((3, 4), dtype=np.int32), values, neighbour=neighbour)
+    marks = fuzzing.scattered(examples, SPECIAL, 0).marks
+
+    assert marks is not None
+    assert marks[:2].tolist() == [[True, True, True, False], [False, False, False, True]]
+    assert marks[2].sum() == 3
+
+
+@given(examples_of(), st.integers(0, 2**62))
+@settings(max_examples=150)
+def test_repeated_marks_are_on_tokens_that_positives_mark(examples: Examples, seed: int) -> None:
+    """A silent window's marks are on tokens that some positive marks, as many as a positive has, or all there are; none are special."""
+    trials, own = fuzzing.repeated(examples, SPECIAL, seed), fuzzing.trials(examples, SPECIAL, seed)
+    assert trials.marks is not None
+    assert own.marks is not None
+    truth = examples.activating
+    known = set(examples.tokens[own.marks & truth[:, None]].tolist()) - {0}
+    sizes = set(own.marks[truth].sum(axis=1).tolist())
+    assert np.array_equal(trials.marks[truth], own.marks[truth])
+    for place in np.flatnonzero(~truth):
+        there = np.isin(examples.tokens[place], list(known))
+        assert not (trials.marks[place] & ~there).any()
+        assert trials.marks[place].sum() in {min(size, int(there.sum())) for size in sizes}
+        assert trials.status[place] == ("ok" if there.any() else "no marks fit")
+
+
+def test_repeated_marks_are_drawn_by_seed_and_positives_lend_their_number_in_turn() -> None:
+    """Of several tokens that repeat, marks fall on other ones with another seed; two positives of one and four marks lend both numbers."""
+    values = np.zeros((6, WINDOW), dtype=np.float32)
+    values[0, 0], values[1, :4] = 1.0, 1.0
+    examples = windows_of(1, np.ones((6, WINDOW), dtype=np.int32), values, silent="decoy")
+    marks = [fuzzing.repeated(examples, SPECIAL, seed).marks for seed in (5, 5, 6)]
+
+    assert marks[0] is not None
+    assert sorted(marks[0][2:].sum(axis=1).tolist()) == [1, 1, 4, 4]
+    assert np.array_equal(marks[0], marks[1])
+    assert not np.array_equal(marks[0], marks[2])
+
+
+@given(examples_of(), st.integers(0, 2**62))
+@settings(max_examples=150)
 def test_misplaced_marks_are_where_the_latent_is_silent(examples: Examples, seed: int) -> None:
     """Each activating window comes twice: with its own marks, and with another's marks, on tokens that are silent and not special."""
     trials = fuzzing.misplaced(examples, SPECIAL, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.stats import pearsonr
 from builders.engines.requests import Answer, Chat, Failure, Score, Token
 from builders.explainers import cues
 from builders.explainers.cues import Cue
+from builders.scorers.judgements import SCORES, Identity, score_record
 from builders.scorers.judging import Task
 from builders.scorers.lexical import NO_CUE, LexicalJudge
 from builders.scorers.simulation import LexicalSimulator, Predicted, SimulationScorer, correlation, measures
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 PIECES = ["<s>", " the", " cat", '"', "\n", " né", "\t", "�"]
 SPECIAL = np.arange(len(PIECES)) == 0
+SCORER = SimulationScorer(LexicalSimulator(LexicalJudge(PIECES)), "random", 100, SPECIAL, np.ones(1))
 WORDS = cues.write([Cue(" cat", None, 1.0, 0.8)])
 
 
@@ -58,9 +61,10 @@ def windows(activations: npt.NDArray[np.float64], tokens: npt.NDArray[np.int32] 
     return windows_of(0, ids, activations.astype(np.float32))
 
 
-def scored(activations: npt.NDArray[np.float64], levels: npt.NDArray[np.float64], **more: Any) -> Any:
-    """Return what a scorer makes of given predictions for all windows."""
-    return SimulationScorer(Fixed(levels), "random", 100, SPECIAL).judged(Task(windows(activations, **more), "me", "words"), ())
+def scored(activations: npt.NDArray[np.float64], levels: npt.NDArray[np.float64], largest: float = 0.0, **more: Any) -> Any:
+    """Return what a scorer makes of given predictions for all windows; *largest* is the latent's largest activation (0: that shown)."""
+    most = np.array([largest or activations.max()])
+    return SimulationScorer(Fixed(levels), "random", 100, SPECIAL, most).judged(Task(windows(activations, **more), "me", "words"), ())
 
 
 @given(st.integers(2, 12), st.integers(0, 10**6))
@@ -86,6 +90,16 @@ def test_companions_have_known_values() -> None:
     assert found["deviation_explained"] == pytest.approx(1 - (2 + 1 + 1) / 10)
 
 
+def test_level_ten_is_the_latents_largest_activation() -> None:
+    """Of a latent that reaches 4 elsewhere, an activation of 2 is level 5: companions move, the correlation and its error do not."""
+    truth, levels = np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([[8.0, 1.0], [0.0, 1.0]])
+    found, shown = (scored(truth, levels, largest).measures for largest in (4.0, 2.0))
+
+    assert found["r_squared"] == pytest.approx(1 - (9 + 1 + 1) / 25)
+    assert found["deviation_explained"] == pytest.approx(1 - (3 + 1 + 1) / 5)
+    assert [found[name] for name in ("score", "score_se")] == pytest.approx([shown[name] for name in ("score", "score_se")])
+
+
 @given(st.integers(3, 10), st.integers(0, 10**6))
 @settings(max_examples=30)
 def test_the_error_is_the_jackknife_over_windows(n: int, seed: int) -> None:
@@ -101,18 +115,44 @@ def test_the_error_is_the_jackknife_over_windows(n: int, seed: int) -> None:
 @pytest.mark.parametrize(
     ("truth", "levels", "status"),
     [
-        ([[1.0, 0.0], [0.0, 0.0]], [[3.0, 3.0], [3.0, 3.0]], "constant prediction"),
-        ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], "constant prediction"),
         ([[1.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [3.0, 4.0]], "constant truth"),
+        ([[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], "constant truth"),
         ([[1.0, 0.0], [0.0, 0.0]], [[math.nan, 1.0], [math.nan, 1.0]], "no answers"),
     ],
 )
-def test_constant_sides_are_a_status(truth: list[list[float]], levels: list[list[float]], status: str) -> None:
-    """Where one side does not vary, or nothing was answered, there is a status and no score: never 0 and never NaN."""
+def test_nothing_to_predict_is_a_status(truth: list[list[float]], levels: list[list[float]], status: str) -> None:
+    """Where the truth does not vary, or nothing was answered, there is a status and no score: never 0 and never NaN."""
     found = scored(np.array(truth), np.array(levels)).measures
 
     assert found["status"] == status
     assert "score" not in found
+
+
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_a_constant_prediction_scores_nothing_above_chance(level: float) -> None:
+    """A simulation that is the same for every token was answered and says nothing: its score is 0, without an error, and it has R²."""
+    truth = np.array([[1.0, 0.0], [0.0, 0.0]])
+    judged = scored(truth, np.full((2, 2), level))
+    record = score_record(Identity("toy", 0, "me", "simulation", "random", "fixed"), SCORER, judged, None, ())
+
+    assert [record[name] for name in ("status", "score", "score_se", "chance", "n")] == ["constant prediction", 0.0, None, 0.0, 2]
+    assert record["r_squared"] == pytest.approx(1 - ((10 - level) ** 2 + 3 * level**2) / 100)
+    assert judged.value[0] == 0
+    assert math.isnan(judged.value[1])
+    assert SCORES.rows([record]).num_rows == 1
+
+
+def test_a_prediction_of_one_window_alone_has_an_error_as_large_as_itself() -> None:
+    """Without the one window for which anything is predicted the correlation is 0, so the jackknife's error is near the score."""
+    truth, levels = np.zeros((20, 4)), np.zeros((20, 4))
+    truth[:10, 0], levels[0, 0] = 1, 7
+    found = scored(truth, levels).measures
+    r = pearsonr(truth.ravel(), levels.ravel())[0]
+    left = np.array([0.0, *(pearsonr(np.delete(truth, i, 0).ravel(), np.delete(levels, i, 0).ravel())[0] for i in range(1, 20))])
+
+    assert found["score"] == pytest.approx(r)
+    assert found["score_se"] == pytest.approx(math.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum()))
+    assert found["score_se"] == pytest.approx(r, rel=0.1)
 
 
 def test_windows_without_an_answer_count_neither_way() -> None:
@@ -139,7 +179,7 @@ def test_as_many_windows_as_asked_are_spread_over_the_order() -> None:
     """Of ten activating and ten silent windows, three each are shown, including the first and the last."""
     activations = np.zeros((20, 4))
     activations[:10, 0] = np.arange(10, 0, -1)
-    scorer = SimulationScorer(Fixed(np.zeros((6, 4))), "random", 3, SPECIAL)
+    scorer = SimulationScorer(Fixed(np.zeros((6, 4))), "random", 3, SPECIAL, np.array([10.0]))
 
     assert scorer.shown(Task(windows(activations))).number.tolist() == [0, 4, 9, 10, 14, 19]
 
@@ -275,10 +315,33 @@ def test_json_answers_are_read_strictly(answer: str, status: str) -> None:
     assert found.levels.tolist() == ([[0, 9.5]] if status == "ok" else [[pytest.approx(math.nan, nan_ok=True)] * 2])
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_prompts_share_all_but_their_end(form: str) -> None:
+@pytest.mark.parametrize("shots", ["known", "unknown"])
+def test_all_at_once_is_asked_in_these_words(shots: str) -> None:
+    """The prompt is the text beside the tests, to the letter: with `unknown`, worked examples begin with levels that are not told."""
+    (request,) = ModelSimulator("all-at-once", PIECES, shots).requests("cats", np.array([[1, 2]], dtype=np.int32))
+
+    assert isinstance(request, Score)
+    assert request.prompt + request.continuation == (Path(__file__).parent / f"prompts/simulation-{shots}.txt").read_text()
+
+
+def test_shots_are_a_version_of_the_prompt_and_change_no_reading() -> None:
+    """Prompts with other worked examples have another hash; what is scored after them, and how it is read, is the same."""
+    known, unknown = (ModelSimulator("all-at-once", PIECES, shots) for shots in ("known", "unknown"))
+    tokens = np.array([[1, 2, 4]], dtype=np.int32)
+    ((one,), (other,)) = (simulator.requests("cats", tokens) for simulator in (known, unknown))
+    assert isinstance(one, Score)
+    assert isinstance(other, Score)
+    outcome = answered(one, [0, 9, 3], CUTS["whole"])
+
+    assert known.prompt_sha256 != unknown.prompt_sha256
+    assert (one.continuation, one.top_logprobs) == (other.continuation, other.top_logprobs)
+    assert unknown.predicted("cats", tokens, [outcome]).levels.tolist() == known.predicted("cats", tokens, [outcome]).levels.tolist()
+
+
+@pytest.mark.parametrize(("form", "shots"), [*((form, "known") for form in FORMS), ("all-at-once", "unknown")])
+def test_prompts_share_all_but_their_end(form: str, shots: str) -> None:
     """The prompts of two explanations differ only from the explanation on, so that engines read the beginning once."""
-    simulator = ModelSimulator(form, PIECES)
+    simulator = ModelSimulator(form, PIECES, shots)
     tokens = np.array([[1, 2]], dtype=np.int32)
     one, other = (simulator.requests(explanation, tokens)[-1] for explanation in ("cats", "dogs"))
     if isinstance(one, Score) and isinstance(other, Score):

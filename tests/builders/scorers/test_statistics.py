@@ -41,6 +41,7 @@ def test_rates_are_those_of_scikit_learn(pairs: list[tuple[bool, float]]) -> Non
     assert counts.accuracy == pytest.approx(accuracy_score(truth, answer))
     assert counts.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, answer))
     assert counts.recall == pytest.approx(recall_score(truth, answer))
+    assert counts.specificity == rates(truth, answer * 1.0, value)["specificity"] == pytest.approx(recall_score(~truth, ~answer))
     assert counts.f1 == pytest.approx(f1_score(truth, answer, zero_division=0))
     assert counts.precision == (pytest.approx(precision_score(truth, answer)) if answer.any() else None)
 
@@ -142,23 +143,55 @@ MAYBE = st.one_of(st.none(), st.floats(0, 1))
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), MAYBE), max_size=20))
 @settings(max_examples=150)
 def test_columns_of_yes_and_no(answers: list[tuple[bool, bool, float | None]]) -> None:
-    """The score is balanced accuracy; the area is told where all have a probability; one class alone has no score."""
+    """The score is balanced accuracy; the area is that of examples with a probability; one class alone has no score."""
     truth, answer = (np.array([row[place] for row in answers], dtype=bool) for place in (0, 1))
     probability = np.array([math.nan if p is None else p for _, _, p in answers], dtype=np.float64)
-    found = rates(truth, answer, probability)
+    found = rates(truth, answer.astype(np.float64), probability)
     if not truth.any() or truth.all():
         assert found == {"status": "one class only" if answers else "no answers"}
         return
     assert found["status"] == "ok"
     assert found["score"] == pytest.approx(balanced_accuracy_score(truth, answer))
-    assert ("auroc" in found) == all(p is not None for _, _, p in answers)
-    assert "auroc" not in found or found["auroc"] == pytest.approx(roc_auc_score(truth, probability))
+    assert found["score_low"] == found["score_high"] == found["score"]
+    sure = ~np.isnan(probability)
+    assert found.get("auroc_n", 0) == sure.sum()
+    assert ("auroc" in found) == (len(set(truth[sure].tolist())) == 2)
+    assert "auroc" not in found or found["auroc"] == pytest.approx(roc_auc_score(truth[sure], probability[sure]))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 1.0, math.nan])), min_size=1, max_size=20))
+@settings(max_examples=150)
+def test_bounds_hold_whatever_the_missing_answers_are(answers: list[tuple[bool, float]]) -> None:
+    """The bounds are the scores with all missing answers wrong and all right; the score lies between them, as with any answers."""
+    truth, answer = (np.array(column) for column in zip(*answers, strict=True))
+    known = ~np.isnan(answer)
+    nothing = np.full(len(truth), math.nan)
+    found = rates(truth, answer, nothing)
+    assume(found["status"] == "ok")
+    filled = [np.where(known, answer, fill) for fill in (~truth, truth, np.arange(len(truth)) % 2)]
+    low, high, some = (rates(truth, fill, nothing)["score"] for fill in filled)
+    assert (found["score_low"], found["score_high"]) == (pytest.approx(low), pytest.approx(high))
+    assert low - 1e-12 <= min(some, found["score"]) <= max(some, found["score"]) <= high + 1e-12
+    assert found["score"] == rates(truth[known], answer[known], nothing[known])["score"]
+
+
+def test_one_probability_less_is_no_area_less() -> None:
+    """Where one of five examples has no probability, the area is that of the other four."""
+    probability = np.array([0.9, 0.4, 0.6, 0.1, math.nan])
+    found = rates(np.array([True, True, False, False, False]), np.array([1.0, 0.0, 1.0, 0.0, 0.0]), probability)
+    assert (found["auroc"], found["auroc_n"]) == (0.75, 4)
+
+
+def test_bounds_by_hand() -> None:
+    """Of two positives one is right and one missing, of two negatives one is right and one wrong: ¾ − ½ · ½ below and ¾ above."""
+    found = rates(np.array([True, True, False, False]), np.array([1.0, math.nan, 0.0, 1.0]), np.full(4, math.nan))
+    assert (found["score_low"], found["score"], found["score_high"]) == (0.5, 0.75, 0.75)
 
 
 def test_columns_by_hand() -> None:
     """Positives at 0.9, 0.4 and negatives at 0.6, 0.1: recall ½, specificity ½, three of four pairs in order."""
     probability = np.array([0.9, 0.4, 0.6, 0.1])
-    found = rates(np.array([True, True, False, False]), probability >= 0.5, probability)
+    found = rates(np.array([True, True, False, False]), (probability >= 0.5).astype(np.float64), probability)
     assert [found[name] for name in ("score", "accuracy", "precision", "recall", "f1", "auroc")] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.75]
 
 
@@ -167,7 +200,8 @@ def test_columns_of_an_area(pairs: list[tuple[bool, float]]) -> None:
     """Where the area is the score, both columns hold it, with its error."""
     truth, value = both(pairs)
     score, error = auroc(truth, value)
-    assert area(truth, value) == {"status": "ok", "score": score, "score_se": error, "auroc": score, "auroc_se": error}
+    expected = {"status": "ok", "score": score, "score_se": error, "auroc": score, "auroc_se": error, "auroc_n": len(truth)}
+    assert area(truth, value) == expected
 
 
 @pytest.mark.parametrize(("truth", "status"), [([], "no answers"), ([True], "one class only"), ([False, False], "one class only")])
@@ -181,8 +215,15 @@ def test_a_share_by_hand() -> None:
     p, all_of_four = 4 / 6, 5 / 6
     assert share(np.array([True, True, False, True])) == {
         "status": "ok", "score": 0.75, "score_se": pytest.approx(math.sqrt(p * (1 - p) / 6)), "accuracy": 0.75,
+        "score_low": 0.75, "score_high": 0.75,
     }  # fmt: skip
     assert share(np.ones(4, dtype=bool))["score_se"] == pytest.approx(math.sqrt(all_of_four * (1 - all_of_four) / 6))
+
+
+def test_bounds_of_a_share() -> None:
+    """Three of four found and two not answered are three of six at least, and five of six at most."""
+    found = share(np.array([True, True, False, True]), 2)
+    assert (found["score_low"], found["score"], found["score_high"]) == (3 / 6, 3 / 4, 5 / 6)
 
 
 def test_the_error_of_a_share_is_what_repetition_shows() -> None:

@@ -146,6 +146,15 @@ class TestNulls:
         assert some == [Push(name, "residual", layer, end) for name in ("null 1", "null 2") for layer in LAYERS for end in (-1.0, 1.0)]
 
 
+def test_what_questions_may_have_made_is_not_clear() -> None:
+    """A half-range outside of the band is clear only if it lies more than two of its standard errors from 0."""
+    nulls = TestNulls.nulls(((0, 0, 0), (0.001, 0, 0)), ((0, 0, 0), (-0.001, 0, 0)))
+    real = effects((0.1, 0, 0), (0.1, 0, 0))
+    assert rows(real, nulls)["best", -1]["clear"]
+    noise = np.array([1, -1, -1, 1] * 2)[:, None] * 0.9  # of both letters
+    assert not rows(real + noise * (np.abs(real) > 0) * np.sign(real), nulls)["best", -1]["clear"]
+
+
 def test_half_ranges_have_the_error_of_a_paired_bootstrap() -> None:
     """Where both ends move together, question by question, the error is that of their half difference, not the mean of both errors."""
     generator, count = np.random.default_rng(0), 400

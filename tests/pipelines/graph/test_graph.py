@@ -113,8 +113,11 @@ class TestSources:
         spec = yaml.safe_load((ROOT / "params.yaml").read_text())
         spec["engines"] = {"server": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m"}}
         spec["judges"]["asks"] = {"kind": "model", "engine": "server"}
+        spec["judges"]["asks-freely"] = {"kind": "model", "engine": "server", "form": "free"}
         spec["explainers"] |= {"words": {"kind": "default", "engine": "server"}, "effects": {"kind": "intervention", "engine": "server"}}
         spec["scorers"] |= {f"asked-{kind}": {"kind": kind, "judge": "asks"} for kind in ("detection", "simulation", "surprisal")}
+        spec["scorers"]["freely"] = {"kind": "fuzzing", "judge": "asks-freely"}
+        spec["direct_scorers"]["asked-intruder"] = {"kind": "intruder", "judge": "asks"}
         texts = dict(sources.sources(Params.model_validate(spec)))
 
         def prompts(name: str) -> list[str]:
@@ -123,7 +126,9 @@ class TestSources:
         assert prompts("explanations/words") == ["answer.j2", "examples.j2", "guidelines.j2", "shots.yaml"]
         assert prompts("explanations/effects") == ["effects.j2", "effects.yaml", "intervention.j2"]
         assert prompts("explanations/lexical") == prompts("scores/detection") == []
-        assert prompts("scores/asked-detection") == ["judge.j2", "judge.yaml", "windows.j2"]
+        assert prompts("scores/asked-detection") == ["judge.yaml", "judge_list.j2", "windows.j2"]
+        assert prompts("scores/freely") == ["judge.j2", "judge.yaml", "windows.j2"]
+        assert prompts("direct/asked-intruder") == ["intruder.yaml", "intruder_number.j2", "windows.j2"]
         assert prompts("scores/asked-simulation") == ["all_at_once.j2", "simulation.yaml"]
         assert prompts("scores/asked-surprisal") == ["surprisal.j2", "surprisal.yaml"]
         assert set(texts) >= {"sae", "release", "direct/intruder"}

@@ -42,7 +42,8 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
     ),
     "literal_error of two lists": (
         lambda p: p["scorers"]["fuzzing"].update(negatives="best"),
-        "scorers.fuzzing.negatives: must be 'random', 'similar', 'cofiring', 'decoder', 'encoder' or 'active' (given: 'best')",
+        "scorers.fuzzing.negatives: must be "
+        "'random', 'similar', 'cofiring', 'decoder', 'encoder', 'row', 'decoy' or 'active' (given: 'best')",
     ),
     "missing": (lambda p: p["tokens"].pop("bos"), "tokens.bos: missing; add it"),
     "model_attributes_type": (lambda p: p["saes"].update(topk=3), "saes.topk: must hold keys and values, not one value (given: 3)"),
@@ -102,6 +103,53 @@ def test_a_problem_is_told_in_our_words(name: str) -> None:
     kind = "string_pattern_mismatch" if name.startswith("pattern") else name.split()[0]
     assert error.errors()[0]["type"] == kind
     assert kind in SENTENCES or error.errors()[0]["ctx"]["pattern"] in PATTERNS
+
+
+# Scorers whose windows are not drawn: what `contexts.negatives` and a scorer ask for, and how the line ends.
+UNDRAWN: dict[str, tuple[dict[str, int], dict[str, Any], str]] = {
+    "pool": (
+        {},
+        {"detection": {"negatives": "pool"}},
+        "scorers.detection.negatives: no pool windows are drawn; set `contexts.negatives.pool`",
+    ),
+    "decoy": (
+        {},
+        {"fuzzing": {"negatives": "decoy"}},
+        "scorers.fuzzing.negatives: no decoy windows are drawn; set `contexts.negatives.decoy`",
+    ),
+    "few": (
+        {"decoy": 5, "latents": 3},
+        {"fuzzing": {"negatives": "decoy"}},
+        "scorers.fuzzing.latents: only 3 latents have decoy windows (`contexts.negatives.latents`); ask for no more",
+    ),
+    "marked": (
+        {"decoy": 5},
+        {"fuzzing": {"negatives": "decoy", "marks": "random"}},
+        "scorers.fuzzing: negatives `decoy` have marks of their own; leave out `marks`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDRAWN)
+def test_negatives_that_are_not_there_are_named(name: str) -> None:
+    """A scorer that asks for windows or marks that there are not is told which."""
+    drawn, scorers, line = UNDRAWN[name]
+
+    def change(params: dict[str, Any]) -> None:
+        params["contexts"]["negatives"] = drawn
+        for scorer, spec in scorers.items():
+            params["scorers"][scorer].update(spec)
+
+    assert explain(problem(change)) == line
+
+
+def test_all_latents_have_the_pool() -> None:
+    """Only some latents have hard windows of their own; the pool is there for all, so a scorer of all latents may ask for it."""
+    params = small_params()
+    params["contexts"]["negatives"] = {"pool": 20, "latents": 3}
+    params["scorers"]["detection"]["negatives"] = "pool"
+
+    assert Params.model_validate(params).scorers["detection"].latents is None
 
 
 def test_several_problems_are_one_line() -> None:

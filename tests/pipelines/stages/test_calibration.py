@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import pydoc_data.topics
-from contextlib import chdir
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from planted import fill
 from project import small_params, write_params
 
 from builders.lake.shards import Shelf
-from builders.scorers.calibration import CALIBRATION, MEANINGS
+from builders.scorers import detection, fuzzing
+from builders.scorers.calibration import CALIBRATION, MEANINGS, ORACLE, calibration_records, tasks_of
+from builders.scorers.chat import ModelJudge, Reading
+from builders.scorers.oracle import Oracle
 from builders.scorers.statistics import auroc
-from pipelines.graph.closure import ROOT
-from pipelines.stages import activations, calibration, contexts, corpus, neighbours, sae, subject, tokens
+from builders.scorers.trials import WindowScorer
+from builders.seeds import seed_of
+from builders.text.vocabulary import VOCABULARY, text_pieces
+from pipelines.parts.windows import windows
+from pipelines.stages import calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shared import Once
 
-QUOTA = {"train": 10, "test": 20, "train_random": 10, "test_random": 20}
+    from builders.scorers.trials import Draw
 
 
 @pytest.fixture(scope="module")
@@ -31,36 +36,17 @@ def built(once: Once) -> Path:
     return once("planted", fill)
 
 
-def fill(folder: Path) -> None:
-    """Build the project in *folder*."""
-    (folder / "text").mkdir()
-    for name, text in pydoc_data.topics.topics.items():
-        (folder / "text" / f"{name}.txt").write_text(text, encoding="utf-8")
-    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
-    params = small_params()
-    params["tokens"] |= {"length": 256, "window": 32}
-    params["saes"] = {"rules": {"source": "planted", "subject": "lab"}}
-    params["contexts"] |= QUOTA | {"negatives": {}}
-    write_params(folder, params)
-    with chdir(folder):
-        corpus.main("topics")
-        for stage in (subject, tokens):
-            stage.main("lab")
-        for stage in (sae, activations, neighbours, contexts):
-            stage.main("rules")
-        calibration.main()
-
-
 @pytest.fixture(scope="module")
 def scores(built: Path) -> pd.DataFrame:
-    """Return the scores of all rules by all scorers with all explanations."""
+    """Return the oracle's scores of all rules by all scorers with all explanations."""
     rows = Shelf(built / "build/calibration").read(CALIBRATION)
     CALIBRATION.validate(rows)
-    return rows.to_pandas()
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame[frame["judge"] == ORACLE]
 
 
 SIMULATIONS = ("simulation-all-at-once", "simulation-json", "simulation-token-by-token")
-SCORERS = ("detection", "fuzzing", "fuzzing-active", "surprisal", "embedding", "intervention", *SIMULATIONS)
+SCORERS = ("detection", "fuzzing", "fuzzing-active", "fuzzing-decoy", "surprisal", "embedding", "intervention", *SIMULATIONS)
 
 
 def test_every_rule_is_scored_with_every_explanation(scores: pd.DataFrame) -> None:
@@ -71,6 +57,18 @@ def test_every_rule_is_scored_with_every_explanation(scores: pd.DataFrame) -> No
     assert set(counts.columns) == set(MEANINGS)
     assert counts.to_numpy().min() == counts.to_numpy().max() >= 8
     assert scores["n_failed"].sum() == 0
+    assert set(scores.loc[scores["score"].isna(), "scorer"]) <= {"fuzzing-decoy"}  # some rules fire on every occurrence of a token
+
+
+def test_decoys_tell_a_broad_explanation(scores: pd.DataFrame) -> None:
+    """Where decoys are marked, a perfect judge scores true explanations clearly above too broad ones, and by more than without decoys."""
+    wide = scores[scores["meaning"].isin(["true", "broad"])].pivot_table(index="latent", columns=["scorer", "meaning"], values="score")
+    gap = {name: (wide[name, "true"] - wide[name, "broad"]).dropna() for name in ("fuzzing", "fuzzing-active", "fuzzing-decoy")}
+
+    assert len(gap["fuzzing-decoy"]) >= 6
+    assert gap["fuzzing-decoy"].mean() > 2 * gap["fuzzing-decoy"].sem()
+    assert gap["fuzzing-decoy"].mean() > 0.1
+    assert gap["fuzzing-decoy"].mean() > max(gap["fuzzing"].mean(), gap["fuzzing-active"].mean()) + 0.05
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
@@ -104,6 +102,25 @@ def test_truth_is_told_from_another_rules_explanation(scores: pd.DataFrame, scor
     pair = scores[(scores["scorer"] == scorer) & scores["meaning"].isin(["true", "other"])]
 
     assert auroc((pair["meaning"] == "true").to_numpy(), pair["score"].to_numpy())[0] >= 0.95
+
+
+@pytest.mark.parametrize("form", ["list", "single"])
+@pytest.mark.parametrize(("scorer", "draw"), [("detection", detection.trials), ("fuzzing", fuzzing.trials)])
+def test_every_form_of_questions_says_all(built: Path, scores: pd.DataFrame, scorer: str, draw: Draw, form: str) -> None:
+    """In the forms with a schema the prompts tell the oracle as much as in the free form: the scores of the first rules are equal."""
+    contexts_of_rules = Shelf(built / "build/contexts/rules")
+    vocabulary = contexts_of_rules.read(VOCABULARY)
+    special = vocabulary["special"].to_numpy(zero_copy_only=False)
+    seed = seed_of(small_params()["seed"], "calibration", "rules")  # the stage's, so that the same marks are lent
+    asked = WindowScorer(draw, ModelJudge(text_pieces(vocabulary), Reading(form=form), seed), "random", special, seed)
+    tasks = tasks_of(list(windows(contexts_of_rules, "test"))[:6], seed)
+    found = pd.DataFrame(calibration_records("rules", tasks, {scorer: asked}, Oracle(calibration.MEANINGS)))
+
+    own = found[found["meaning"] != "other"].set_index(["latent", "meaning"])["score"]
+    free = scores[scores["scorer"] == scorer].set_index(["latent", "meaning"])["score"].loc[own.index]
+
+    assert found["n_failed"].sum() == 0
+    assert own.tolist() == free.tolist()
 
 
 def test_without_planted_rules_there_are_no_rows(here: Path) -> None:

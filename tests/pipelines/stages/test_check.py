@@ -110,6 +110,26 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         lambda p: p["explainers"].update({"lexical-permuted": p["explainers"]["lexical"]}),
         "explainers.lexical-permuted: `-permuted` at the end of an id stands for a baseline; choose another id",
     ),
+    "sample's name": (
+        lambda p: p["explainers"].update({"lexical-sample-2": p["explainers"]["lexical"]}),
+        "explainers.lexical-sample-2: `-sample-` and a number at the end of an id stand for a further sample; choose another id",
+    ),
+    "samples that are all the same": (
+        lambda p: (server()(p), explainer(kind="default", engine="e", samples=5)(p)),
+        "explainers.x: 5 `samples` at `temperature` 0 are all the same; raise it (the paper: 0.7)",
+    ),
+    "windows of silent rows that nobody draws": (
+        lambda p: p["scorers"].update(s={"kind": "detection", "judge": "lexical", "negatives": "row"}),
+        "scorers.s.negatives: no row windows are drawn; set `contexts.negatives.row`",
+    ),
+    "marks of misplaced marks": (
+        lambda p: p["scorers"]["fuzzing"].update(negatives="active", marks="random"),
+        "scorers.fuzzing: negatives `active`",
+    ),
+    "shots of another form": (
+        lambda p: p["scorers"].update(s={"kind": "simulation", "judge": "lexical", "form": "json", "shots": "unknown"}),
+        "scorers.s: `shots` `unknown` belongs to form `all-at-once`, not `json`; leave it out",
+    ),
     "device": (lambda p: p["subjects"]["lab"].update(device="mps"), "device 'mps' is not there on this machine"),
     "window": (lambda p: p["tokens"].update(window=7), "tokens: `length` (128) must be a multiple of `window` (7)"),
     "unpinned repository": (

@@ -15,8 +15,10 @@ import pytest
 from project import TOPICS, small_params, write_params
 
 from builders.contexts.contexts import CONTEXTS
+from builders.contexts.pool import POOL
 from builders.errors import UserError
 from builders.lake.failures import FAILURES
+from builders.saes.latents import LATENTS
 from builders.saes.neighbours import NEIGHBOURS
 from builders.seeds import drawn, seed_of
 from builders.text.tokens import TOKENS
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 RANDOM = {"source": "random", "subject": "lab", "hookpoint": "layers.1", "width": 48, "k": 4}
 NEURONS = {"source": "neurons", "subject": "lab", "hookpoint": "layers.1.mlp.down_proj.input", "k": 8}
 PLANTED = {"source": "planted", "subject": "lab"}
-KINDS = ("cofiring", "decoder", "encoder", "similar")
+KINDS = ("cofiring", "decoder", "encoder", "similar", "row", "decoy")
 HARD = {**dict.fromkeys(KINDS, 6), "per_neighbour": 2, "index": 40, "embedder": "letters"}
 
 
@@ -59,14 +61,14 @@ def fill(folder: Path, checkpoint: Path) -> None:
             neighbours.main(name)
 
 
-def asked(negatives: dict[str, Any], file_rows: int = 8000) -> None:
-    """Write the params of a project that asks for *negatives*."""
+def asked(negatives: dict[str, Any], file_rows: int = 8000, **more: Any) -> None:
+    """Write the params of a project that asks for *negatives*, and for *more* of `contexts`."""
     params = small_params()
     params["subjects"]["lab"]["path"] = "model"
     params["saes"] = {"random": RANDOM, "neurons": NEURONS, "planted": PLANTED}
     params["activations"]["file_rows"] = file_rows
     params["neighbours"] = {"most": 4, "rows": 30}
-    params["contexts"]["negatives"] = negatives
+    params["contexts"] |= {"negatives": negatives, **more}
     params |= {"explainers": {}, "judges": {}, "scorers": {}, "direct_scorers": {}, "embedders": {"letters": {"kind": "lexical"}}}
     write_params(Path(), params)
 
@@ -143,6 +145,29 @@ def test_contexts_do_not_depend_on_how_latents_lie_in_files(here: Path) -> None:
     assert set(KINDS) < set(several[0]["kind"].to_pylist())
 
 
+def test_all_dictionaries_of_a_subject_share_a_pool(here: Path) -> None:
+    """The pool has the same windows for each dictionary, with the latents that fire there as activations tell, and changes no other row."""
+    asked({"pool": 30})
+    rows = {name: (rows_of(name), shelf("contexts", name).read(POOL)) for name in ("random", "planted")}
+    shown = ["window", "row", "start", "text", "tokens"]
+    asked({})
+
+    assert rows["random"][1].num_rows == 30
+    assert rows["random"][1].select(shown).equals(rows["planted"][1].select(shown))
+    assert rows_of("random").equals(rows["random"][0])
+    assert shelf("contexts", "random").rows(POOL) == 0
+    for name, (own, pool) in rows.items():
+        fired = shelf("activations", name).read(contexts.ACTIVATIONS, columns=["latent", "row", "position"]).to_pylist()
+        there: dict[tuple[int, int], set[int]] = {}
+        for record in fired:
+            there.setdefault((record["row"], record["position"] // 16 * 16), set()).add(record["latent"])
+        silent = {(row["latent"], row["row"], row["start"]) for row in own.to_pylist() if row["kind"] == "random"}
+        for record in pool.to_pylist():
+            place = record["row"], record["start"]
+            assert set(record["firing"]) == there.get(place, set())
+            assert set(record["drawn"]) & latents_of(own) == {latent for latent, *where in silent if tuple(where) == place}
+
+
 def test_only_the_latents_that_are_drawn_get_hard_windows(here: Path) -> None:
     """With `latents`, only latents that explainers and scorers draw have hard windows, and these are the same as without `latents`."""
     all_ = rows_of("random")
@@ -155,6 +180,41 @@ def test_only_the_latents_that_are_drawn_get_hard_windows(here: Path) -> None:
     assert len(wanted) == 7
     assert plain(some).equals(plain(all_))
     assert [row for row in all_.to_pylist() if row["latent"] in wanted] == [row for row in some.to_pylist() if row["latent"] in wanted]
+
+
+def latents_of(rows: pa.Table) -> set[int]:
+    """Return the latents that rows are about."""
+    return set(rows["latent"].to_pylist())
+
+
+@pytest.mark.parametrize("by", ["density", "none"])
+def test_a_sample_is_drawn_before_windows_are_cut(here: Path, by: str) -> None:
+    """Only drawn latents have windows, the same as without a sample; those with too few are failures as before; the others are neither."""
+    asked({})
+    whole, failed = rows_of("random"), shelf("contexts", "random").read(FAILURES)
+    latents = shelf("contexts", "random").read(LATENTS)
+    asked({}, latents={"sample": 10, "by": by})
+    some, told = rows_of("random"), shelf("contexts", "random").read(LATENTS).to_pylist()
+    drawn_here = latents_of(some)
+    able = {row["latent"] for row in told if row["windows"] >= 20}
+
+    assert set(latents["inclusion"].to_pylist()) == {1.0}
+    assert len(drawn_here) == 10 < len(latents_of(whole))
+    assert some.equals(whole.filter(pc.is_in(whole["latent"], value_set=pa.array(sorted(drawn_here), pa.int32()))))
+    assert shelf("contexts", "random").read(FAILURES).equals(failed)
+    assert sum(1 / row["inclusion"] for row in told if row["latent"] in drawn_here) == pytest.approx(len(able))
+    assert {row["latent"] for row in told if row["inclusion"] == 1.0} >= {row["latent"] for row in told} - able
+    assert latents.drop_columns("inclusion").equals(shelf("contexts", "random").read(LATENTS).drop_columns("inclusion"))
+
+
+def test_latents_that_are_not_drawn_still_are_neighbours(here: Path) -> None:
+    """Hard windows of a drawn latent may come from neighbours that are not drawn, and are those that it has without a sample."""
+    whole = rows_of("random")
+    asked(HARD, latents={"sample": 10})
+    some = rows_of("random")
+
+    assert set(some["neighbour"].to_pylist()) - {None} - latents_of(some)
+    assert some.equals(whole.filter(pc.is_in(whole["latent"], value_set=pa.array(sorted(latents_of(some)), pa.int32()))))
 
 
 def test_neighbours_are_read_only_where_one_is_asked_for(here: Path) -> None:
@@ -197,6 +257,7 @@ def test_firings_are_counted_on_the_rows_drawn_for_the_subject(here: Path) -> No
         ({"similar": 5, "embedder": "other"}, "contexts.negatives.embedder: 'other' is not defined; defined are letters"),
         ({"decoder": -1}, "contexts.negatives.decoder: "),
         ({"nearest": 5}, "contexts.negatives.nearest: unknown key"),
+        ({"row": 5, "row_start": 113}, "contexts.negatives.row_start: no row has 129 tokens (`tokens.length` is 128); lower it"),
     ],
 )
 def test_a_mistake_in_negatives_is_one_line(here: Path, negatives: dict[str, Any], told: str) -> None:
@@ -207,6 +268,21 @@ def test_a_mistake_in_negatives_is_one_line(here: Path, negatives: dict[str, Any
         params_of()
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("latents", "told"),
+    [
+        ({"sample": 9}, "contexts.latents.sample: must be at least 10 (given: 9)"),
+        ({"sample": 20, "by": "layer"}, "contexts.latents.by: must be"),
+    ],
+)
+def test_a_mistake_in_a_sample_is_one_line(here: Path, latents: dict[str, Any], told: str) -> None:
+    """A sample that gives a stratum nothing, and strata that nobody knows, are refused."""
+    asked({}, latents=latents)
+    with pytest.raises(UserError) as error:
+        params_of()
+    assert told in str(error.value)
 
 
 def test_neighbours_by_a_measure_that_is_not_taken_are_a_mistake(here: Path) -> None:

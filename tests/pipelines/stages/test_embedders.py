@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from explained import SAE, build, latents_with_contexts
 from hub import COMMIT, ask, serving
 from huggingface_hub import close_session
+from own_code import modules_in
 from project import small_params, write_params
-from sentences import make_model
+from sentences import WIDTH, add_layer, make_model, make_own_code
 
 from builders.embedders import files
 from builders.embedders.files import of_source
@@ -112,6 +114,31 @@ def test_a_repository_is_fetched_at_its_commit(here: Path, tmp_path: Path, monke
     assert (embedder.embed(["mill"]) == Kept(SentenceEmbedder(of_source(Source(path="tiny"))), here / "x.sqlite").embed(["mill"])).all()
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_and_layers_come_with_a_repository(trusted: bool, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers come in either form, pickled tensors of layers only; code comes, and runs, where `trust_remote_code` is set."""
+    modules_in(tmp_path / "modules", monkeypatch)
+    served = tmp_path / "served" / REPO
+    make_own_code(served)
+    add_layer(served, 2, torch.eye(WIDTH)[:5], None, "linear.Identity", pickled=True)
+    add_layer(served, 3, torch.eye(5)[:3], None, "linear.Identity")
+    (served / "pytorch_model.bin").write_bytes(b"a pickle")
+    with serving(tmp_path / "served") as hub:
+        ask(hub.endpoint, tmp_path / "home", monkeypatch)
+        embedder = opened(here, repo=REPO, revision=COMMIT, trust_remote_code=trusted)
+        came = {name.removeprefix(f"{REPO}/") for name in hub.downloads}
+    close_session()
+
+    assert ("tides.py" in came) == trusted
+    assert {"2_Dense/pytorch_model.bin", "3_Dense/model.safetensors"} <= came
+    assert "pytorch_model.bin" not in came
+    if trusted:
+        assert embedder.embed(["mill"]).shape == (1, 3)
+    else:
+        with pytest.raises(UserError, match="code from a repository runs only with `trust_remote_code: true`"):
+            embedder.embed(["mill"])
+
+
 MISSING: dict[str, tuple[dict[str, str], str, str]] = {
     "package": ({"package": "nowhere_installed"}, "all-MiniLM-L6-v2", f"package nowhere_installed is not installed; run `{INSTALL}`"),
     "folder": ({"path": "none"}, "none", "none: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors"),
@@ -160,6 +187,10 @@ def test_other_weights_are_no_reason_to_fall_back(here: Path, tmp_path: Path, mo
         ({}, "give one of `path`, `repo` and `package`"),
         ({"path": "tiny", "package": PACKAGE}, "give one of `path`, `repo` and `package`"),
         ({"repo": REPO}, "a `repo` needs its `revision`, the 40-digit commit to pin"),
+        (
+            {"package": PACKAGE, "trust_remote_code": "true"},
+            "code of a `package` never runs; leave out `trust_remote_code`, or give `path` or `repo`",
+        ),
     ],
 )
 def test_a_model_lies_in_one_place(spec: dict[str, str], said: str, here: Path) -> None:

@@ -8,6 +8,8 @@ import shutil
 from contextlib import chdir
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,8 +22,9 @@ from builders.lake.failures import FAILURES
 from builders.lake.shards import Shards
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from pipelines.graph.stage import shelf
+from pipelines.opened.dictionaries import reopened
 from pipelines.params import load
-from pipelines.parts.windows import drawn_latents
+from pipelines.parts.windows import drawn_latents, windows
 from pipelines.stages import activations, contexts, corpus, explanations, interventions, neighbours, sae, scores, subject, tokens
 from pipelines.stages.interventions import asked_of
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from shared import Once
 
 SAE, RULES = "random", "rules"
-PUSHED: dict[str, Any] = {"kind": "intervention", "judge": "tiny", "kl": 1e-4, "tune": 3, "prompts": 4, "tokens": 3, "latents": 3}
+CONTEXT = 160  # of the subject, whose rows have 128 tokens
+PUSHED: dict[str, Any] = {"kind": "intervention", "judge": "tiny", "kl": 1e-4, "prompts": 4, "tokens": 3, "latents": 3}
 
 
 def params_of() -> dict[str, Any]:
@@ -60,7 +64,7 @@ def fill(folder: Path, checkpoint: Path) -> None:
     (folder / "text").mkdir()
     for topic in TOPICS:
         (folder / "text" / f"{topic}.txt").write_text(pydoc_data.topics.topics[topic][:3000], encoding="utf-8")
-    for name, length in (("model", 128), ("judge", 2048)):
+    for name, length in (("model", CONTEXT), ("judge", 2048)):
         shutil.copytree(checkpoint, folder / name)
         config = json.loads((folder / name / "config.json").read_text())
         (folder / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": length}))
@@ -91,9 +95,37 @@ def test_what_scorers_ask_is_written(here: Path) -> None:
         wanted = drawn_latents(shelf("contexts", SAE), 0, SAE, most)
         assert len(wanted) == most
         assert {row["latent"] for row in by_scorer[name]} == wanted
-        assert len(by_scorer[name]) == 4 * most
+        directions = ["latent", "random"] if name == "pushed" else ["latent"]
+        assert [row["direction"] for row in by_scorer[name]] == [direction for direction in directions for _ in range(4)] * most
     clean = {(row["latent"], row["prompt"]): row["clean_tokens"] for row in by_scorer["pushed"]}
     assert {(row["latent"], row["prompt"]): row["clean_tokens"] for row in by_scorer["silenced"]}.items() <= clean.items()
+
+
+def test_the_latent_fires_at_the_end_of_every_beginning(here: Path) -> None:
+    """The model reads each beginning alone, and at its last token the latent fires as strongly as stored: in all cases, in either table."""
+    change(here, "explainers", effects={"kind": "intervention", "engine": "tiny", "examples": 4, "kl": 0.02})
+    interventions.main(SAE)
+    encoder = reopened(load(), SAE, shelf("saes", SAE), shelf("tokens", "lab"))
+    for table, split in ((INTERVENTIONS, "train"), (GENERATIONS, "test")):
+        rows = shelf("interventions", SAE).read(table).to_pylist()
+        assert len(rows) > 20
+        assert max(len(row["tokens"]) for row in rows) > 100
+        stored = {own.latent: own for own in windows(shelf("contexts", SAE), split)}
+        for row in rows:
+            assert row["tokens"][0] == 0  # BOS
+            text = pa.table({"row": [0], "ids": [row["tokens"]], "special": [[False] * len(row["tokens"])]})
+            found, last = encoder.firings(text), len(row["tokens"]) - 1
+            value = found.value[(found.latent == row["latent"]) & (found.position == last)]
+            own, offset = stored[row["latent"]], last - row["start"]
+            same = (own.start == row["start"]) & (own.tokens[:, : offset + 1] == row["tokens"][row["start"] :]).all(axis=1)
+            assert np.isclose(own.activations[same, offset], value, rtol=1e-3).any()
+
+
+def test_the_divergence_is_as_asked(here: Path) -> None:
+    """Every latent and every random direction whose status is ok has the KL asked for within a tenth, where it is scored."""
+    rows = [row for row in shelf("interventions", SAE).read(GENERATIONS).to_pylist() if row["scorer"] == "pushed"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(abs(row["kl"] / row["kl_asked"] - 1) <= 0.1 for row in rows)
 
 
 def test_nobody_asks_nothing_is_written(here: Path) -> None:
@@ -157,13 +189,21 @@ def test_explanations_and_their_baseline_are_scored(scorer: str, here: Path) -> 
     scores.main(scorer, SAE, "lexical")
     held = shelf("scores", SAE, "lexical", scorer)
     rows, judged = held.read(SCORES).to_pylist(), held.read(JUDGEMENTS).to_pylist()
-    kl = {row["latent"]: row["kl"] for row in shelf("interventions", SAE).read(GENERATIONS).to_pylist() if row["scorer"] == scorer}
+    written = [row for row in shelf("interventions", SAE).read(GENERATIONS).to_pylist() if row["scorer"] == scorer]
+    kl = {row["latent"]: row["kl"] for row in written if row["direction"] == "latent"}
     assert {row["explainer"] for row in rows} == {"lexical", "lexical-permuted"}
     for row in rows:
         assert (row["unit"], row["chance"], row["negatives"], row["judge"], row["n"]) == ("nats", 0, "none", "tiny", 4)
         assert (row["status"], row["kl"]) == ("ok", kl[row["latent"]])
-        own = [one["value"] for one in judged if (one["latent"], one["explainer"]) == (row["latent"], row["explainer"])]
-        assert row["score"] == pytest.approx(sum(own) / 4, abs=1e-9)
+        own = [one for one in judged if (one["latent"], one["explainer"]) == (row["latent"], row["explainer"])]
+        assert row["score"] == pytest.approx(sum(one["value"] for one in own) / 4, abs=1e-9)
+        if scorer == "silenced":
+            assert {row["null_score"], row["over_null"], *(one["null_value"] for one in own)} == {None}
+        else:
+            assert row["null_score"] == pytest.approx(sum(one["null_value"] for one in own) / 4, abs=1e-9)
+            assert row["over_null"] == pytest.approx(row["score"] - row["null_score"], abs=1e-9)
+            assert row["null_score_se"] is not None
+            assert row["over_null_se"] is not None
 
 
 def test_new_passages_are_scored_anew(here: Path) -> None:
@@ -177,10 +217,10 @@ def test_new_passages_are_scored_anew(here: Path) -> None:
     assert {name for name in before if before[name] != after[name]} == {"interventions"}
 
 
-def test_a_window_that_leaves_no_room_is_a_mistake(here: Path) -> None:
-    """If beginnings and the tokens to write are longer than the subject reads, the stage ends in one line with all numbers."""
-    change(here, "scorers", pushed=PUSHED | {"tokens": 120})
-    with pytest.raises(UserError, match=r"scorers\.pushed\.tokens: 16 \+ 120 tokens are more than the 128"):
+def test_a_row_that_leaves_no_room_is_a_mistake(here: Path) -> None:
+    """If rows and the tokens to write are longer than the subject reads, the stage ends in one line with all numbers."""
+    change(here, "scorers", pushed=PUSHED | {"tokens": 33})
+    with pytest.raises(UserError, match=r"scorers\.pushed\.tokens: a row of 128 tokens and 33 more are longer than the 160 .*length"):
         interventions.main(SAE)
 
 

@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from explained import SAE, build, change, command, latents_with_contexts
+from forms import schema_of, windows_in, written
 from llm_server import MODEL, Body, Reply, Server, chat, content_of, error, serving, token
 from project import digests, write_params
 
+from builders.contexts.pool import POOL
+from builders.engines.schemas import named, one_of, several
 from builders.errors import UserError
 from builders.lake.shards import Shelf
-from builders.scorers import chat as judging
+from builders.scorers.forms import FORMS
 from builders.scorers.judging import PROMPTS
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.stage import folder
@@ -30,7 +33,7 @@ from pipelines.parts.windows import windows
 from pipelines.stages import direct, explanations, scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from shared import Once
 
@@ -38,8 +41,10 @@ WHO = "imported"
 ACTIVE, SILENT = 6, 7  # test windows of a latent: three prompts of five, five and three
 LATENTS = 10
 JUDGES: dict[str, Any] = {
-    "reader": {"kind": "model", "engine": "server"},
-    "sure": {"kind": "model", "engine": "server", "logprobs": True},
+    "reader": {"kind": "model", "engine": "server", "form": "free"},
+    "sure": {"kind": "model", "engine": "server", "form": "free", "logprobs": True},
+    "listing": {"kind": "model", "engine": "server", "logprobs": True},
+    "alone": {"kind": "model", "engine": "server", "form": "single", "logprobs": True},
     "lexical": {"kind": "lexical"},
 }
 SCORERS: dict[str, Any] = {
@@ -47,12 +52,20 @@ SCORERS: dict[str, Any] = {
     "fuzzing": {"kind": "fuzzing", "judge": "reader", "latents": LATENTS},
     "neighbours": {"kind": "fuzzing", "judge": "reader", "negatives": "decoder", "latents": LATENTS},
     "misplaced": {"kind": "fuzzing", "judge": "reader", "negatives": "active", "latents": LATENTS},
+    "decoys": {"kind": "fuzzing", "judge": "reader", "negatives": "decoy", "latents": LATENTS},
+    "pool": {"kind": "detection", "judge": "reader", "negatives": "pool", "latents": LATENTS},
     "sure": {"kind": "detection", "judge": "sure", "latents": LATENTS},
+    "listed": {"kind": "detection", "judge": "listing", "latents": LATENTS},
+    "listed-fuzzing": {"kind": "fuzzing", "judge": "listing", "latents": LATENTS},
+    "single": {"kind": "detection", "judge": "alone", "latents": LATENTS},
+    "single-fuzzing": {"kind": "fuzzing", "judge": "alone", "latents": LATENTS},
     "lexical": {"kind": "detection", "judge": "lexical", "latents": LATENTS},
 }
+FORM = {"detection": "free", "sure": "free", "listed": "list", "single": "single"}  # of scorers that are asked without marks
 DIRECT: dict[str, Any] = {
     "intruder": {"kind": "intruder", "judge": "reader", "shown": 4, "trials": 5, "latents": LATENTS},
     "internal": {"kind": "intruder", "judge": "reader", "shown": 3, "trials": 5, "negatives": "internal", "latents": LATENTS},
+    "numbered": {"kind": "intruder", "judge": "listing", "shown": 4, "trials": 5, "latents": LATENTS},
     "counted": {"kind": "intruder", "judge": "lexical", "shown": 4, "trials": 5, "latents": LATENTS},
     "crowded": {"kind": "intruder", "judge": "reader", "shown": 9, "trials": 2, "latents": LATENTS},
 }
@@ -66,7 +79,7 @@ def built(tiny_checkpoint: Path, once: Once) -> Path:
 
 def fill(folder: Path, checkpoint: Path) -> None:
     """Build the project in *folder*."""
-    build(folder, checkpoint, 48, 4, test=ACTIVE, test_random=SILENT)
+    build(folder, checkpoint, 48, 4, test=ACTIVE, test_random=SILENT, negatives={"decoder": 2, "decoy": 2, "pool": 40})
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["explainers"][WHO]["baseline"] = "none"
     write_params(folder, params | {"judges": JUDGES, "scorers": SCORERS, "direct_scorers": DIRECT})
@@ -93,7 +106,8 @@ def amend(folder: Path, section: str, name: str, **spec: Any) -> None:
 
 def examples_of(body: Body) -> list[str]:
     """Return the examples that a question shows last."""
-    return [text.strip() for text in re.split(r"^Example \d+:", body["messages"][-1]["content"], flags=re.M)[1:]]
+    turn, quoted = body["messages"][-1]["content"], schema_of(body) is not None
+    return [text.strip() for text in windows_in(turn, quoted=quoted)]
 
 
 def draw(text: str) -> int:
@@ -102,19 +116,22 @@ def draw(text: str) -> int:
 
 
 def judges(body: Body, _: int) -> Reply:
-    """Answer by what each example's text happens to be, with log-probabilities where they are asked for."""
-    numbers = [draw(text) for text in examples_of(body)]
+    """Answer by what each example's text happens to be, in the form and with the log-probabilities that are asked for."""
+    numbers, schema = [draw(text) for text in examples_of(body)], schema_of(body)
     if "intruder" in body["messages"][0]["content"]:
-        return chat(f"Well.\n[RESPONSE]: {1 + int(np.argmax(numbers))}")
+        slot = 1 + int(np.argmax(numbers))
+        return chat(f"Well.\n[RESPONSE]: {slot}" if schema is None else json.dumps({"intruder": slot}))
     told = [number % 2 for number in numbers]
+    text = written(schema, told)
     if not body.get("logprobs"):
-        return chat(str(told))
-    tokens = [token("[", -0.1)]
-    for place, (yes, number) in enumerate(zip(told, numbers, strict=True)):
+        return chat(text)
+    before, *between, after = re.split(r"[01]", text)
+    tokens = [token(before, -0.1)] if before else []
+    for yes, number, following in zip(told, numbers, [*between, after], strict=True):
         p = 0.5 + (number % 1000) / 2001
-        tokens += [token(", ", -0.1)] if place else []
         tokens.append(token(str(yes), math.log(p), (str(1 - yes), math.log(1 - p))))
-    return chat(str(told), logprobs=[*tokens, token("]", -0.1)])
+        tokens += [token(following, -0.1)] if following else []
+    return chat(text, logprobs=tokens)
 
 
 def faulty(body: Body, attempt: int) -> Reply:
@@ -150,10 +167,11 @@ def windows_by_number(silent: str = "random") -> dict[tuple[int, int], tuple[str
     return found
 
 
-def test_every_window_gets_its_own_answer(here: Path, server: Server) -> None:
+@pytest.mark.parametrize("scorer", FORM)
+def test_every_window_gets_its_own_answer(here: Path, server: Server, scorer: str) -> None:
     """Each test window of each explained latent has one row with its truth and what was answered to its text, whatever its batch."""
-    scores.main("detection", SAE, WHO)
-    rows, known = rows_of("scores", "detection", "judgements"), windows_by_number()
+    scores.main(scorer, SAE, WHO)
+    rows, known = rows_of("scores", scorer, "judgements"), windows_by_number()
     latents = {row["latent"] for row in rows}
 
     assert {(row["latent"], row["example"]) for row in rows} == {key for key in known if key[0] in latents}
@@ -161,8 +179,130 @@ def test_every_window_gets_its_own_answer(here: Path, server: Server) -> None:
     for row in rows:
         text, truth = known[row["latent"], row["example"]]
         assert (row["truth"], row["answer"], row["status"]) == (truth, bool(draw(text) % 2), "ok")
-    assert {(row["explainer"], row["scorer"], row["negatives"], row["judge"]) for row in rows} == {(WHO, "detection", "random", "reader")}
-    assert {row["probability"] for row in rows} == {None}
+    judge = SCORERS[scorer]["judge"]
+    assert {(row["explainer"], row["scorer"], row["negatives"], row["judge"]) for row in rows} == {(WHO, scorer, "random", judge)}
+    assert {row["probability"] is None for row in rows} == {scorer == "detection"}
+
+
+DIGIT = one_of([0, 1])
+
+
+SCHEMAS: dict[str, Callable[[int], Any]] = {
+    "listed": lambda n: named(answers=several(DIGIT, n)),
+    "listed-fuzzing": lambda n: named(answers=several(DIGIT, n)),
+    "single": lambda n: DIGIT if n == 1 else None,
+    "single-fuzzing": lambda n: DIGIT if n == 1 else None,
+    "numbered": lambda n: named(intruder=one_of(range(1, n + 1))),
+}
+
+
+@pytest.mark.parametrize("scorer", SCHEMAS)
+def test_the_form_of_answers_reaches_the_server(here: Path, server: Server, scorer: str) -> None:
+    """Every question tells the server the JSON schema of an answer about the windows that it shows; no window is lost."""
+    stage = run_by_id(scorer)
+    rows, found = rows_of(stage, scorer, "judgements"), rows_of(stage, scorer, "scores")
+
+    assert all(schema_of(body) == SCHEMAS[scorer](len(examples_of(body))) for body in server.bodies)
+    assert {row["status"] for row in rows} <= {"ok", "no marks fit"}
+    assert {row["status"] for row in found} == {"ok"}
+    assert server.asked.total() == len(server.asked), "nothing is asked twice"
+
+
+def run_by_id(scorer: str) -> str:
+    """Run a scorer of either stage, and return which."""
+    if scorer in DIRECT:
+        direct.main(scorer, SAE)
+        return "direct"
+    scores.main(scorer, SAE, WHO)
+    return "scores"
+
+
+@pytest.mark.parametrize("scorer", ["listed", "single"])
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (chat("Sure! The first one fits."), "its answer is 'Sure! The first one fits.'"),
+        (chat("[1, 0, 0, 1, 0]"), "its answer is '[1, 0, 0, 1, 0]'"),
+        (error(400, "schema must be of type object"), "schema must be of type object"),
+    ],
+)
+def test_a_server_without_forms_is_told_first(here: Path, server: Server, scorer: str, reply: Reply, why: str) -> None:
+    """Where the first answer does not fit the schema, or the server does not take it, the stage ends after one question with what to do."""
+    judge = SCORERS[scorer]["judge"]
+    server.script = lambda *_: reply
+    amend(here, "judges", judge, logprobs=False)
+
+    with pytest.raises(UserError) as told:
+        scores.main(scorer, SAE, WHO)
+
+    said = str(told.value)
+    assert said.startswith(f"judges.{judge}.form: {MODEL} (openai engine) keeps to no JSON schema: ")
+    assert why in said
+    assert said.endswith("or set the judge's `form` to `free`")
+    assert len(server.bodies) == 1
+    assert not list(Path("build/scores").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("scorer", ["detection", "listed"])
+def test_what_cannot_be_read_is_asked_again_in_parts(here: Path, server: Server, scorer: str) -> None:
+    """A judge that answers readably about two windows at most loses none; each answer is paid for once, and a rerun asks nothing.
+
+    Five windows become three and two, three become two and one, and three of a half single windows. The first question of all is
+    answered, since it tries whether the server keeps to a schema.
+    """
+    begun: list[Any] = []
+
+    def reads_few(body: Body, attempt: int) -> Reply:
+        turn = body["messages"][-1]
+        begun.append(turn)
+        return judges(body, attempt) if len(examples_of(body)) <= 2 or turn == begun[0] else chat("I cannot say.")
+
+    server.script = reads_few
+    amend(here, "judges", SCORERS[scorer]["judge"], logprobs=False)
+    scores.main(scorer, SAE, WHO)
+    rows, found, known = rows_of("scores", scorer, "judgements"), rows_of("scores", scorer, "scores"), windows_by_number()
+    sizes, count, first = Counter(len(examples_of(body)) for body in server.bodies), len(server.bodies), digests(here / "build/scores")
+    server.forget()
+    scores.main(scorer, SAE, WHO)
+
+    assert {(row["status"], row["answer"] == bool(draw(known[row["latent"], row["example"]][0]) % 2)) for row in rows} == {("ok", True)}
+    assert {row["n_failed"] for row in found} == {0}
+    n = len(found)
+    assert sizes == {5: 2 * n, 3: n + 2 * n - 1, 2: 3 * n - 1, 1: n + 3 * (2 * n - 1)}
+    assert sum(row["prompt_tokens"] for row in found) == 7 * count
+    assert usage_of("scores", SAE, WHO, scorer)["answers"] == count
+    assert (server.bodies, digests(here / "build/scores")) == ([], first)
+
+
+def test_an_answer_that_stays_unreadable_is_bounded(here: Path, server: Server) -> None:
+    """One window about which nothing can be read leaves the other twelve; the score has the bounds of that window wrong and right."""
+    contexts = windows_by_number()
+    latent = latents_with_contexts(here)[1]
+    mute = next(text for (owner, _), (text, truth) in contexts.items() if owner == latent and truth).strip()
+    server.script = lambda body, attempt: chat("Hm.") if mute in examples_of(body) else judges(body, attempt)
+    amend(here, "scorers", "detection", latents=10_000)
+    scores.main("detection", SAE, WHO)
+    found = {row["latent"]: row for row in rows_of("scores", "detection", "scores")}
+    own = [row for row in rows_of("scores", "detection", "judgements") if row["latent"] == latent]
+
+    hits = sum(row["answer"] for row in own if row["truth"] and row["status"] == "ok")
+    kept = sum(not row["answer"] for row in own if not row["truth"]) / SILENT
+    assert [row["status"] for row in own].count("no list") == found[latent]["n_failed"] == 1
+    assert found[latent]["score"] == pytest.approx((hits / (ACTIVE - 1) + kept) / 2)
+    assert found[latent]["score_low"] == pytest.approx((hits / ACTIVE + kept) / 2)
+    assert found[latent]["score_high"] == pytest.approx(((hits + 1) / ACTIVE + kept) / 2)
+    assert all(row["score_low"] == row["score"] == row["score_high"] for row in found.values() if not row["n_failed"])
+
+
+def test_a_prompt_that_is_too_long_is_asked_in_parts(here: Path, server: Server) -> None:
+    """Where the server reads three windows at most, requests of more fail; none counts, since all windows are answered in parts."""
+    long = error(400, "This model's maximum context length is 300 tokens")
+    server.script = lambda body, attempt: judges(body, attempt) if len(examples_of(body)) <= 3 else long
+    amend(here, "judges", "reader", max_failed_share=0.0)
+    scores.main("detection", SAE, WHO)
+
+    assert {row["status"] for row in rows_of("scores", "detection", "judgements")} == {"ok"}
+    assert rows_of("scores", "detection", "failures") == []
 
 
 def test_a_score_tells_its_pedigree(here: Path, server: Server) -> None:
@@ -177,7 +317,7 @@ def test_a_score_tells_its_pedigree(here: Path, server: Server) -> None:
         rates = [np.mean([row["answer"] == row["truth"] for row in own if row["truth"] == truth]) for truth in (True, False)]
         assert score["score"] == pytest.approx(np.mean(rates))
         assert (score["n"], score["n_failed"], score["n_positive"], score["status"]) == (ACTIVE + SILENT, 0, ACTIVE, "ok")
-        assert (score["model"], score["prompt_sha256"], score["auroc"]) == (MODEL, PROMPTS.sha256(judging.FILES), None)
+        assert (score["model"], score["prompt_sha256"], score["auroc"]) == (MODEL, PROMPTS.sha256(FORMS["free"].files), None)
         assert [score[name] for name in ("prompt_tokens", "cached_tokens", "output_tokens")] == [21, 6, 9]
     assert rows_of("scores", "detection", "failures") == []
 
@@ -196,7 +336,12 @@ def test_windows_come_five_at_a_time(here: Path, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("scorer", "negatives", "count"),
-    [("fuzzing", "random", ACTIVE + SILENT), ("misplaced", "active", 2 * ACTIVE), ("neighbours", "decoder", ACTIVE + 2)],
+    [
+        ("fuzzing", "random", ACTIVE + SILENT),
+        ("misplaced", "active", 2 * ACTIVE),
+        ("neighbours", "decoder", ACTIVE + 2),
+        ("decoys", "decoy", ACTIVE + 2),
+    ],
 )
 def test_fuzzing_marks_every_window(here: Path, server: Server, scorer: str, negatives: str, count: int) -> None:
     """Every example that is shown has marks; misplaced ones are the activating windows once more, neighbours' are windows of theirs."""
@@ -208,6 +353,25 @@ def test_fuzzing_marks_every_window(here: Path, server: Server, scorer: str, neg
     assert sum(len(examples_of(body)) for body in server.bodies) == sum(row["status"] == "ok" for row in rows)
     assert {row["status"] for row in rows} <= {"ok", "no marks fit"}
     assert {row["negatives"] for row in found} == {negatives}
+
+
+def test_a_latent_is_judged_on_the_pool_s_windows_in_which_it_is_silent(here: Path, server: Server) -> None:
+    """Besides activating windows a judge reads those of the pool that are open to the latent, numbered after all its test windows."""
+    scores.main("pool", SAE, WHO)
+    contexts = Shelf(Path("build/contexts", SAE))
+    pieces, pool = text_pieces(contexts.read(VOCABULARY)), contexts.read(POOL).to_pylist()
+    last = {examples.latent: int(examples.number.max()) for examples in windows(contexts, "test")}
+    rows, found = rows_of("scores", "pool", "judgements"), rows_of("scores", "pool", "scores")
+    for score in found:
+        latent = score["latent"]
+        open_ = [record for record in pool if latent not in [*record["firing"], *record["drawn"]]]
+        silent = [row for row in rows if row["latent"] == latent and not row["truth"]]
+        assert [row["example"] for row in silent] == [last[latent] + 1 + record["window"] for record in open_]
+        texts = [b"".join(pieces[one] for one in record["tokens"]).decode("utf-8", "replace") for record in open_]
+        assert [row["answer"] for row in silent] == [bool(draw(text) % 2) for text in texts]
+        assert (score["n"], score["n_positive"], score["negatives"]) == (ACTIVE + len(open_), ACTIVE, "pool")
+        assert score["specificity"] == pytest.approx(1 - sum(row["answer"] for row in silent) / len(silent))
+    assert max(score["n"] for score in found) > ACTIVE + SILENT
 
 
 def test_what_answers_cost_is_told_once(here: Path, server: Server) -> None:
@@ -249,10 +413,8 @@ def test_a_failed_prompt_fails_its_own_windows(here: Path, server: Server) -> No
     reasons = {row["latent"]: row["reason"] for row in rows_of("scores", "detection", "failures")}
     assert set(reasons) == set(failed)
     assert all(reason.startswith(f"{failed[latent]} of 13 examples without an answer: ") for latent, reason in reasons.items())
-    assert {reason.split(": ", 1)[1].split(" (")[0] for reason in reasons.values()} <= {
-        "Error code: 500 - out of memory", "the answer holds no list of zeros and ones", "the answer has 6 entries for 5 examples",
-        "the answer has 4 entries for 3 examples",
-    }  # fmt: skip
+    told = r"Error code: 500 - out of memory|the answer holds no list of zeros and ones|the answer has \d entries for \d examples"
+    assert all(re.match(told, reason.split(": ", 1)[1]) for reason in reasons.values())
 
 
 def test_too_many_failures_end_the_stage(here: Path, server: Server) -> None:
