@@ -16,15 +16,26 @@ import yaml
 from builders.lake.table import Table, TableError
 from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
-from cards import charts, steering, summary, tables
+from cards import anatomy, charts, steering, summary, tables
 from cards.paper import COSTS
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
-READ = ("scores", "latents", "explanations", "saes", "subjects", "failures", "agreement", "calibration", "steering", "steering_ranges")
+READ = (
+    *("scores", "latents", "explanations", "saes", "subjects", "failures"),
+    *("agreement", "anatomy", "best_of", "calibration", "judges", "steering", "steering_ranges"),
+)
 
 
-BLOCKS = ("results", "differences", "fidelity", "calibration", "scores")
+BLOCKS = {
+    "results": "results.md.j2",
+    "differences": "differences.md.j2",
+    "anatomy": "anatomy.md.j2",
+    "best": "best.md.j2",
+    "fidelity": "fidelity.md.j2",
+    "calibration": "calibration.md.j2",
+    "scores": "scores.md.j2",
+}
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def blocks(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of a release's results, which the card and the page of results share; one without rows is empty."""
     filling = {**found, "by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
-    return {name: render(f"{name}.md.j2", filling) for name in BLOCKS}
+    filling["corrected"] = any(row["corrected_score"]["n"] for row in found["anatomy"])
+    return {name: render(template, filling) for name, template in BLOCKS.items()}
 
 
 def results_page(found: Mapping[str, Any]) -> str:
@@ -193,7 +205,10 @@ def results(read: Mapping[str, pa.Table], seed: int) -> dict[str, Any]:
         "differences": summary.difference_summary(read["agreement"]),
         "margins": summary.margin_summary(read["scores"], read["latents"], kinds, seed),
         "dictionaries": saes,
+        "anatomy": anatomy.permuted(anatomy.anatomy_summary(read["anatomy"], read["latents"], kinds)),
+        "best": anatomy.best_rows(read["best_of"]),
         "calibration": summary.calibration_summary(read["calibration"]),
+        "judges": anatomy.judge_rows(read["judges"]),
         "steering": steering.steering_summary(read["steering"], read["steering_ranges"]),
     }
 

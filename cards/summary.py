@@ -146,12 +146,15 @@ LENGTHS = {"prompt": "prompt_characters", "cached": "prefix_characters", "output
 
 
 def calibration_summary(calibration: pa.Table) -> list[dict[str, Any]]:
-    """Return one record per scorer: mean score, standard error and n over rules for each meaning, and AUROC of true against other.
+    """Return one record per scorer that the oracle answered: mean score, standard error and n over rules for each meaning.
+
+    It also has the AUROC of true against other.
 
     *prompt*, *cached* (the beginning that prompts share) and *output* are tokens per explanation, estimated from characters.
     """
     records = []
-    for (scorer, unit), group in calibration.to_pandas().groupby(["scorer", "unit"], observed=True, sort=True):
+    frame = calibration.to_pandas()
+    for (scorer, unit), group in frame[frame["judge"] == "oracle"].groupby(["scorer", "unit"], observed=True, sort=True):
         record: dict[str, Any] = {"scorer": scorer, "unit": unit, "chance": float(group["chance"].iloc[0])}
         for meaning, rows in group.groupby("meaning", observed=True):
             known = rows["score"].dropna().to_numpy()

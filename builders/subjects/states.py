@@ -36,8 +36,8 @@ class Family:
     of one layer, empty if it has none; its tensors may change when the memory does. *add*: add to parts of one layer's state, in rows [n],
     in place. *as_input*: the memory in the form that the model takes when it reads one token per row. *fresh*: make the memory of rows that
     have read nothing, for families whose models cannot start from no memory. *aligned*: a context in which the state changes in phase with
-    the token that is read (see :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*: the parts to which the phase makes
-    a difference.
+    the token that is read (see :mod:`builders.subjects.aligned`); None where nobody knows how. *twofold*: the parts to which the phase
+    makes a difference.
     """
 
     argument: str
