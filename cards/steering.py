@@ -118,7 +118,7 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
     filling = {
         "ways": sorted({way for row in places.values() for way in row}, key=lambda way: list(map(_rank, WAY, way))),
         "places": places,
-        "elsewhere": [record for record in whole if further_elsewhere(record)],
+        "elsewhere": [record for record in answering if further_elsewhere(record)],
         "parts": parts_of_states(done),
         "behaviours": list(dict.fromkeys(record["behaviour"] for record in done)),
         "paper": paper_rows({record["behaviour"] for record in records}),

@@ -72,8 +72,8 @@ class SteeringParams(Section):
     """How vectors are made from the answers to *pairs* questions, and tried on *questions* other ones; see docs/science.md#steering.
 
     Vectors are added at every *every*-th layer, at the *last* tokens of a prompt. *phases* say when the state is changed. *orders* asks
-    questions from files in both orders of their options, or as they are given. With *answers* numbers, test questions name their options (1) and (2). *opening* stands
-    between a subject's template and the letter of an answer. A forward pass reads *batch* rows.
+    questions from files in both orders of their options, or as they are given. With *answers* numbers, test questions name their options
+    (1) and (2). *opening* stands between a subject's template and the letter of an answer. A forward pass reads *batch* rows.
     """
 
     methods: list[Literal["difference", "lda"]] = Field(default=["difference"], min_length=1)
