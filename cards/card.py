@@ -177,7 +177,7 @@ def numbers_block(found: Mapping[str, Any]) -> str:
     kinds = next(row["kinds"] for row in summary.by_scorer(found["scores"]) if (row["scorer"], row["explainer"]) == own)
     gains = [row["kinds"] for row in found["differences"] if row["differ"] == "permuted" and (row["scorer_a"], row["explainer_a"]) == own]
     gain = next((by_kind["trained"] for by_kind in gains if "trained" in by_kind), None)
-    facts = {"detection": kinds, "gain": gain, "margin": margin}
+    facts = {"detection": kinds, "gain": gain, "margin": margin, "phases": steering.phases_of_states(found["steering"])}
     return render("numbers.md.j2", {**facts, "fuzzing": calibrated["fuzzing"], "calibrated": calibrated["detection"]})
 
 

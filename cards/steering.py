@@ -151,6 +151,27 @@ def parts_of_states(records: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], 
     return found
 
 
+def phases_of_states(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each subject whose state steers in phase, the median half-range in either phase and the largest by permuted labels.
+
+    Medians are over behaviours, of which all must be clear in phase.
+    """
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for record in records:
+        if record["site"] == STATE and record["best"] and answers(record):
+            found.setdefault(record["subject"], {}).setdefault(record["phase"], []).append(record["best"])
+    return [
+        {
+            "subject": subject,
+            **{phase: median(row["half_range"] for row in rows) for phase, rows in phases.items()},
+            "permuted": max(row["permuted_high"] for row in phases[ALIGNED]),
+            "n": len(phases[ALIGNED]),
+        }
+        for subject, phases in found.items()
+        if phases.keys() == {LATE, ALIGNED} and all(row["clear"] and row["half_range"] > 0 for row in phases[ALIGNED])
+    ]
+
+
 def read_as_in_the_paper(records: Sequence[dict[str, Any]]) -> dict[str, float] | None:
     """Return medians of the same half-ranges as they are told here and as the paper tells them, beside those of permuted labels."""
     told = [(record["best"], record["paper"]) for record in records if record["best"] and record["paper"]]

@@ -30,6 +30,7 @@ from cards.steering import (
     effects_table,
     layer_effects,
     paper_rows,
+    phases_of_states,
     read_as_in_the_paper,
     rises,
     skipped,
@@ -173,6 +174,18 @@ def test_half_ranges_as_the_paper_reads_them() -> None:
     records = steering_summary(EXAMPLE, RANGES)
     assert read_as_in_the_paper(records) == {"here": pytest.approx(0.135), "paper": pytest.approx(0.175), "permuted": 0.02, "n": 2}
     assert read_as_in_the_paper([{**record, "paper": None} for record in records]) is None
+
+
+def test_phases_of_a_state_are_compared() -> None:
+    """Where the state is clear in phase for all behaviours, its median half-range stands beside that of the late one and the nulls."""
+    rows, ranges = [row(PLAIN)], []
+    for phase, half_range in (("late", 0.02), ("aligned", 0.08)):
+        rows += [{**each, "phase": phase} for each in curve("state", {-3.0: -0.1, 3.0: 0.1})]
+        ranges.append(ranged("state", "best", half_range, phase=phase))
+    records = steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges))
+    assert phases_of_states(records) == [{"subject": "lab-rwkv", "late": 0.02, "aligned": 0.08, "permuted": 0.02, "n": 1}]
+    ranges[1] = ranged("state", "best", 0.08, phase="aligned", clear=False)
+    assert phases_of_states(steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges))) == []
 
 
 def skipping(subject: str, behaviours: Sequence[str], ways: Sequence[tuple[str, str]], reason: str) -> list[pa.Table]:

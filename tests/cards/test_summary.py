@@ -187,15 +187,16 @@ def test_differences_are_told_kind_by_kind() -> None:
 
 
 def test_a_calibration_says_how_meanings_rank() -> None:
-    """Means and standard errors are over rules, a rule without a score left out; the area is of true above other."""
+    """Means and errors are over rules with a score, the area is of true above other, and rows of judges other than the oracle do not count."""
     scores = {"true": [0.9, 0.8, 0.6], "broad": [0.7, 0.7, 0.7], "narrow": [0.6, 0.6, None], "other": [0.5, 0.7, 0.5]}
-    lengths = {"n": 90, "n_failed": 10, "prompt_characters": 4000, "prefix_characters": 3000, "answer_characters": 40}
+    lengths = {"judge": "oracle", "n": 90, "n_failed": 10, "prompt_characters": 4000, "prefix_characters": 3000, "answer_characters": 40}
     rows = [
         {"scorer": "detection", "unit": "balanced accuracy", "chance": 0.5, "meaning": meaning, "score": score, **lengths}
         for meaning, values in scores.items()
         for score in values
     ]
-    (found,) = calibration_summary(pa.Table.from_pylist(rows))
+    judged = {**rows[0], "judge": "llama", "score": 0.1}
+    (found,) = calibration_summary(pa.Table.from_pylist([*rows, judged]))
 
     assert found["true"] == {"mean": pytest.approx(2.3 / 3), "se": pytest.approx(np.std([0.9, 0.8, 0.6], ddof=1) / 3**0.5), "n": 3}
     assert (found["narrow"]["mean"], found["narrow"]["n"]) == (pytest.approx(0.6), 2)
