@@ -187,7 +187,7 @@ def test_differences_are_told_kind_by_kind() -> None:
 
 
 def test_a_calibration_says_how_meanings_rank() -> None:
-    """Means and errors are over rules with a score, the area is of true above other, and rows of judges other than the oracle do not count."""
+    """Means and errors are over rules with a score, the area is of true above other, and only rows of the oracle count."""
     scores = {"true": [0.9, 0.8, 0.6], "broad": [0.7, 0.7, 0.7], "narrow": [0.6, 0.6, None], "other": [0.5, 0.7, 0.5]}
     lengths = {"judge": "oracle", "n": 90, "n_failed": 10, "prompt_characters": 4000, "prefix_characters": 3000, "answer_characters": 40}
     rows = [
