@@ -27,8 +27,9 @@ def anatomy_summary(anatomy: pa.Table, latents: pa.Table, kinds: Mapping[str, st
     frame = anatomy.to_pandas().merge(latents.select(["sae", "latent", "inclusion"]).to_pandas(), on=["sae", "latent"], how="left")
     frame["kind"] = pd.Categorical(frame["sae"].map(dict(kinds)), KINDS)
     told = frame[frame["breadth"].notna()]
-    broadest = told.groupby("scorer", observed=True)["n_negative"].median()  # the scorer that judged most silent windows knows breadth best
-    kept = told[told["scorer"] == broadest.idxmax()] if len(broadest) else told
+    counts = told.groupby(["judge", "scorer"], observed=True)["n_negative"].median()  # who judged most silent windows knows breadth best
+    broadest = set(counts.groupby("judge", observed=True).idxmax()) if len(counts) else set()
+    kept = told[np.array([pair in broadest for pair in zip(told["judge"], told["scorer"], strict=True)], dtype=bool)]
     return [
         {**dict(zip(WHOSE, key, strict=True)), **{name: _spread(group, name) for name in SHARES}}
         for key, group in kept.groupby(list(WHOSE), observed=True, sort=True)
@@ -53,6 +54,6 @@ def best_rows(best: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def permuted(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def beside_permuted(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return *records* of real explanations, each followed by that of its permuted twin."""
     return sorted(records, key=lambda row: (row["explainer"].removesuffix(PERMUTED), KINDS.index(row["kind"]), row["explainer"]))

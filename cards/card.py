@@ -205,7 +205,7 @@ def results(read: Mapping[str, pa.Table], seed: int) -> dict[str, Any]:
         "differences": summary.difference_summary(read["agreement"]),
         "margins": summary.margin_summary(read["scores"], read["latents"], kinds, seed),
         "dictionaries": saes,
-        "anatomy": anatomy.permuted(anatomy.anatomy_summary(read["anatomy"], read["latents"], kinds)),
+        "anatomy": anatomy.beside_permuted(anatomy.anatomy_summary(read["anatomy"], read["latents"], kinds)),
         "best": anatomy.best_rows(read["best_of"]),
         "calibration": summary.calibration_summary(read["calibration"]),
         "judges": anatomy.judge_rows(read["judges"]),

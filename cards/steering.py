@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from builders.steering.effects import ends_of
 from builders.steering.ranges import BEST, LARGEST, PAPER
 from builders.steering.ways import ALIGNED, BOTH, DIFFERENCE, LATE, LDA, NONE, RESIDUAL, STATE
 from cards.paper import STEERED
@@ -22,6 +23,7 @@ SITES = (RESIDUAL, STATE, BOTH)
 ORDER = {"method": (DIFFERENCE, LDA), "site": SITES, "phase": (NONE, LATE, ALIGNED)}
 WITHOUT = {"without": "matching", "without_se": "matching_se", "nonsense_without": "nonsense"}
 CHOICES = (BEST, LARGEST, PAPER)
+UNCHOSEN = "no layer could be chosen"  # no question of the validation half tells letter and behaviour apart
 MOST_NONSENSE = 0.5  # probability of neither answer; with more, the subject does not answer the question
 
 
@@ -73,7 +75,7 @@ def _figures(rows: pd.DataFrame, without: pd.Series | None) -> dict[str, Any]:
     effects = [{"multiplier": float(row["multiplier"]), **{name: none_if_nan(row[name]) for name in names}} for _, row in at.iterrows()]
     plain = None if without is None or not len(there) else without
     return {
-        "status": "ok" if len(there) else "; ".join(sorted(rows["status"].unique())),
+        "status": "ok" if len(there) else "; ".join(sorted(set(rows["status"].unique()) - {"ok"})) or UNCHOSEN,
         "layer": int(at["layer"].iloc[0]) if len(there) else None,
         "layers": int(rows["layer"].nunique()),
         "n": int(at["n"].min()) if len(there) else 0,
@@ -96,7 +98,7 @@ def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
 def layer_effects(steering: pa.Table) -> list[dict[str, Any]]:
     """Return the test half's effects at the smallest and largest multiplier for every layer; skipped ways are left out."""
     test = _steered(_test_half(steering))
-    ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(lambda some: (some == some.min()) | (some == some.max())).astype(bool)
+    ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(ends_of).astype(bool)
     kept = test[ends & (test["status"] == "ok")]
     kept = kept[kept["site"].isin(SITES)]
     columns = [*PLACE, *WAY, "layer", "multiplier", "effect", "effect_se", "chosen"]
@@ -122,12 +124,13 @@ def steering_block(records: Sequence[dict[str, Any]]) -> str:
         "parts": parts_of_states(done),
         "behaviours": list(dict.fromkeys(record["behaviour"] for record in done)),
         "paper": paper_rows({record["behaviour"] for record in records}),
-        "read": read_as_in_the_paper(whole),
+        "read": read_as_in_the_paper(answering),
         "answering": len(answering),
         "rising": sum(record["monotone"] is True for record in answering),
         "judged": len(judged),
         "clear": sum(row["clear"] for row in judged),
         "along": sum(row["clear"] and row["half_range"] > 0 for row in judged),
+        "whatever": sum(row["clear"] and row["half_range"] > 0 and row["letter_low"] > 0 for row in judged),
         "silent": silent,
         "largest": max((some["multiplier"] for record in done for some in record["effects"]), default=0),
         "skipped": skipped(records),
@@ -152,9 +155,9 @@ def parts_of_states(records: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], 
 
 
 def phases_of_states(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each subject whose state steers in phase, the median half-range in either phase and the largest by permuted labels.
+    """Return, for each subject with a state, its median half-range in either phase over behaviours, and the largest by permuted labels.
 
-    Medians are over behaviours, of which all must be clear in phase.
+    *clear* is how many of the *n* behaviours are clear in phase and towards the behaviour.
     """
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for record in records:
@@ -165,10 +168,11 @@ def phases_of_states(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "subject": subject,
             **{phase: median(row["half_range"] for row in rows) for phase, rows in phases.items()},
             "permuted": max(row["permuted_high"] for row in phases[ALIGNED]),
+            "clear": sum(bool(row["clear"]) and row["half_range"] > 0 for row in phases[ALIGNED]),
             "n": len(phases[ALIGNED]),
         }
         for subject, phases in found.items()
-        if phases.keys() == {LATE, ALIGNED} and all(row["clear"] and row["half_range"] > 0 for row in phases[ALIGNED])
+        if phases.keys() == {LATE, ALIGNED} and all(row["permuted_high"] is not None for rows in phases.values() for row in rows)
     ]
 
 

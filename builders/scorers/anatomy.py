@@ -79,7 +79,7 @@ def breadth(recall: Estimate, false: Estimate, prevalence: Floats) -> Estimate:
 
 
 def ppv(recall: Estimate, false: Estimate, prevalence: Floats, alarm: Estimate | None = None) -> Estimate:
-    """Return the share of the accepted windows in which the latent fires; NaN where none of the firing ones is accepted.
+    """Return the share of the accepted windows in which the latent fires; NaN where no window is accepted.
 
     *alarm* is the judge's own rate of false alarms, which is taken off both rates; what would fall below 0 is 0. Its sensitivity cancels.
     """
@@ -90,7 +90,7 @@ def ppv(recall: Estimate, false: Estimate, prevalence: Floats, alarm: Estimate |
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = prevalence * (1 - prevalence) / accepted**2
         variance = slope**2 * (f**2 * recall.variance + r**2 * false.variance + (r - f) ** 2 * alarm.variance)
-        return Estimate(prevalence * r / accepted, variance).where(r > 0)
+        return Estimate(prevalence * r / accepted, variance).where((r >= 0) & (accepted > 0))
 
 
 def corrected(share: Estimate, hit: Estimate, alarm: Estimate) -> Estimate:

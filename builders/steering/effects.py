@@ -243,7 +243,7 @@ def skipped_rows(setting: Setting, pushes: Sequence[Push], reason: str) -> pa.Ta
 def chosen_layers(effects: pd.DataFrame) -> dict[tuple[str, str, str], int]:
     """Return, for each method, site and phase, the layer whose effects at the largest multipliers go furthest in their direction."""
     steered = effects[effects["multiplier"] != 0]
-    ends = steered.groupby(list(WAY))["multiplier"].transform(_ends).astype(bool)
+    ends = steered.groupby(list(WAY))["multiplier"].transform(ends_of).astype(bool)
     kept = steered[ends]
     along = kept.assign(along=np.sign(kept["multiplier"]) * kept["effect"].astype(float))
     means = along.groupby([*WAY, "layer"])["along"].mean().dropna().reset_index()
@@ -251,7 +251,7 @@ def chosen_layers(effects: pd.DataFrame) -> dict[tuple[str, str, str], int]:
     return {tuple(key): int(layer) for *key, layer in best[[*WAY, "layer"]].itertuples(index=False)}
 
 
-def _ends(multipliers: pd.Series) -> pd.Series:
+def ends_of(multipliers: pd.Series) -> pd.Series:
     """Return which of *multipliers* are the largest positive one or the most negative one."""
     return multipliers.isin([multipliers[multipliers > 0].max(), multipliers[multipliers < 0].min()])
 

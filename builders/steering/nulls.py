@@ -18,7 +18,7 @@ def null_vectors(found: Contrast, real: Mapping[str, Directions], random: int, s
     Methods of which only the direction differs share their random vectors, for these are as long.
     """
     nulls: Nulls = {}
-    draws = range(1, len(found.labels.signs))
+    draws = [draw for draw, weights in enumerate(found.labels.weights) if draw and weights.any()]  # the others cannot balance letters
     for method in real:
         nulls[PERMUTED, method] = {f"{method} {PERMUTED} {draw}": METHODS[method](found, draw) for draw in draws}
     like = real.get(DIFFERENCE, next(iter(real.values())))
@@ -29,7 +29,7 @@ def null_vectors(found: Contrast, real: Mapping[str, Directions], random: int, s
 def null_pushes(vectors: Sequence[str], method: str, pushes: Sequence[Push], sites: Sequence[str]) -> list[Push]:
     """Return the pushes of *method* at *sites* with the largest multipliers of either sign, once for each of the null *vectors*."""
     own = [push for push in pushes if push.method == method and push.site in sites]
-    multipliers = [push.multiplier for push in own]
-    ends = {end for end in (max(multipliers, default=0), min(multipliers, default=0)) if end}
+    sides = ([push.multiplier for push in own if push.multiplier * sign > 0] for sign in (1, -1))
+    ends = {max(side, key=abs) for side in sides if side}
     kept = [push for push in own if push.multiplier in ends]
     return [Push(name, push.site, push.layer, push.multiplier, push.phase) for name in vectors for push in kept]

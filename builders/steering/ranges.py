@@ -85,7 +85,8 @@ STEERING_RANGES = Table(
         Column(
             "clear",
             "bool",
-            "whether the half-range lies outside of all half-ranges with null vectors, and more than two standard errors from 0",
+            "whether the half-range lies outside of all half-ranges with null vectors, and more than two standard errors from 0; null "
+            "where there is no error",
             nullable=True,
         ),
     ),
@@ -198,7 +199,7 @@ def range_rows(setting: Setting, sheet: Sheet, real: Effects, nulls: Mapping[tup
     for way, layers in found.cells.items():
         for choice, layer in [*((LAYER, layer) for layer in layers), (BEST, -1), (LARGEST, -1), (PAPER, -1)]:
             at, value = means.of(way, choice, layer)
-            facts = answered[layers[at]] if at in layers else {"n": len(np.unique(sheet.questions))}
+            facts = answered[layers[at]] if at in layers else {"n": len(np.unique(sheet.questions)) if choice == PAPER else 0}
             bands = {kind: _band(drawn.get((kind, way[0])), way, choice, layer) for kind in NULLS}
             record = {**setting.identity, **dict(zip(WAY, way, strict=True)), "choice": choice, "layer": at, "multiplier": top}
             records.append({**NOTHING, **record, **facts, **_beside(value, facts.get("half_range_se"), bands)})
@@ -213,7 +214,8 @@ def _answered(found: Moved, sheet: Sheet, seed: int) -> list[dict[str, Any]]:
     there = np.isfinite(found.both[test]) & (weights.own > 0)[:, None]
     counts = [len(np.unique(sheet.questions[test][column])) for column in there.T]
     letters = np.array([match for match, _ in sheet.side(test)])
-    single = np.stack([weighted(found.both[test], (letters == letter).astype(np.float64)) for letter in dict.fromkeys(letters.tolist())])
+    each = [weighted(found.both[test], (letters == letter).astype(np.float64)) for letter in dict.fromkeys(letters.tolist())]
+    single = np.stack(each or [np.full(len(counts), np.nan)])
     columns = {"half_range_se": errors, "letter_low": single.min(0), "letter_high": single.max(0)}
     return [
         {"n": count, **{name: float(values[place]) if np.isfinite(values[place]) else None for name, values in columns.items()}}
@@ -231,12 +233,12 @@ def _band(means: Means | None, way: Way, choice: str, layer: int) -> list[float]
 def _beside(value: float, error: float | None, bands: Mapping[str, list[float]]) -> dict[str, Any]:
     """Return the columns of a half-range with its standard *error*, and of the half-ranges under null vectors."""
     known = np.isfinite(value)
-    record: dict[str, Any] = {"half_range": value if known else None}
+    record: dict[str, Any] = {"half_range": value if known else None, "clear": None}
     for kind, band in bands.items():
         record |= {f"{kind}_low": min(band, default=None), f"{kind}_high": max(band, default=None), f"{kind}_draws": len(band)}
         record[f"{kind}_sd"] = float(np.std(band, ddof=1)) if len(band) > 1 else None
     permuted, every = bands[PERMUTED], [some for band in bands.values() for some in band]
     record["p"] = (1 + sum(abs(some) >= abs(value) for some in permuted)) / (1 + len(permuted)) if known and permuted else None
-    beyond = abs(value) > FURTHER * (error or 0.0) and bool(value < min(every, default=0.0) or value > max(every, default=0.0))
-    record["clear"] = beyond if known and every else None
+    if known and every and error is not None:
+        record["clear"] = abs(value) > FURTHER * error and bool(value < min(every) or value > max(every))
     return record

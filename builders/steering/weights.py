@@ -6,6 +6,7 @@ like an effect on the behaviour. So the mean is taken apart for each letter that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -68,12 +69,18 @@ class Counted:
 def counted(questions: npt.ArrayLike, letters: Letters, seed: int) -> Counted:
     """Return the balanced weights of answers; *questions* [n] are their numbers, and *seed* draws the samples.
 
-    A sample draws as many questions of each kind as there are, so that every sample is balanced as well.
+    A sample draws as many questions of each kind as there are, so that every sample is balanced as well. Of k questions of a kind a sample
+    varies by (k - 1) / k of what it should, so its deviations are made larger by the root of k / (k - 1). Kinds of one question are drawn
+    together, since one alone would not vary.
     """
     own = balanced(letters)
     numbers, places = np.unique(np.asarray(questions), return_inverse=True)
-    kinds = dict(zip(places.tolist(), kinds_of(questions, letters), strict=True))
-    return Counted(own, resamples([kinds[place] for place in range(len(numbers))], seed)[:, places] * own)
+    found = dict(zip(places.tolist(), kinds_of(questions, letters), strict=True))
+    sizes = Counter(found.values())
+    kinds = [found[place] if sizes[found[place]] > 1 else None for place in range(len(numbers))]
+    count = np.array([kinds.count(kind) for kind in kinds])
+    larger = np.sqrt(count / np.maximum(count - 1, 1))
+    return Counted(own, (1 + (resamples(kinds, seed) - 1) * larger)[:, places] * own)
 
 
 def resamples(kinds: Sequence[Hashable], seed: int) -> Floats:
@@ -105,7 +112,7 @@ def mean_and_error(values: Floats, weights: Counted) -> tuple[Floats, Floats]:
     return weighted(values, weights.own), errors
 
 
-def permuted(count: int, draws: int, seed: int) -> Floats:
+def coins(count: int, draws: int, seed: int) -> Floats:
     """Return signs [draws + 1, count] of questions: the first row leaves all labels as they are, the others exchange each by a coin."""
-    coins = np.random.default_rng(seed).integers(0, 2, (draws, count)) * 2.0 - 1
-    return np.concatenate([np.ones((1, count)), coins])
+    thrown = np.random.default_rng(seed).integers(0, 2, (draws, count)) * 2.0 - 1
+    return np.concatenate([np.ones((1, count)), thrown])

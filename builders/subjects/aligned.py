@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from builders.errors import UserError
+
 Changes = Mapping[int, tuple[Tensor, Mapping[str, Tensor]]]  # layer → rows [n], and by part what is added to them [n, ...]
 CONVOLUTION = "causal_conv1d_update"
 
@@ -46,18 +48,28 @@ def mamba_aligned(model: nn.Module, memory: Any, changes: Changes) -> Iterator[N
     step = mamba_step(model)
     if step is None:
         raise ValueError(f"{type(model).__name__}: no known function reads one token into its state")
-    convolutions = _by_state(memory, changes, "conv", "conv_states")
-    states = _by_state(memory, changes, "ssm", "recurrent_states")
+    convolutions = Found(memory, changes, "conv", "conv_states")
+    states = Found(memory, changes, "ssm", "recurrent_states")
     module = sys.modules[type(model).__module__]
     with _exchanged(module, CONVOLUTION, partial(_convolve, convolutions)), _exchanged(module, step, partial(_update, states, READS[step])):
         yield
+    if not (convolutions.keys() | states.keys()) <= convolutions.used | states.used:  # such as Zamba's, which are cut before they are read
+        raise UserError(f"{type(model).__name__}: its state cannot be changed while a token is read; use `phases: [late]`")
 
 
-Found = dict[int, tuple[Tensor, Tensor]]  # id of a state's tensor → rows, and what is added to them
+class Found(dict[int, tuple[Tensor, Tensor]]):
+    """By id of a state's tensor, its rows and what is added to them; *used* are the ids that were asked for."""
 
+    def __init__(self, memory: Any, changes: Changes, part: str, held: str) -> None:
+        super().__init__(
+            {id(getattr(memory.layers[layer], held)[0]): (rows, some[part]) for layer, (rows, some) in changes.items() if part in some}
+        )
+        self.used: set[int] = set()
 
-def _by_state(memory: Any, changes: Changes, part: str, held: str) -> Found:
-    return {id(getattr(memory.layers[layer], held)[0]): (rows, some[part]) for layer, (rows, some) in changes.items() if part in some}
+    def of(self, state: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the rows of *state* and what is added to them; None where nothing is."""
+        self.used.add(id(state))
+        return self.get(id(state))
 
 
 @contextmanager
@@ -73,8 +85,8 @@ def _exchanged(module: Any, name: str, by: Callable[..., Tensor]) -> Iterator[No
 
 def _convolve(found: Found, own: Callable[..., Tensor], inputs: Tensor, state: Tensor, *others: Any, **options: Any) -> Tensor:
     """Read *inputs* [rows, channels, 1]: the newest place of the change joins them, and the older ones move on with the state."""
-    if id(state) in found:
-        rows, change = found[id(state)]
+    if (addition := found.of(state)) is not None:
+        rows, change = addition
         inputs = inputs.index_add(0, rows, change[..., -1:].to(inputs))
         state[..., 1:].index_add_(0, rows, change[..., :-1].to(state))
     return own(inputs, state, *others, **options)
@@ -95,9 +107,9 @@ def _update(
     **options: Any,
 ) -> Tensor:
     """Update *state* by one token, then add the change to it and to what is read of it; the gate *z* comes last."""
-    if id(state) not in found:
+    if (addition := found.of(state)) is None:
         return own(state, inputs, dt, decay, writes, reads, skip, z=z, **options)
-    rows, change = found[id(state)]
+    rows, change = addition
     out = own(state, inputs, dt, decay, writes, reads, skip, z=None, **options)
     state.index_add_(0, rows, change.to(state))
     out = out.index_add(0, rows, read(change.to(reads), reads[rows]).to(out))

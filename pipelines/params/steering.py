@@ -63,7 +63,7 @@ class NullVectorsParams(Section):
 
     permuted: Whole = 20
     random: Whole = 8
-    sites: list[Site] = Field(default=["residual", "state", "both"])
+    sites: list[Literal["residual", "state", "both"]] = Field(default=["residual", "state", "both"])
 
     _once = field_validator("sites")(once)
 
@@ -92,3 +92,10 @@ class SteeringParams(Section):
     open: OpenEndedParams = OpenEndedParams()
 
     _once = field_validator("methods", "sites", "phases", "multipliers")(once)
+
+    @field_validator("multipliers")
+    @classmethod
+    def _some(cls, values: list[float]) -> list[float]:
+        if not any(values):
+            raise ValueError("adds nothing anywhere; give a multiplier other than 0")
+        return values

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builders.arrays import Floats
+from builders.errors import UserError
 from builders.steering.asking import Prompt
 from builders.steering.behaviours import Pair
 from builders.steering.effects import Setting, answer_frame, metrics
@@ -17,7 +18,7 @@ from builders.steering.orders import numbers_of
 from builders.steering.ranges import Sheet
 from builders.steering.steerer import Steerer
 from builders.steering.ways import ALIGNED, BOTH, LATE, LDA, PARTS, RESIDUAL, STATE, Push
-from builders.steering.weights import halves, kinds_of
+from builders.steering.weights import balanced, halves, kinds_of
 from builders.subjects.states import Family
 from pipelines.params import SteeringParams
 
@@ -71,6 +72,11 @@ def tests_of(pairs: Sequence[Pair], prompts: list[Prompt], limit: int | None, la
     kinds = dict(zip(questions.tolist(), kinds_of(questions, letters), strict=True))
     validation, _ = halves([kinds[question] for question in range(len(kinds))], seed)
     sheet = Sheet(questions, np.isin(questions, validation), letters)
+    if not all(balanced(sheet.side(half)).any() for half in (sheet.validation, ~sheet.validation)):
+        raise UserError(
+            f"{pairs[0].place} and its like: half of these test questions match with one letter only, so that its letter looks like the "
+            "behaviour; ask in both orders of the options (`steering.orders: both`), or give more questions that match with either letter"
+        )
     return Tests(prompts, [unread(prompt, limit, last) for prompt in prompts], sheet)
 
 
@@ -87,6 +93,8 @@ def ways(settings: SteeringParams, parts: Sequence[Sequence[str]], family: Famil
     sites = [*(site for site in settings.sites if site != PARTS), *alone]
     allowed, skipped = [], []
     layers = range(settings.every - 1, len(parts), settings.every)
+    if not layers:
+        raise UserError(f"steering.every: {settings.every} is more than the {len(parts)} layers of the subject; give a smaller number")
     for method, site, phase, layer, multiplier in product(settings.methods, sites, settings.phases, layers, multipliers):
         if phase != settings.phases[0] and (site == RESIDUAL or (site in alone and site not in family.twofold)):
             continue  # the phase makes no difference

@@ -75,7 +75,7 @@ def best_of_samples(
     for explainer, count in samples.items():
         for scorer in sorted(set(params.scorers) & set(facts)):
             known, of_sae = facts[scorer], {}
-            if known.unit not in OF_PART:
+            if known.unit not in OF_PART or getattr(params.scorers[scorer], "ablate", False):  # there the best score is the lowest
                 continue
             for sae_id in kinds:
                 rows = shelf("scores", sae_id, explainer, scorer).read(JUDGEMENTS, columns=READ)

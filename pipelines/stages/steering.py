@@ -31,7 +31,7 @@ from builders.steering.ratings import STEERING_TEXTS
 from builders.steering.steerer import Steerer
 from builders.steering.vectors import METHODS, Contrast, Directions, contrast, labels_of
 from builders.steering.ways import Push
-from builders.steering.weights import permuted
+from builders.steering.weights import coins
 from builders.subjects import checkpoints
 from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same
@@ -130,7 +130,7 @@ class Bench:
         letters = [(questions.pairs[place].matching, questions.pairs[place].other) for place in readable]
         numbers = np.array(numbers_of(questions.pairs))
         seed = seed_of(self.params.seed, "steering", behaviour_id, "permuted")
-        signs = permuted(count_of(questions.pairs), self.settings.nulls.permuted, seed)[:, numbers[readable]]
+        signs = coins(count_of(questions.pairs), self.settings.nulls.permuted, seed)[:, numbers[readable]]
         return contrast(self.opened.model, [made[place] for place in readable], self.settings.batch, labels_of(letters, signs))
 
 

@@ -11,7 +11,7 @@ from builders.saes.latents import LATENTS
 from builders.scorers.anatomy import ANATOMY
 from builders.scorers.best import BEST, FIGURES
 from builders.scorers.judges import JUDGES
-from cards.anatomy import anatomy_summary, best_rows, judge_rows, permuted
+from cards.anatomy import anatomy_summary, beside_permuted, best_rows, judge_rows
 from cards.render import render
 
 
@@ -64,11 +64,11 @@ def test_nothing_has_a_breadth() -> None:
 def test_permuted_explanations_stand_below_real_ones() -> None:
     """Each kind of dictionary has a row for real explanations, then one for permuted ones."""
     rows = [parts(0, "detection-pool", 0.2, explainer) for explainer in ("lexical-permuted", "lexical")]
-    records = permuted(anatomy_summary(ANATOMY.rows(rows), latents({0: 1.0}), KINDS))
+    records = beside_permuted(anatomy_summary(ANATOMY.rows(rows), latents({0: 1.0}), KINDS))
     assert [record["explainer"] for record in records] == ["lexical", "lexical-permuted"]
     lines = render("anatomy.md.j2", {"anatomy": records, "corrected": False}).splitlines()
-    assert lines[2] == "| trained | lexical | 0.10 | 0.50 | 0.20 | 0.80 | 0.70, n 1 |"
-    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 8
+    assert lines[2] == "| trained | lexical | lexical | 0.10 | 0.50 | 0.20 | 0.80 | 0.70, n 1 |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 9
 
 
 def test_judges_are_told_with_their_rates_or_the_reason() -> None:

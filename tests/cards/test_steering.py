@@ -177,15 +177,25 @@ def test_half_ranges_as_the_paper_reads_them() -> None:
 
 
 def test_phases_of_a_state_are_compared() -> None:
-    """Where the state is clear in phase for all behaviours, its median half-range stands beside that of the late one and the nulls."""
+    """The state's median half-range in phase stands beside the late one and the nulls, with how many behaviours are clear."""
     rows, ranges = [row(PLAIN)], []
     for phase, half_range in (("late", 0.02), ("aligned", 0.08)):
         rows += [{**each, "phase": phase} for each in curve("state", {-3.0: -0.1, 3.0: 0.1})]
         ranges.append(ranged("state", "best", half_range, phase=phase))
     records = steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges))
-    assert phases_of_states(records) == [{"subject": "lab-rwkv", "late": 0.02, "aligned": 0.08, "permuted": 0.02, "n": 1}]
+    assert phases_of_states(records) == [{"subject": "lab-rwkv", "late": 0.02, "aligned": 0.08, "permuted": 0.02, "clear": 1, "n": 1}]
     ranges[1] = ranged("state", "best", 0.08, phase="aligned", clear=False)
+    assert phases_of_states(steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges)))[0]["clear"] == 0
+    ranges[1] = ranged("state", "best", 0.08, phase="aligned", permuted_low=None, permuted_high=None, permuted_sd=None, permuted_draws=0)
     assert phases_of_states(steering_summary(STEERING.rows(rows), STEERING_RANGES.rows(ranges))) == []
+
+
+def test_nothing_chosen_is_told() -> None:
+    """Rows with numbers of which no layer was chosen are no effects of a chosen layer; the card says so and goes on."""
+    rows = [row(PLAIN), *({**each, "chosen": False} for each in curve("residual", {-3.0: -0.2, 3.0: 0.2}))]
+    (record,) = steering_summary(STEERING.rows(rows), STEERING_RANGES.empty())
+    assert (record["status"], record["effects"]) == ("no layer could be chosen", [])
+    assert "difference at residual: no layer could be chosen" in steering_block([record])
 
 
 def skipping(subject: str, behaviours: Sequence[str], ways: Sequence[tuple[str, str]], reason: str) -> list[pa.Table]:
@@ -239,9 +249,9 @@ def test_sites_are_told_on_one_scale() -> None:
 
     assert lines[0] == "| subject | behaviour | matching, nonsense without steering | residual | state late | questions |"
     assert lines[1] == "|---|---|---|---|---|---|"
-    cells = "**25.00 ± 1.00** (1; -1.00 to 2.00) | 2.00 ± 1.00 (1; -1.00 to 2.00)"
+    cells = "**25.00 ± 1.00** (1; -1.00 to 2.00; 24.0, 26.0) | 2.00 ± 1.00 (1; -1.00 to 2.00; 1.0, 3.0)"
     assert lines[2] == f"| lab-rwkv | bold | 50.0 ± 3.0 %, 2.0 % | {cells} | 50 |"
-    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.00 ± 1.00** (0; -1.00 to 2.00) | – | 50 |"
+    assert lines[3] == "| lab-rwkv | patient | 50.0 ± 3.0 %, 2.0 % | **10.00 ± 1.00** (0; -1.00 to 2.00; 9.0, 11.0) | – | 50 |"
     assert lines[4] == "| paper, Mamba 2.8b | median of 7 (range) | | 8.5 (2.4–28.6) | 2.8 (2.2–8.5) | 50 |"
     assert any(line.startswith("In 2 of these 3 cells, effects rise with every multiplier; 2 of 3 with null vectors are") for line in lines)
     assert any("have a median of 17.50 points instead of 13.50; vectors from permuted labels reach 2.00." in line for line in lines)

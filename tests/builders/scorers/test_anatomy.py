@@ -86,13 +86,19 @@ def test_errors_follow_the_slopes(name: str) -> None:
     assert formula(given_).variance[0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("r", "f", "alarm"), [(0.0, 0.0, 0.0), (0.0, 0.3, 0.0), (0.1, 0.3, 0.2)])
+@pytest.mark.parametrize(("r", "f", "alarm"), [(0.0, 0.0, 0.0), (0.1, 0.3, 0.2)])
 def test_where_nothing_is_accepted_nothing_is_told(r: float, f: float, alarm: float) -> None:
-    """Without accepted firing windows, or with fewer than the judge's false alarms alone, there is no predictive value and no error."""
+    """Without accepted windows, or with fewer firing ones than false alarms alone, there is no predictive value and no error."""
     recall, false, beside = known(r, f, alarm)
     found = ppv(recall, false, np.array([0.1]), beside)
 
     assert np.isnan([found.value[0], found.variance[0]]).all()
+
+
+def test_accepting_silent_windows_only_is_the_worst() -> None:
+    """Where the judge accepts silent windows and no firing one, the predictive value is 0 and is told."""
+    recall, false = known(0.0, 0.3)
+    assert ppv(recall, false, np.array([0.1])).value.tolist() == [0.0]
 
 
 def test_fewer_false_alarms_than_the_judge_s_own_are_none() -> None:

@@ -13,7 +13,7 @@ from builders.steering.nulls import null_pushes, null_vectors
 from builders.steering.ranges import PERMUTED, RANDOM, STEERING_RANGES, Sheet, moved, range_rows
 from builders.steering.vectors import METHODS, Contrast, labels_of
 from builders.steering.ways import Push
-from builders.steering.weights import permuted
+from builders.steering.weights import coins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,7 +125,7 @@ class TestNulls:
     def test_null_vectors_of_every_method(self) -> None:
         """Each method has its own permuted vectors; all share the random ones, which are as long."""
         residual = torch.randn(12, 2, 2, 6, generator=torch.Generator().manual_seed(0))
-        labels = labels_of([AB, BA] * 6, permuted(12, 3, 0))
+        labels = labels_of([AB, BA] * 6, coins(12, 3, 0))
         found = Contrast(residual, [{"ssm": torch.randn(4, 5)}, {}], labels)
         real = {method: METHODS[method](found) for method in ("difference", "lda")}
         nulls = null_vectors(found, real, random=2, seed=1)

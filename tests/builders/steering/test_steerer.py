@@ -179,7 +179,7 @@ class TestAnswers:
         broken = [Push("one", site, layer, multiplier) for layer, multiplier in enumerate((float("nan"), float("inf"), 1e30))]
         found = steerer.answers(PROMPTS, [broken[0], *PUSHES[:6], *broken[1:], *PUSHES[6:]])
         kept = np.delete(found, [0, 7, 8], axis=1)
-        assert np.abs(kept - steerer.answers(PROMPTS, PUSHES)).max() < 1e-6
+        assert np.abs(kept - steerer.answers(PROMPTS, PUSHES)).max() < 1e-5
         assert np.isfinite(found[:, 0]).all() == idle(model, broken[0])
 
     def test_a_prompt_alone(self, model: PreTrainedModel, directions: dict[str, Directions]) -> None:

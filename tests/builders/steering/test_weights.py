@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.steering.weights import DRAWS, Counted, balanced, counted, halves, kinds_of, mean_and_error, permuted, resamples, weighted
+from builders.steering.weights import DRAWS, Counted, balanced, coins, counted, halves, kinds_of, mean_and_error, resamples, weighted
 
 NAN = float("nan")
 AB, BA = ("A", "B"), ("B", "A")
@@ -104,7 +104,16 @@ class TestBootstrap:
         found = counted([3, 3, 5, 5], [AB, BA, AB, BA], 0)
         assert found.own.tolist() == [0.25] * 4
         assert (found.drawn[:, 0] == found.drawn[:, 1]).all()
-        assert (found.drawn.sum(1) == 1).all()
+        np.testing.assert_allclose(found.drawn.sum(1), 1)
+
+    def test_few_questions_of_a_kind_have_their_whole_error(self) -> None:
+        """Two questions each of four kinds, and one each of four kinds: the error is that of the stratified mean, and of the mean."""
+        letters = [some for pair in ("B", "C", "D", "E") for some in (("A", pair), (pair, "A"))]
+        values = np.random.default_rng(0).normal(0, 1, (4000, 16))
+        twice = [mean_and_error(v[:, None], counted(range(16), letters * 2, 0))[1][0] for v in values[:100]]
+        once = [mean_and_error(v[:8, None], counted(range(8), letters, 0))[1][0] for v in values[:100]]
+        assert np.mean(np.square(twice)) == pytest.approx(1 / 16, rel=0.15)
+        assert np.mean(np.square(once)) == pytest.approx(1 / 8, rel=0.15)
 
     def test_by_hand(self) -> None:
         """Means of columns over what is there, and deviations of the resampled means; nothing and one value have no error."""
@@ -118,11 +127,11 @@ class TestBootstrap:
 
 def test_labels_are_permuted_by_coins() -> None:
     """The first draw leaves all labels; the others exchange about half, each draw others, and the seed decides."""
-    signs = permuted(200, 20, 3)
+    signs = coins(200, 20, 3)
     assert signs.shape == (21, 200)
     assert (signs[0] == 1).all()
     assert set(np.unique(signs)) == {-1, 1}
     assert np.abs(signs[1:].mean(1)).max() < 0.25
     assert len({tuple(row) for row in signs}) == 21
-    assert (permuted(200, 20, 3) == signs).all()
-    assert not (permuted(200, 20, 4) == signs).all()
+    assert (coins(200, 20, 3) == signs).all()
+    assert not (coins(200, 20, 4) == signs).all()
