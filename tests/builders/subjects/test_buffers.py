@@ -41,8 +41,12 @@ def test_what_is_not_stored_is_computed_again() -> None:
 
 
 def test_a_model_that_stores_everything_is_not_made_again() -> None:
-    """Where no buffer is left out of files, nothing is computed; a module without a config shows it."""
-    compute_buffers(nn.BatchNorm1d(3))
+    """Where no buffer is left out of files, all stay as they are; a module without a config, which cannot be made again, shows it."""
+    module = nn.BatchNorm1d(3)
+    assert module.running_mean is not None
+    module.running_mean.fill_(7)
+    compute_buffers(module)
+    assert module.running_mean.tolist() == [7.0, 7.0, 7.0]
 
 
 def test_a_weightless_model_has_buffers_only() -> None:
