@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from builders.steering.effects import ends_of
 from builders.steering.ranges import BEST, LARGEST, PAPER
 from builders.steering.ways import ALIGNED, BOTH, DIFFERENCE, LATE, LDA, NONE, RESIDUAL, STATE
 from cards.paper import STEERED
@@ -98,12 +97,17 @@ def rises(effects: Sequence[dict[str, Any]]) -> bool | None:
 def layer_effects(steering: pa.Table) -> list[dict[str, Any]]:
     """Return the test half's effects at the smallest and largest multiplier for every layer; skipped ways are left out."""
     test = _steered(_test_half(steering))
-    ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(ends_of).astype(bool)
+    ends = test.groupby([*PLACE, *WAY])["multiplier"].transform(_ends).astype(bool)
     kept = test[ends & (test["status"] == "ok")]
     kept = kept[kept["site"].isin(SITES)]
     columns = [*PLACE, *WAY, "layer", "multiplier", "effect", "effect_se", "chosen"]
     records: list[dict[str, Any]] = pa.Table.from_pandas(kept[columns], preserve_index=False).to_pylist()
     return records
+
+
+def _ends(multipliers: pd.Series) -> pd.Series:
+    """Return which of *multipliers* are the largest positive one or the most negative one."""
+    return multipliers.isin([multipliers[multipliers > 0].max(), multipliers[multipliers < 0].min()])
 
 
 def steering_block(records: Sequence[dict[str, Any]]) -> str:

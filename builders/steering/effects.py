@@ -190,8 +190,11 @@ def answer_rows(answers: pd.DataFrame) -> pa.Table:
     return STEERING_ANSWERS.sort(pa.Table.from_pydict(columns).cast(STEERING_ANSWERS.schema))
 
 
-def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
-    """Return the STEERING rows of one subject and behaviour; all ways to steer share the questions that the bootstrap draws with *seed*."""
+def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int, chosen: Mapping[tuple[str, str, str], int]) -> pa.Table:
+    """Return the STEERING rows of one subject and behaviour; all ways to steer share the questions that the bootstrap draws with *seed*.
+
+    *chosen* is the layer that the validation half chose, by method, site and phase.
+    """
     records = []
     for half in ("validation", "test"):
         side = answers[answers["half"] == half]
@@ -211,13 +214,12 @@ def effect_rows(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
             counts = {"n": answered, "n_failed": asked - index["question"][there].nunique()}
             records.append({**dict(zip(KEY[2:], key, strict=True)), "half": half, **numbers, **counts})
     found = pd.DataFrame(records)
-    best = chosen_layers(found[found["half"] == "validation"])
     shared = {**setting.identity, "pairs": setting.pairs, "last": setting.last, "template": setting.template, "answers": setting.answers}
     rows = [
         {
             **shared,
             **row,
-            "chosen": best.get(tuple(row[name] for name in WAY)) == row["layer"],
+            "chosen": chosen.get((row["method"], row["site"], row["phase"])) == row["layer"],
             "status": "ok" if row["n"] else "no answers",
         }
         for row in found.astype(object).where(found.notna(), None).to_dict("records")
@@ -238,22 +240,6 @@ def skipped_rows(setting: Setting, pushes: Sequence[Push], reason: str) -> pa.Ta
     shared = {"pairs": setting.pairs, "last": setting.last, "template": setting.template, "answers": setting.answers, "n": 0, "n_failed": 0}
     facts = {**setting.identity, **nothing, **shared, "chosen": False, "status": reason}
     return STEERING.rows([{**facts, **push.columns, "half": half} for push in pushes for half in ("validation", "test")])
-
-
-def chosen_layers(effects: pd.DataFrame) -> dict[tuple[str, str, str], int]:
-    """Return, for each method, site and phase, the layer whose effects at the largest multipliers go furthest in their direction."""
-    steered = effects[effects["multiplier"] != 0]
-    ends = steered.groupby(list(WAY))["multiplier"].transform(ends_of).astype(bool)
-    kept = steered[ends]
-    along = kept.assign(along=np.sign(kept["multiplier"]) * kept["effect"].astype(float))
-    means = along.groupby([*WAY, "layer"])["along"].mean().dropna().reset_index()
-    best = means.loc[means.groupby(list(WAY))["along"].idxmax()]
-    return {tuple(key): int(layer) for *key, layer in best[[*WAY, "layer"]].itertuples(index=False)}
-
-
-def ends_of(multipliers: pd.Series) -> pd.Series:
-    """Return which of *multipliers* are the largest positive one or the most negative one."""
-    return multipliers.isin([multipliers[multipliers > 0].max(), multipliers[multipliers < 0].min()])
 
 
 def _known(value: float) -> float | None:

@@ -206,6 +206,12 @@ def range_rows(setting: Setting, sheet: Sheet, real: Effects, nulls: Mapping[tup
     return STEERING_RANGES.rows(records)
 
 
+def best_layers(ranges: pa.Table) -> dict[Way, int]:
+    """Return the layer that the validation half calls best, by method, site and phase, from STEERING_RANGES rows of one behaviour."""
+    rows = [row for row in ranges.to_pylist() if row["choice"] == BEST and row["layer"] >= 0]
+    return {(row["method"], row["site"], row["phase"]): row["layer"] for row in rows}
+
+
 def _answered(found: Moved, sheet: Sheet, seed: int) -> list[dict[str, Any]]:
     """Return what the test half says of each cell: the standard error, the number of questions, and the half-ranges of single letters."""
     test = ~sheet.validation

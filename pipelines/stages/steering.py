@@ -26,7 +26,7 @@ from builders.steering.effects import (
 )
 from builders.steering.nulls import Nulls, null_pushes, null_vectors
 from builders.steering.orders import count_of, numbers_of
-from builders.steering.ranges import STEERING_RANGES, range_rows
+from builders.steering.ranges import STEERING_RANGES, best_layers, range_rows
 from builders.steering.ratings import STEERING_TEXTS
 from builders.steering.steerer import Steerer
 from builders.steering.vectors import METHODS, Contrast, Directions, contrast, labels_of
@@ -108,13 +108,14 @@ class Bench:
         )
         logprobs = tests.logprobs(steerer, [None, *pushes])
         answers = tests.frame(setting, pushes, logprobs)
-        effects = effect_rows(setting, answers, run_seed)
+        ranges = ranges_of(setting, settings, tests, steerer, (pushes, logprobs), nulls, run_seed)
+        effects = effect_rows(setting, answers, run_seed, best_layers(ranges))
         told(self.subject_id, behaviour_id, count_of(questions.tests), pairs, skipped)
         return {
             STEERING_VECTORS: vector_rows(setting, directions, steerer.blocks),
             STEERING_ANSWERS: answer_rows(answers),
             STEERING: with_skipped(setting, effects, skipped),
-            STEERING_RANGES: ranges_of(setting, settings, tests, steerer, (pushes, logprobs), nulls, run_seed),
+            STEERING_RANGES: ranges,
             STEERING_TEXTS: steered_texts(self.params, setting, steerer, self.asker, effects, questions.open, self.rater),
         }
 

@@ -23,7 +23,6 @@ from builders.steering.effects import (
     Setting,
     answer_frame,
     answer_rows,
-    chosen_layers,
     effect_rows,
     metrics,
     skipped_rows,
@@ -53,6 +52,11 @@ def frame_of(columns: dict[Push | None, Any], validation: set[int], setting: Set
     """Return answers with the matching of each question by push."""
     shares = np.stack(list(columns.values()), axis=1)
     return answer_frame(setting, list(columns), range(len(shares)), said(shares), validation)
+
+
+def rows_of(setting: Setting, answers: pd.DataFrame, seed: int) -> pa.Table:
+    """Return STEERING rows of which no layer is chosen."""
+    return effect_rows(setting, answers, seed, {})
 
 
 def by_way(rows: pa.Table) -> dict[tuple[str, str, int, float, str], dict[str, Any]]:
@@ -154,7 +158,7 @@ class TestAnswers:
         found = [(row["question"], row["status"], row["half"], row["matching"]) for row in rows.to_pylist()]
         one_way = [(0, "ok", "test", 0.5), (1, "too long", "test", None), (2, "ok", "validation", 0.5), (3, "too long", "validation", None)]
         assert found == one_way * 2
-        assert {(row["n"], row["n_failed"]) for row in effect_rows(SETTING, answers, 0).to_pylist()} == {(1, 1)}
+        assert {(row["n"], row["n_failed"]) for row in rows_of(SETTING, answers, 0).to_pylist()} == {(1, 1)}
 
     def test_rows_are_valid_and_in_order(self) -> None:
         """The rows are those that the table promises, by key, with null where there is no number."""
@@ -175,7 +179,7 @@ class TestAnswers:
         answers = answer_frame(SETTING, [None, DOWN, UP], range(4), logprobs, {0, 1})
         assert set(answers.loc[answers["method"] == "none", "effect"]) == {0.0}
         STEERING_ANSWERS.validate(answer_rows(answers))
-        rows = effect_rows(SETTING, answers, 0)
+        rows = rows_of(SETTING, answers, 0)
         STEERING.validate(rows)
         for half in ("validation", "test"):
             row = by_push(rows, None, half)
@@ -187,7 +191,7 @@ class TestEffects:
 
     def test_by_hand(self) -> None:
         """Means over the questions of either half, and what is the same for all rows."""
-        rows = effect_rows(SETTING, frame_of({None: [0.5, 0.25, 0.75, 0.5], UP: [0.75, 0.5, 0.75, 0.75]}, {0, 2}), 0)
+        rows = rows_of(SETTING, frame_of({None: [0.5, 0.25, 0.75, 0.5], UP: [0.75, 0.5, 0.75, 0.75]}, {0, 2}), 0)
         STEERING.validate(rows)
         assert rows.num_rows == 4
         means = {(row["method"], row["half"]): (row["matching"], row["effect"]) for row in rows.to_pylist()}
@@ -210,7 +214,7 @@ class TestEffects:
         pushes = [None, Push("difference", "state", 2, -1.5), Push("difference", "both", 0, 3.0), Push("lda", "residual", 1, 1.0)]
         answers = answer_frame(SETTING, pushes, range(6), said(np.random.default_rng(0).random((6, 4))), {0, 1, 2})
         expected = {("none", "none", -1, 0.0), *((push.method, push.site, push.layer, push.multiplier) for push in pushes if push)}
-        found = by_way(effect_rows(SETTING, answers, 0))
+        found = by_way(rows_of(SETTING, answers, 0))
         assert found.keys() == {(*way, half) for way in expected for half in ("validation", "test")}
         assert {row["status"] for row in found.values()} == {"ok"}
 
@@ -220,7 +224,7 @@ class TestEffects:
         plain, steered = np.full(8, 0.5), np.where([some == ("A", "B") for some in letters], 0.75, 0.25)
         answers = answer_frame(SETTING, [None, UP], range(8), said(np.stack([plain, steered], axis=1)), {0, 1, 2, 6}, letters)
         assert answers[["letter", "other"]].to_numpy()[:8].tolist() == [list(some) for some in letters]
-        row = by_push(effect_rows(SETTING, answers, 0), UP)
+        row = by_push(rows_of(SETTING, answers, 0), UP)
         assert (row["effect"], row["effect_se"]) == (pytest.approx(0), pytest.approx(0))
         assert (row["matching"], row["n"]) == (pytest.approx(0.5), 4)
 
@@ -229,14 +233,14 @@ class TestEffects:
         plain, letter = np.full((6, 2), 0.5), np.tile([0.25, -0.25], 6)[:, None]
         logprobs = said(plain.repeat(2, axis=0) + letter * [0, 1])
         logprobs[10, 1] = NAN
-        row = by_push(effect_rows(SETTING, answer_frame(SETTING, [None, UP], np.arange(6).repeat(2).tolist(), logprobs, {0, 1}), 0), UP)
+        row = by_push(rows_of(SETTING, answer_frame(SETTING, [None, UP], np.arange(6).repeat(2).tolist(), logprobs, {0, 1}), 0), UP)
         assert (row["n"], row["n_failed"]) == (3, 1)
         assert (row["effect"], row["effect_se"]) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
     def test_the_effect_is_paired(self) -> None:
         """A shift by the same for all has no error, however much questions differ; matching itself has a large one."""
         plain = np.random.default_rng(0).uniform(0.0, 0.8, 200)
-        rows = effect_rows(SETTING, frame_of({None: plain, UP: plain + 0.125}, set(range(100))), 0)
+        rows = rows_of(SETTING, frame_of({None: plain, UP: plain + 0.125}, set(range(100))), 0)
         row = by_push(rows, UP)
         assert row["effect"] == pytest.approx(0.125)
         assert row["effect_se"] < 1e-12
@@ -245,7 +249,7 @@ class TestEffects:
     def test_errors_are_those_of_means(self) -> None:
         """For many questions they are the standard deviation over the root of their number."""
         plain, steered = np.random.default_rng(0).uniform(0, 1, (2, 1200))
-        row = by_push(effect_rows(SETTING, frame_of({None: plain, UP: steered}, set(range(600))), 0), UP)
+        row = by_push(rows_of(SETTING, frame_of({None: plain, UP: steered}, set(range(600))), 0), UP)
         for name, values in (("matching", steered[600:]), ("effect", (steered - plain)[600:])):
             assert row[name] == pytest.approx(values.mean())
             assert row[f"{name}_se"] == pytest.approx(values.std(ddof=1) / 600**0.5, rel=0.1)
@@ -256,7 +260,7 @@ class TestEffects:
         logprobs = said(shares)
         logprobs[40:50, 1] = NAN
         logprobs[30, 0] = NAN
-        rows = effect_rows(SETTING, answer_frame(SETTING, [None, DOWN, UP], range(60), logprobs, set(range(20))), 0)
+        rows = rows_of(SETTING, answer_frame(SETTING, [None, DOWN, UP], range(60), logprobs, set(range(20))), 0)
         STEERING.validate(rows)
         counts = {push: (by_push(rows, push)["n"], by_push(rows, push)["n_failed"]) for push in (None, DOWN, UP)}
         assert counts == {None: (39, 1), DOWN: (29, 11), UP: (39, 1)}
@@ -272,7 +276,7 @@ class TestEffects:
         logprobs[:, 1] = NAN
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            rows = effect_rows(SETTING, answer_frame(SETTING, [None, DOWN, UP], range(6), logprobs, {0, 1, 2}), 0)
+            rows = rows_of(SETTING, answer_frame(SETTING, [None, DOWN, UP], range(6), logprobs, {0, 1, 2}), 0)
         STEERING.validate(rows)
         empty = {name for name, value in by_push(rows, DOWN).items() if value is None}
         assert empty == {f"{name}{end}" for name in ("matching", "nonsense", "effect") for end in ("", "_se")}
@@ -281,7 +285,7 @@ class TestEffects:
 
     def test_one_answer_has_no_error(self) -> None:
         """A single question tells a mean but nothing of its error."""
-        row = by_push(effect_rows(SETTING, frame_of({None: [0.5, 0.5], UP: [0.75, 0.75]}, {0}), 0), UP)
+        row = by_push(rows_of(SETTING, frame_of({None: [0.5, 0.5], UP: [0.75, 0.75]}, {0}), 0), UP)
         assert (row["effect"], row["n"]) == (pytest.approx(0.25), 1)
         assert (row["effect_se"], row["matching_se"], row["nonsense_se"]) == (None, None, None)
 
@@ -290,10 +294,10 @@ class TestEffects:
         answers = frame_of(dict(zip([None, DOWN, UP], np.random.default_rng(0).random((3, 40)), strict=True)), set(range(20)))
 
         def errors(setting: Setting, seed: int) -> list[float]:
-            return effect_rows(setting, answers.assign(**setting.identity), seed)["matching_se"].to_pylist()
+            return rows_of(setting, answers.assign(**setting.identity), seed)["matching_se"].to_pylist()
 
-        rows = effect_rows(SETTING, answers, 1)
-        assert rows.equals(effect_rows(SETTING, answers.sample(frac=1, random_state=0), 1))
+        rows = rows_of(SETTING, answers, 1)
+        assert rows.equals(rows_of(SETTING, answers.sample(frac=1, random_state=0), 1))
         others = [errors(SETTING, 2), errors(replace(SETTING, subject="x"), 1), errors(replace(SETTING, behaviour="x"), 1)]
         assert rows["matching_se"].to_pylist() not in others
         assert len({tuple(some) for some in others}) == 3
@@ -301,60 +305,20 @@ class TestEffects:
     def test_all_ways_draw_the_same_questions(self) -> None:
         """Ways that do the same have the same error to the last bit."""
         plain, steered = np.random.default_rng(0).random((2, 40))
-        rows = effect_rows(SETTING, frame_of({None: plain, DOWN: steered, UP: steered}, set(range(20))), 0)
+        rows = rows_of(SETTING, frame_of({None: plain, DOWN: steered, UP: steered}, set(range(20))), 0)
         assert by_push(rows, DOWN)["effect_se"] == by_push(rows, UP)["effect_se"] > 0
 
 
 class TestChosen:
     """Which layer is chosen."""
 
-    @staticmethod
-    def grid(effects: dict[tuple[str, int, float], tuple[float, float]], count: int = 8) -> dict[Push | None, Any]:
-        """Return matching by push from effects in the validation half, the first *count* questions, and the test half."""
-        plain = np.full(2 * count, 0.5)
-        moved = {Push("difference", *way): plain + np.repeat(both, count) for way, both in effects.items()}
-        return {None: plain, **moved}
-
-    def test_the_validation_half_chooses(self) -> None:
-        """Layer 1 goes furthest in the validation half and is chosen, though layer 2 goes further in the test half."""
-        effects = {
-            **{("residual", layer, 1.0): pair for layer, pair in enumerate([(0.1, 0.1), (0.2, 0.0), (0.1, 0.4)])},
-            **{("residual", layer, -1.0): pair for layer, pair in enumerate([(-0.1, -0.1), (-0.2, 0.0), (-0.1, -0.4)])},
-        }
-        rows = by_way(effect_rows(SETTING, frame_of(self.grid(effects), set(range(8))), 0))
-        assert {key[2] for key, row in rows.items() if row["chosen"]} == {1}
-        assert sum(row["chosen"] for row in rows.values()) == 4  # both multipliers in both halves
-        assert rows["difference", "residual", 1, 1.0, "test"]["effect"] == pytest.approx(0.0)
-        swapped = by_way(effect_rows(SETTING, frame_of(self.grid(effects), set(range(8, 16))), 0))
-        assert {key[2] for key, row in swapped.items() if row["chosen"]} == {2}
-
-    def test_sites_choose_apart(self) -> None:
-        """Each site has a layer of its own, and no push has none."""
-        effects = {("residual", 0, 1.0): 0.2, ("residual", 1, 1.0): 0.1, ("state", 0, 1.0): 0.0, ("state", 1, 1.0): 0.3}
-        rows = by_way(effect_rows(SETTING, frame_of(self.grid({way: (some, some) for way, some in effects.items()}), set(range(8))), 0))
-        assert {key[1:3] for key, row in rows.items() if row["chosen"]} == {("residual", 0), ("state", 1)}
-
-    @staticmethod
-    def effects(*rows: tuple[str, str, int, float, float | None]) -> pd.DataFrame:
-        """Return effects as they come out of a half."""
-        return pd.DataFrame(rows, columns=["method", "site", "layer", "multiplier", "effect"]).assign(phase="late")
-
-    def test_the_way_counts_and_not_the_size(self) -> None:
-        """A layer that goes against its multipliers loses to one that goes a little along, however far it goes."""
-        against = [("a", "s", 0, 1.0, -0.4), ("a", "s", 0, -1.0, 0.4), ("a", "s", 1, 1.0, 0.01), ("a", "s", 1, -1.0, -0.01)]
-        same = [("b", "s", 0, 1.0, 0.3), ("b", "s", 0, -1.0, 0.3), ("b", "s", 1, 1.0, 0.02), ("b", "s", 1, -1.0, 0.0)]
-        assert chosen_layers(self.effects(*against, *same)) == {("a", "s", "late"): 1, ("b", "s", "late"): 1}
-
-    def test_no_push_and_failures_do_not_count(self) -> None:
-        """Multipliers of 0 and effects that are none are left out; a way of which nothing is there chooses no layer."""
-        zeros = [("none", "none", -1, 0.0, 0.0), ("a", "s", 0, 0.0, 9.0), ("a", "s", 1, 0.0, -9.0)]
-        steered = [("a", "s", 0, 1.0, 0.1), ("a", "s", 1, 1.0, 0.2)]
-        broken = [("a", "s", 2, 1.0, None), ("b", "s", 0, 1.0, None), ("b", "s", 1, 1.0, None)]
-        assert chosen_layers(self.effects(*zeros, *steered, *broken)) == {("a", "s", "late"): 1}
-
-    def test_equal_layers(self) -> None:
-        """The first of equal layers is chosen."""
-        assert chosen_layers(self.effects(*(("a", "s", layer, 1.0, 0.5) for layer in (2, 1, 3)))) == {("a", "s", "late"): 1}
+    def test_rows_of_the_chosen_layer_say_so(self) -> None:
+        """Both halves and all multipliers of the layer that was chosen for a method, site and phase are chosen, and no others."""
+        shares = {None: [0.5] * 4} | {Push("difference", site, layer, 1.0): [0.6] * 4 for site in ("residual", "state") for layer in (0, 1)}
+        chosen = {("difference", "residual", "none"): 0, ("difference", "state", "late"): 1}
+        rows = by_way(effect_rows(SETTING, frame_of(shares, {0, 1}), 0, chosen))
+        found = {key for key, row in rows.items() if row["chosen"]}
+        assert found == {("difference", *place, 1.0, half) for place in (("residual", 0), ("state", 1)) for half in ("validation", "test")}
 
 
 class TestSkipped:
@@ -369,7 +333,7 @@ class TestSkipped:
         for row in rows.to_pylist():
             assert (row["status"], row["n"], row["n_failed"], row["chosen"]) == ("the subject has no recurrent state", 0, 0, False)
             assert [row[name] for name in ("matching", "matching_se", "nonsense", "nonsense_se", "effect", "effect_se")] == [None] * 6
-        tried = effect_rows(SETTING, frame_of({None: [0.5, 0.5], UP: [0.75, 0.75]}, {0}), 0)
+        tried = rows_of(SETTING, frame_of({None: [0.5, 0.5], UP: [0.75, 0.75]}, {0}), 0)
         STEERING.validate(STEERING.sort(pa.concat_tables([tried, rows])))
 
 

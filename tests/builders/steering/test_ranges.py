@@ -10,7 +10,7 @@ import torch
 
 from builders.steering.effects import Setting
 from builders.steering.nulls import null_pushes, null_vectors
-from builders.steering.ranges import PERMUTED, RANDOM, STEERING_RANGES, Sheet, moved, range_rows
+from builders.steering.ranges import PERMUTED, RANDOM, STEERING_RANGES, Sheet, best_layers, moved, range_rows
 from builders.steering.vectors import METHODS, Contrast, labels_of
 from builders.steering.ways import Push
 from builders.steering.weights import coins
@@ -57,6 +57,18 @@ class TestChoices:
         assert (found["largest", -1]["layer"], found["largest", -1]["half_range"]) == (2, pytest.approx(-0.25))
         assert found["best", -1]["multiplier"] == 1.0
         assert found["best", -1]["n"] == 4
+
+    def test_best_layers_by_way(self) -> None:
+        """Each way has its own best layer; of equal ones the first, and none where nothing of the validation half is there."""
+        sides = {"residual": (0.1, 0.2, 0.2), "state": (0.0, 0.0, 0.3), "conv": (np.nan, np.nan, np.nan)}
+        some = [push for site in sides for push in pushes(site=site)]
+        values = np.concatenate([effects(validation, (0.4, 0.0, 0.0)) for validation in sides.values()], axis=1)
+        found = best_layers(range_rows(SETTING, SHEET, (some, values), {}, 0))
+        assert found == {("difference", "residual", "none"): 1, ("difference", "state", "late"): 2}
+
+    def test_against_the_multipliers_loses(self) -> None:
+        """A layer that goes against its multipliers loses to one that goes a little along, however far it goes."""
+        assert best_layers(range_rows(SETTING, SHEET, (pushes(), effects((-0.4, 0.01, 0.0), (0, 0, 0))), {}, 0)).popitem()[1] == 1
 
     def test_as_the_paper_reads_it(self) -> None:
         """For each multiplier apart the layer that does best on all questions: up at layer 1, down at layer 0."""
