@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from builders.engines.requests import Answer, Chat, Failure
-from builders.explainers import chat, effects, imported, lexical
+from builders.engines.requests import Answer, Chat, Engine, Failure, Outcome
+from builders.explainers import chat, copies, effects, imported, lexical
 from builders.explainers.explanations import EXPLANATIONS, explanation_record, named, permuted
 from builders.interventions.interventions import INTERVENTIONS
 from builders.lake.failures import FAILURES, failure
@@ -35,6 +35,7 @@ from pipelines.parts.ahead import Job
 from pipelines.parts.windows import drawn_latents, windows
 
 Record = dict[str, Any]
+Asked = tuple[Chat, tuple[str, Outcome]]
 NOTHING = "nothing recurs"
 
 
@@ -103,11 +104,11 @@ def asked_records(
     """Return the explanations of each latent by a language model; raise UserError where too many requests fail."""
     requests = sampled(sae_id, params, spec)
     engine = engines.open(params.engines[spec.engine])
-    outcomes = asked(engine, list(requests.values()), f"explaining {sae_id}")
+    last, outcomes = asked_last(engine, list(requests.values()), f"explaining {sae_id}")
     fixed = {"engine": engine.kind, "model": engine.model, "prompt_sha256": chat.prompt_sha256(spec.kind)}
     records = []
-    for (latent, sample), (key, outcome) in zip(requests, outcomes, strict=True):
-        told = chat.read(outcome) if isinstance(outcome, Answer) else outcome
+    for (latent, sample), (request, (key, outcome)) in zip(requests, last, strict=True):
+        told = copies.read(request, outcome)
         status, text = (told.status, None) if isinstance(told, Failure) else ("ok", told)
         record = explanation_record(sae_id, latent, named(explainer_id, sample), status, text, **fixed, request_sha256=key)
         if isinstance(told, Failure):
@@ -118,8 +119,21 @@ def asked_records(
         records.append(record)
     what = "latents" if spec.samples == 1 else "explanations"
     require_share(f"explanations of {sae_id} by {explainer_id}", records, spec.max_failed_share, what)
-    account(shards, dict(outcomes), params.engines[spec.engine])
+    account(shards, outcomes, params.engines[spec.engine])
     return records
+
+
+def asked_last(engine: Engine, requests: list[Chat], what: str) -> tuple[list[Asked], dict[str, Outcome]]:
+    """Return what was asked last in place of each request, with its address and outcome, and the outcomes of all requests by address.
+
+    A request is made once more where the answer copies a worked example, and then without that example.
+    """
+    outcomes = asked(engine, requests, what)
+    again = copies.again(requests, [outcome for _, outcome in outcomes])
+    seconds = asked(engine, list(again.values()), f"{what} once more")
+    last = dict(enumerate(zip(requests, outcomes, strict=True)))
+    last |= dict(zip(again, zip(again.values(), seconds, strict=True), strict=True))
+    return list(last.values()), dict(outcomes + seconds)
 
 
 def sampled(sae_id: str, params: Params, spec: AskingExplainerParams) -> dict[tuple[int, int], Chat]:

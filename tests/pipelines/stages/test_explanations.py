@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -192,6 +193,84 @@ def test_an_answer_that_explains_nothing_is_paid_once(here: Path, server: Server
     assert not server.asked
     assert {(row["status"], row["response"]) for row in rows} == {("no explanation", "I cannot say.")}
     assert usage_of(here, "default")["answers"] == len(rows)
+
+
+# What the model does with a question, by what its windows happen to be; and what comes of it.
+HABITS = ("own words", "copies once", "copies twice", "means it")
+STATUS_OF = dict(zip(HABITS, ("ok", "ok", "copied", "ok"), strict=True))
+COPYING = {"default": 1, "chain-of-thought": 1, "single-token": 1, "intervention": 1, "no-activations": 3}  # kinds, and their samples
+
+
+def habit_of(body: Body) -> str:
+    """Return what the model does when it is shown these windows, whatever worked examples come before."""
+    return HABITS[int(hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest(), 16) % 4]
+
+
+def worked(body: Body) -> list[str]:
+    """Return the worked answers that a question shows."""
+    return [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+
+
+def parrot(meant: str) -> Script:
+    """Return a script that copies worked examples as the habit is, and where it means it says *meant*, shown or not."""
+
+    def script(body: Body, attempt: int) -> Reply:
+        habit, examples = habit_of(body), worked(body)
+        if habit == "means it":
+            return chat(f"[EXPLANATION]: {meant}")
+        copies = habit == "copies twice" or (habit == "copies once" and len(examples) == 3)
+        return chat(examples[0]) if copies else explains(body, attempt)
+
+    return script
+
+
+@pytest.mark.parametrize(("kind", "samples"), COPYING.items())
+def test_copies_of_worked_examples_are_asked_once_more(here: Path, server: Server, kind: str, samples: int) -> None:
+    """The last answer stands, with its request and tokens; both are paid for, and a rerun asks and changes nothing."""
+    shot = chat_explainer.PROMPTS.shots("effects.yaml" if kind == "intervention" else "shots.yaml")[-1]
+    meant = shot["words" if kind == "single-token" else "explanation"]
+    server.script = parrot(meant)
+    change(here, **{kind.replace("-", "_"): {"max_failed_share": 1.0, "samples": samples, "temperature": 0.7 * (samples > 1)}})
+    explanations.main(kind, SAE)
+    rows, failures, bodies, digest = table(here, kind), table(here, kind, "failures"), list(server.bodies), digests(here / "build")
+    server.forget()
+    explanations.main(kind, SAE)
+    last = [body for body in bodies if len(worked(body)) == 2 or habit_of(body) == "own words"]
+    paid = (here / f"build/explanations/{kind}/{SAE}/answers.txt").read_text().split()
+
+    assert set(map(habit_of, bodies)) == set(HABITS)
+    assert len(rows) == len(last) == samples * len(latents_with_contexts(here))
+    assert Counter(row["status"] for row in rows) == Counter(STATUS_OF[habit_of(body)] for body in last)
+    assert sorted(row["response"] for row in rows) == sorted(content(server.script(body, 1)) for body in last)
+    assert [row["text"] for row in rows].count(meant) == [habit_of(body) for body in last].count("means it")
+    assert len(failures) == sum(row["status"] == "copied" for row in rows)
+    assert all(row["reason"].startswith("two answers in turn repeat worked examples of the prompt, the last one ") for row in failures)
+    assert {row["prompt_tokens"] for row in rows} == {7}
+    assert {row["request_sha256"] for row in rows} < set(paid)
+    assert usage_of(here, kind)["answers"] == len(paid) == len(bodies) == len(set(map(content_of, bodies)))
+    assert (server.bodies, digests(here / "build")) == ([], digest)
+
+
+def content(reply: Reply) -> str:
+    """Return the text of a chat completion."""
+    text: str = reply.body["choices"][0]["message"]["content"]
+    return text
+
+
+def test_a_second_request_that_failed_is_the_only_one_made_again(here: Path, server: Server) -> None:
+    """Where the server breaks at what is asked once more, those latents are failures, and the next run asks exactly that."""
+    server.script = lambda body, _: chat(worked(body)[1]) if len(worked(body)) == 3 else error(500, "out of memory")
+    change(here, default={"max_failed_share": 1.0})
+    explanations.main("default", SAE)
+    first, again = table(here, "default"), {content_of(body) for body in server.bodies if len(worked(body)) == 2}
+    server.forget()
+    server.script = explains
+    explanations.main("default", SAE)
+
+    assert {(row["status"], row["response"]) for row in first} == {("HTTP 500", None)}
+    assert set(server.asked) == again
+    assert len(again) == len(first)
+    assert {row["status"] for row in table(here, "default")} == {"ok"}
 
 
 def test_usage_is_told_and_paid(here: Path, server: Server) -> None:

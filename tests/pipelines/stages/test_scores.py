@@ -110,6 +110,12 @@ def examples_of(body: Body) -> list[str]:
     return [text.strip() for text in windows_in(turn, quoted=quoted)]
 
 
+def first_asked(server: Server) -> list[Body]:
+    """Return the questions that show all worked examples, so not those that are put once more without one whose list was answered."""
+    most = max(len(body["messages"]) for body in server.bodies)
+    return [body for body in server.bodies if len(body["messages"]) == most]
+
+
 def draw(text: str) -> int:
     """Return a number that belongs to a text, whatever stands around it."""
     return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:4], "big")
@@ -274,6 +280,41 @@ def test_what_cannot_be_read_is_asked_again_in_parts(here: Path, server: Server,
     assert (server.bodies, digests(here / "build/scores")) == ([], first)
 
 
+@pytest.mark.parametrize("scorer", ["detection", "listed"])
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_copied_list_is_asked_for_once_more(here: Path, server: Server, scorer: str, stubborn: bool) -> None:
+    """A judge that repeats a worked example's list is asked without it; if it repeats another one, its windows are failures.
+
+    Both answers are paid for once, and a rerun asks nothing.
+    """
+
+    def parrot(body: Body, attempt: int) -> Reply:
+        shown = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+        if len(examples_of(body)) == 5 and (stubborn or len(shown) == 3):
+            return chat(shown[0 if len(shown) == 3 else -1])
+        return judges(body, attempt)
+
+    server.script = parrot
+    amend(here, "judges", SCORERS[scorer]["judge"], logprobs=False)
+    scores.main(scorer, SAE, WHO)
+    rows, found, known = rows_of("scores", scorer, "judgements"), rows_of("scores", scorer, "scores"), windows_by_number()
+    n, count, first = len(found), len(server.bodies), digests(here / "build/scores")
+    right = [row["answer"] == bool(draw(known[row["latent"], row["example"]][0]) % 2) for row in rows if row["status"] == "ok"]
+    server.forget()
+    scores.main(scorer, SAE, WHO)
+
+    assert count == 3 * n + 2 * n
+    assert all(right)
+    assert Counter(row["status"] for row in rows) == ({"ok": 3 * n, "copied": 10 * n} if stubborn else {"ok": 13 * n})
+    assert {row["n_failed"] for row in found} == {10 if stubborn else 0}
+    reasons = [row["reason"] for row in rows_of("scores", scorer, "failures")]
+    assert all(text.startswith("10 of 13 examples without an answer: two answers in turn repeat the lists") for text in reasons)
+    assert len(reasons) == n * stubborn
+    assert sum(row["prompt_tokens"] for row in found) == 7 * count
+    assert usage_of("scores", SAE, WHO, scorer)["answers"] == count
+    assert (server.bodies, digests(here / "build/scores")) == ([], first)
+
+
 def test_an_answer_that_stays_unreadable_is_bounded(here: Path, server: Server) -> None:
     """One window about which nothing can be read leaves the other twelve; the score has the bounds of that window wrong and right."""
     contexts = windows_by_number()
@@ -350,7 +391,7 @@ def test_fuzzing_marks_every_window(here: Path, server: Server, scorer: str, neg
 
     assert all("<<" in text for body in server.bodies for text in examples_of(body))
     assert len(rows) == count * len(found)
-    assert sum(len(examples_of(body)) for body in server.bodies) == sum(row["status"] == "ok" for row in rows)
+    assert sum(len(examples_of(body)) for body in first_asked(server)) == sum(row["status"] == "ok" for row in rows)
     assert {row["status"] for row in rows} <= {"ok", "no marks fit"}
     assert {row["negatives"] for row in found} == {negatives}
 
@@ -472,7 +513,7 @@ def test_all_explanations_are_judged_on_equal_trials(here: Path, server: Server)
     change(here, imported={"baseline": "permuted"})
     explanations.main(WHO, SAE)
     scores.main("fuzzing", SAE, WHO)
-    turns = [body["messages"][-1]["content"].split("\n", 1) for body in server.bodies]
+    turns = [body["messages"][-1]["content"].split("\n", 1) for body in first_asked(server)]
     batches = Counter(examples for _, examples in turns)
     found = rows_of("scores", "fuzzing", "scores")
 
