@@ -2,7 +2,8 @@
 
 Each rule is scored with right and wrong explanations. Scorers write their real prompts, and an oracle answers from the prompt
 alone. So a prompt that lacks something, an answer that is misread, or a score that is computed wrongly shows here. Judges of params are
-asked with the right explanations only: how often they err is what `judges` says. See docs/science.md#calibration.
+asked with the true explanation and with another rule's: how often they err, and whether they tell both apart, is what `judges` says. See
+docs/science.md#calibration.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ CALIBRATION = Table(
         Column("score", "float64", "the score, in that unit", nullable=True),
         Column("score_se", "float64", "its standard error", nullable=True, low=0),
         Column("chance", "float64", "the score that an explanation gets which says nothing"),
+        Column("auroc", "float64", "AUROC of the windows, where each has a probability or a value", nullable=True, low=0, high=1),
         Column("n", "int32", "examples judged", unit="examples", low=0),
         Column("n_failed", "int32", "examples without an answer", unit="examples", low=0),
         Column("n_positive", "int32", "examples judged whose truth is yes", unit="examples", low=0),
@@ -91,7 +93,7 @@ def calibration_record(sae: str, judge: str, name: str, scorer: Scorer, task: Ta
     found |= {"sae": sae, "latent": task.latent, "scorer": name, "meaning": task.explainer, "judge": judge, "text": task.explanation}
     counts = {"n": answered.sum(), "n_failed": (~answered).sum(), "n_positive": judged.truth[answered].sum()}
     found |= {"unit": scorer.unit, "chance": scorer.chance, **{name: int(count) for name, count in counts.items()}}
-    found |= {name: judged.measures.get(name) for name in ("status", "score", "score_se", "recall", "specificity")}
+    found |= {name: judged.measures.get(name) for name in ("status", "score", "score_se", "auroc", "recall", "specificity")}
     return found if answered.any() or not len(answered) else found | {"status": str(judged.status[0])}
 
 

@@ -25,14 +25,15 @@ class LexicalExplainerParams(BaseExplainerParams):
 class SampledExplainerParams(BaseExplainerParams):
     """What explainers share that ask a language model: they ask *samples* times about each latent, each time with a seed of its own.
 
-    At most *latents* latents are explained, drawn by address. The stage fails if more than *max_failed_share* of its requests fail. Answers
-    are kept, so a second run makes only the failed requests again.
+    At most *latents* latents are explained, drawn by address, and with *saes* those of these dictionaries only. The stage fails if more
+    than *max_failed_share* of its requests fail. Answers are kept, so a second run makes only the failed requests again.
     """
 
     engine: Id
     temperature: Annotated[float, Field(ge=0)] = 0.0
     samples: Count = 1
     latents: Count | None = None
+    saes: list[Id] | None = None
     max_failed_share: Share = 0.05
 
     @model_validator(mode="after")

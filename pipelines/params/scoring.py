@@ -89,9 +89,13 @@ EmbedderParams = Annotated[LexicalEmbedderParams | SentenceEmbedderParams, Field
 
 
 class DrawnParams(Section):
-    """What all scorers share: at most *latents* latents are scored, drawn by address; scorers with equal *latents* score the same."""
+    """What all scorers share: at most *latents* latents are scored, drawn by address; scorers with equal *latents* score the same.
+
+    With *saes* only these dictionaries are scored.
+    """
 
     latents: Count | None = None
+    saes: list[Id] | None = None
     needs_model: ClassVar[bool] = False  # whether only a language model can judge
 
     @property
@@ -101,7 +105,13 @@ class DrawnParams(Section):
         return section, getattr(self, section.removesuffix("s"))
 
 
-class DetectionScorerParams(DrawnParams):
+class WindowsParams(DrawnParams):
+    """What scorers of windows share: at most *windows* activating windows are judged, and as many silent ones; without it, all."""
+
+    windows: Count | None = None
+
+
+class DetectionScorerParams(WindowsParams):
     """Asks whether the latent fires in a window; see docs/science.md#detection.
 
     With negatives `pool` the silent windows are those of `contexts.negatives.pool`, hundreds that all latents share.
@@ -112,7 +122,7 @@ class DetectionScorerParams(DrawnParams):
     negatives: Literal[Silent, "pool"] = "random"
 
 
-class FuzzingScorerParams(DrawnParams):
+class FuzzingScorerParams(WindowsParams):
     """Asks whether the latent fires on the marked tokens; negatives `active` are activating windows with the wrong tokens marked.
 
     Negatives `decoy` mark, in silent windows, tokens on which the latent fires elsewhere.
@@ -152,7 +162,7 @@ class SimulationScorerParams(DrawnParams):
         return self
 
 
-class SurprisalScorerParams(DrawnParams):
+class SurprisalScorerParams(WindowsParams):
     """Measures how much likelier the explanation makes a window, in nats."""
 
     kind: Literal["surprisal"]
@@ -161,12 +171,11 @@ class SurprisalScorerParams(DrawnParams):
     negatives: Silent = "random"
 
 
-class EmbeddingScorerParams(DrawnParams):
-    """Measures how near a window is to the explanation, on *windows* activating windows and as many silent ones, or on all windows."""
+class EmbeddingScorerParams(WindowsParams):
+    """Measures how near a window is to the explanation."""
 
     kind: Literal["embedding"]
     embedder: Id
-    windows: Count | None = None
     negatives: Silent = "random"
 
 

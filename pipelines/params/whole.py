@@ -169,9 +169,11 @@ class Params(Section):
         """Yield each place where an id of another section is used, that id, and the section."""
         yield from ((f"subjects.{subject_id}.corpus", subject.corpus, "corpora") for subject_id, subject in self.subjects.items())
         yield from ((f"saes.{sae_id}.subject", sae.subject, "subjects") for sae_id, sae in self.saes.items())
-        for explainer_id, explainer in self.explainers.items():
+        for place, asking in (*self._explainers(), *self._scorers()):
+            yield from ((f"{place}.saes", sae_id, "saes") for sae_id in getattr(asking, "saes", None) or ())
+        for place, explainer in self._explainers():
             if isinstance(explainer, AskingExplainerParams):
-                yield f"explainers.{explainer_id}.engine", explainer.engine, "engines"
+                yield f"{place}.engine", explainer.engine, "engines"
         for judge_id, judge in self.judges.items():
             if isinstance(judge, ModelJudgeParams):
                 yield f"judges.{judge_id}.engine", judge.engine, "engines"
@@ -182,6 +184,9 @@ class Params(Section):
             yield "steering.open.judge", self.steering.open.judge, "judges"
         if self.contexts.negatives.embedder is not None:
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
+
+    def _explainers(self) -> Iterator[tuple[str, ExplainerParams]]:
+        yield from ((f"explainers.{explainer_id}", explainer) for explainer_id, explainer in self.explainers.items())
 
     def _scorers(self) -> Iterator[tuple[str, ScorerParams | DirectScorerParams]]:
         yield from ((f"scorers.{scorer_id}", scorer) for scorer_id, scorer in self.scorers.items())

@@ -1,4 +1,4 @@
-"""Judges of params on planted rules: each is asked in every way in which scorers ask it, with the true explanations."""
+"""Judges of params on planted rules: each is asked in every way in which scorers ask it, with true explanations and with false ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from builders.contexts.contexts import Examples
 from builders.engines.requests import Answer, Outcome
-from builders.saes.planted import RULES
-from builders.scorers.calibration import calibration_record
-from builders.scorers.judges import TOKENS
+from builders.scorers import calibration
+from builders.scorers.judges import OTHER, TOKENS, TRUE
 from builders.scorers.judging import Task
 from builders.seeds import drawn, seed_of
 from pipelines.opened.engines import Engines, require_share
@@ -42,13 +41,13 @@ def ask_judges(params: Params, sae_id: str, rules: Sequence[Examples], engines: 
 
 
 def tasks_of(params: Params, sae_id: str, rules: Sequence[Examples], spec: Spec) -> Iterator[Task]:
-    """Yield the rules with their true explanations; a language model gets as many rules and windows as its params allow."""
-    judge, some = params.judges[spec.judge], list(rules)
+    """Yield the rules, each with its true explanation and another's; a language model gets only what its params allow."""
+    judge, some, seed = params.judges[spec.judge], list(rules), seed_of(params.seed, "calibrated rules", sae_id)
     if isinstance(judge, ModelJudgeParams):
         limit = judge.calibration
-        places = drawn(np.arange(len(some)), limit.rules, seed_of(params.seed, "calibrated rules", sae_id))
+        places = drawn(np.arange(len(some)), limit.rules, seed)
         some = [some[place].some(spec.negatives, limit.windows) for place in places]
-    yield from (Task(examples, "true", RULES[examples.latent].truth.words) for examples in some)
+    yield from (task for task in calibration.tasks_of(some, seed) if task.explainer in {TRUE, OTHER})
 
 
 def ask(sae_id: str, name: str, tasks: Sequence[Task], panel: Panel, told: Told) -> None:
@@ -56,7 +55,7 @@ def ask(sae_id: str, name: str, tasks: Sequence[Task], panel: Panel, told: Told)
     answered: dict[str, Outcome] = {}
     tokens = dict.fromkeys(TOKENS, 0)
     for scored in scored_tasks(sae_id, tasks, panel, answered):
-        told.records.append(calibration_record(sae_id, panel.judge_id, name, panel.scorer, scored.task, scored.judged))
+        told.records.append(calibration.calibration_record(sae_id, panel.judge_id, name, panel.scorer, scored.task, scored.judged))
         answers = [outcome for outcome in scored.outcomes if isinstance(outcome, Answer)]
         tokens = {kind: n + sum(getattr(answer, kind) for answer in answers) for kind, n in tokens.items()}
     if panel.spec is None:

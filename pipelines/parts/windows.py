@@ -28,8 +28,13 @@ def scored_windows(contexts: Shelf, wanted: Collection[int], negatives: str) -> 
             yield examples if pool is None else pool.beside(examples)
 
 
-def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None) -> set[int]:
-    """Return at most *most* latents of dictionary *sae_id* that have contexts; explainers and scorers with equal *most* get the same."""
+def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None, saes: Collection[str] | None = None) -> set[int]:
+    """Return at most *most* latents of dictionary *sae_id* that have contexts; explainers and scorers with equal *most* get the same.
+
+    There are none where *saes* names other dictionaries only.
+    """
+    if saes is not None and sae_id not in saes:
+        return set()
     return set(explained(np.unique(contexts.read(CONTEXTS, columns=["latent"])["latent"].to_numpy()), seed, sae_id, most).tolist())
 
 

@@ -27,7 +27,7 @@ def score(params: Params, sae_id: str, scorer_id: str, engines: Engines) -> None
     """Write the judgements and scores of scorer *scorer_id* for the latents of dictionary *sae_id*."""
     spec, contexts = params.direct_scorers[scorer_id], shelf("contexts", sae_id)
     job = Job("direct", (sae_id, scorer_id), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer_id))
-    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents)
+    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
     tasks = track((Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted), f"{scorer_id} of {sae_id}")
     job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 

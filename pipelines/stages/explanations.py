@@ -156,7 +156,7 @@ def chat_requests(sae_id: str, params: Params, spec: ChatExplainerParams) -> dic
     pieces = text_pieces(contexts.read(VOCABULARY))
     latents = contexts.read(LATENTS, columns=["latent", "max", "promotes", "suppresses"]).to_pylist()
     settings = chat.Settings(spec.kind, spec.examples, spec.silent, spec.max_tokens, spec.temperature)
-    requests, wanted = {}, drawn_latents(contexts, params.seed, sae_id, spec.latents)
+    requests, wanted = {}, drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
     for examples in track(windows(contexts, "train"), f"prompts for {sae_id}"):
         if examples.latent not in wanted:
             continue
@@ -171,7 +171,8 @@ def intervention_requests(sae_id: str, params: Params, spec: InterventionExplain
     contexts = shelf("contexts", sae_id)
     pieces = text_pieces(contexts.read(VOCABULARY))
     rows = shelf("interventions", sae_id).read(INTERVENTIONS, filters=[("kl_asked", "==", spec.kl)]).to_pylist()
-    by_latent: dict[int, list[Record]] = {latent: [] for latent in sorted(drawn_latents(contexts, params.seed, sae_id, spec.latents))}
+    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
+    by_latent: dict[int, list[Record]] = {latent: [] for latent in sorted(wanted)}
     for row in rows:
         if row["latent"] in by_latent:  # other latents are there for explainers that ask about more
             by_latent[row["latent"]].append(row)

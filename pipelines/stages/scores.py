@@ -41,11 +41,13 @@ def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engine
 
 
 def tasks_of(params: Params, sae_id: str, explainer_id: str, spec: ScorerParams) -> Iterator[Task]:
-    """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows."""
-    contexts = shelf("contexts", sae_id)
-    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents)
+    """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows, or some of them."""
+    contexts, most = shelf("contexts", sae_id), getattr(spec, "windows", None)
+    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
     texts = explanations_of(shelf("explanations", sae_id, explainer_id))
-    for examples in scored_windows(contexts, wanted, getattr(spec, "negatives", "none")):
+    negatives = getattr(spec, "negatives", "none")
+    for found in scored_windows(contexts, wanted, negatives):
+        examples = found if most is None else found.some(negatives, most)
         yield from (Task(examples, explainer, explanation) for explainer, explanation in texts.get(examples.latent, []))
 
 

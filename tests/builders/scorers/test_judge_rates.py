@@ -62,12 +62,13 @@ def row(judge: str, scorer: str, recall: float | None, specificity: float | None
     """Return what CALIBRATION says of a rule of which half the windows are positives."""
     known = recall is not None
     found = {"judge": judge, "scorer": scorer, "meaning": "true", "recall": recall, "specificity": specificity}
+    found |= {"sae": "rules", "latent": 0, "score": None, "auroc": None}
     found |= {"n": n if known else 0, "n_positive": n // 2 if known else 0, "n_failed": 0 if known else n}
     return found | {"status": "ok" if known else "names no token"}
 
 
 def test_rows_of_all_rules_become_one() -> None:
-    """A judge has a row for each way of asking; other scorers and explanations that are not true do not count."""
+    """A judge has a row for each way of asking; explanations that are too broad do not count, and surprisal has no rates."""
     calibration = [
         row("reader", "detection", 0.8, 1.0),
         row("reader", "detection", 1.0, 0.7),
@@ -83,7 +84,7 @@ def test_rows_of_all_rules_become_one() -> None:
     found = {(one["judge"], one["scorer"]): one for one in table.to_pylist()}
     one, lexical = found["reader", "detection"], found["lexical", "detection"]
 
-    assert set(found) == {("reader", "detection"), ("reader", "fuzzing-active"), ("lexical", "detection")}
+    assert set(found) == {("reader", "detection"), ("reader", "fuzzing-active"), ("oracle", "surprisal"), ("lexical", "detection")}
     assert (one["rules"], one["n_positive"], one["n_negative"], one["n_failed"], one["status"]) == (2, 20, 20, 0, "ok")
     assert (one["sensitivity"], one["specificity"], one["youden"]) == (0.9, 0.85, pytest.approx(0.75))
     assert one["youden_se"] == pytest.approx(math.hypot(one["sensitivity_se"], one["specificity_se"]))
@@ -91,3 +92,38 @@ def test_rows_of_all_rules_become_one() -> None:
     assert (one["model"], one["prompt_tokens"], found["reader", "fuzzing-active"]["model"]) == ("m", 5, None)
     assert (lexical["status"], lexical["rules"], lexical["n_failed"]) == ("names no token", 2, 40)
     assert {lexical[name] for name in ("sensitivity", "specificity_low", "youden")} == {None}
+
+
+def pair(latent: int, true: float, other: float | None, area: str = "auroc") -> list[dict[str, Any]]:
+    """Return what CALIBRATION says of a rule's own truth and of another's, with an *area* under the ROC or, where that is `score`, none."""
+    rows = [("true", true), ("other", other)]
+    known = [(meaning, value) for meaning, value in rows if value is not None]
+    return [
+        row("reader", "surprisal", None, None) | {"latent": latent, "meaning": meaning, "status": "ok", area: value}
+        for meaning, value in known
+    ]
+
+
+@pytest.mark.parametrize("area", ["auroc", "score"])
+def test_true_explanations_are_told_from_false_ones(area: str) -> None:
+    """`apart` is the share of pairs in which a true explanation has more than a false one, over the rules that have both."""
+    rows = [*pair(0, 0.9, 0.5, area), *pair(1, 0.8, 0.6, area), *pair(2, 0.55, 0.7, area), *pair(3, 0.9, None, area)]
+    (found,) = judge_records(rows, {})
+
+    assert (found["apart"], found["apart_rules"], found["rules"]) == (pytest.approx(7 / 9), 3, 4)
+    assert found["auroc"] == (pytest.approx(3.15 / 4) if area == "auroc" else None)
+    assert (found["status"], found["sensitivity"]) == ("ok", None)
+
+
+def test_a_judge_that_is_always_right_has_an_error_all_the_same() -> None:
+    """Where every true explanation has more than every false one, the error is that of a share of as many rules, not zero."""
+    (found,) = judge_records([one for latent in range(16) for one in pair(latent, 0.9, 0.5)], {})
+
+    assert (found["apart"], found["apart_se"]) == (1.0, pytest.approx(math.sqrt(17 / 18 * 1 / 18 / 18)))
+
+
+def test_one_rule_tells_nothing_apart() -> None:
+    """With fewer than two rules that have both scores there is no `apart`."""
+    (found,) = judge_records(pair(0, 0.9, 0.5), {})
+
+    assert (found["apart"], found["apart_se"], found["apart_rules"]) == (None, None, 1)

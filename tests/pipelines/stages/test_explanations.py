@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from explained import KINDS, SAE, build, change, command, explains, latents_with_contexts, table, text_of, usage_of
 from llm_server import MODEL, Body, Reply, Script, Server, chat, content_of, error, serving
-from project import digests
+from project import digests, write_params
 
 from builders.engines.cache import Cache
 from builders.engines.requests import Answer
@@ -331,6 +332,19 @@ def test_a_sample_of_latents_is_the_same_each_time(here: Path, server: Server) -
     assert set(drawn["default", 5]) < set(drawn["default", 12])
     assert drawn["default", 12] != drawn["default", 1000][:12]
     assert drawn["default", 1000] == latents_with_contexts(here)
+
+
+@pytest.mark.parametrize("explainer", KINDS)
+def test_only_the_dictionaries_named_are_explained(here: Path, server: Server, explainer: str) -> None:
+    """`saes` that names other dictionaries only leaves an empty table, and nothing is asked."""
+    params = yaml.safe_load((here / "params.yaml").read_text())
+    params["saes"]["other"] = params["saes"][SAE]
+    params["explainers"][explainer]["saes"] = ["other"]
+    write_params(here, params)
+    explanations.main(explainer, SAE)
+
+    assert table(here, explainer) == []
+    assert server.bodies == []
 
 
 SHOWN: dict[str, tuple[str, bool]] = {

@@ -98,12 +98,12 @@ def read(project: Path, table: Table, stage: str) -> pd.DataFrame:
 class TestCalibration:
     """What stage `calibration` asks of judges, and what it tells of them."""
 
-    def test_every_judge_is_asked_about_true_explanations(self, project: Path) -> None:
-        """A judge has a row for each rule and way of asking, within its limits; all rows of a way are one row of `judges`."""
+    def test_every_judge_is_asked_about_true_and_false_explanations(self, project: Path) -> None:
+        """A judge has two rows for each rule and way of asking, within its limits; all rows of a way are one row of `judges`."""
         rows, judges = read(project, CALIBRATION, "calibration"), read(project, JUDGES, "calibration")
         told = rows[rows["judge"].isin(MODELS)]
 
-        assert set(told["meaning"]) == {"true"}
+        assert told["meaning"].value_counts().to_dict() == dict.fromkeys(("true", "other"), len(told) // 2)
         assert set(told["scorer"]) == {"detection", "fuzzing", "fuzzing-active"}
         assert (told.groupby(["judge", "scorer"])["latent"].nunique() == 14).all()
         assert (told["n"] + told["n_failed"] == 36).all()
@@ -111,6 +111,7 @@ class TestCalibration:
         assert told["prompt_characters"].isna().all()
         assert set(told["text"]) <= {rule.truth.words for rule in RULES}
         assert set(judges["judge"]) == {*MODELS, "oracle", "lexical"}
+        assert (judges.loc[judges["judge"].isin(MODELS), "apart"] > 0.8).all()
         assert (judges.loc[judges["judge"].isin(MODELS), "n_positive"] == 14 * 18).all()
 
     def test_a_judge_that_cannot_read_rules_has_a_status(self, project: Path) -> None:

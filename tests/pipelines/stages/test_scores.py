@@ -375,6 +375,32 @@ def test_windows_come_five_at_a_time(here: Path, server: Server) -> None:
     assert not any("mark" in body["messages"][0]["content"] for body in server.bodies)
 
 
+@pytest.mark.parametrize("scorer", ["detection", "fuzzing"])
+def test_some_windows_are_judged(here: Path, server: Server, scorer: str) -> None:
+    """With `windows` so many activating windows of a latent are judged, from the strongest to the weakest, and as many silent ones."""
+    amend(here, "scorers", scorer, windows=3)
+    scores.main(scorer, SAE, WHO)
+    rows, known = rows_of("scores", scorer, "judgements"), windows_by_number()
+    latents = {row["latent"] for row in rows}
+    active = {latent: sorted(number for own, number in known if own == latent and known[own, number][1]) for latent in latents}
+    judged = {latent: [row["example"] for row in rows if row["latent"] == latent and row["truth"]] for latent in latents}
+
+    assert len(rows) == 6 * len(latents)
+    assert all((own[0], own[-1], len(own)) == (active[latent][0], active[latent][-1], 3) for latent, own in judged.items())
+
+
+def test_only_the_dictionaries_named_are_scored(here: Path, server: Server) -> None:
+    """`saes` that names other dictionaries only leaves empty tables, and nothing is asked."""
+    params = yaml.safe_load((here / "params.yaml").read_text())
+    params["saes"]["other"] = params["saes"][SAE]
+    write_params(here, params)
+    amend(here, "scorers", "detection", saes=["other"])
+    scores.main("detection", SAE, WHO)
+
+    assert rows_of("scores", "detection", "scores") == []
+    assert server.bodies == []
+
+
 @pytest.mark.parametrize(
     ("scorer", "negatives", "count"),
     [
