@@ -72,19 +72,21 @@ def test_permuted_explanations_stand_below_real_ones() -> None:
 
 
 def test_judges_are_told_with_their_rates_or_the_reason() -> None:
-    """The oracle comes first; a judge that cannot read explanations has its status and no rate."""
+    """The oracle comes first; a judge that cannot read explanations has its status and no rate; surprisal has no rates but an AUROC."""
     known = {"status": "ok", "rules": 16, "n_positive": 800, "n_negative": 800, "sensitivity": 0.93, "sensitivity_se": 0.04}
     rows = [
         row(JUDGES, judge="lexical", scorer="detection", status="names no token", rules=16),
         row(JUDGES, judge="oracle", scorer="detection", **known, specificity=0.99, specificity_se=0.01),
+        row(JUDGES, judge="oracle", scorer="surprisal", status="ok", rules=16, auroc=1.0, auroc_se=0.0),
+        row(JUDGES, judge="small", scorer="surprisal", status="ok", rules=16, auroc=0.6, auroc_se=0.02, apart=0.9, apart_se=0.05),
     ]
     found = judge_rows(JUDGES.rows(rows))
-    assert [some["judge"] for some in found] == ["oracle", "lexical"]
+    assert [some["judge"] for some in found] == ["oracle", "lexical", "small"]
     text = render("calibration.md.j2", {"calibration": [], "judges": found})
     assert text.strip() == ""  # without calibrated scorers there is no section
-    assert "| lexical | detection | 16 | names no token | – |" in render(
-        "calibration.md.j2", {"calibration": [CALIBRATED], "judges": found}
-    )
+    text = render("calibration.md.j2", {"calibration": [CALIBRATED], "judges": found})
+    assert "| lexical | detection | 16 | names no token | – | – | – |" in text
+    assert "| small | surprisal | 16 | – | – | 0.60 ± 0.02 | 0.90 ± 0.05 |" in text
 
 
 CALIBRATED = {
