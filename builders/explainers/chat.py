@@ -71,9 +71,15 @@ class Known:
     suppresses: Sequence[str]
 
 
+OWN_FILES = {
+    "intervention": ("intervention.j2", "effects.j2", "effects.yaml"),
+    "short": ("short.j2", "short_turn.j2", "short.yaml"),
+}
+
+
 def files_of(kind: str) -> tuple[str, ...]:
     """Return the names of the files that the prompts of a *kind* of explainer are made from."""
-    return ("intervention.j2", "effects.j2", "effects.yaml") if kind == "intervention" else FILES
+    return OWN_FILES.get(kind, FILES)
 
 
 def prompt_sha256(kind: str) -> str:

@@ -44,9 +44,12 @@ class SampledExplainerParams(BaseExplainerParams):
 
 
 class ChatExplainerParams(SampledExplainerParams):
-    """A language model that reads *examples* windows; of these, kind `contrastive` shows *silent* windows in which the latent is silent."""
+    """A language model that reads *examples* windows; of these, kind `contrastive` shows *silent* windows in which the latent is silent.
 
-    kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token"]
+    Kind `short` shows the strongest piece of each window with a little text around it.
+    """
+
+    kind: Literal["default", "no-activations", "chain-of-thought", "logits", "contrastive", "single-token", "short"]
     examples: Count = 40
     silent: Count = 5
     max_tokens: Count = 500

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from builders.engines.requests import Answer, Chat, Engine, Failure, Outcome
-from builders.explainers import chat, copies, effects, imported, lexical
+from builders.explainers import chat, copies, effects, imported, lexical, short
 from builders.explainers.explanations import EXPLANATIONS, explanation_record, named, permuted
 from builders.interventions.interventions import INTERVENTIONS
 from builders.lake.failures import FAILURES, failure
@@ -162,7 +163,8 @@ def chat_requests(sae_id: str, params: Params, spec: ChatExplainerParams) -> dic
             continue
         own = latents[examples.latent]
         known = chat.Known(own["max"], own["promotes"], own["suppresses"])
-        requests[examples.latent] = chat.conversation(examples, known, pieces, settings)
+        asks = short.conversation if spec.kind == "short" else partial(chat.conversation, known=known)
+        requests[examples.latent] = asks(examples, pieces=pieces, settings=settings)
     return requests
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from contexts import windows_of
 
-from builders.explainers import chat, effects
+from builders.explainers import chat, effects, short
 from builders.explainers.chat import Known
 
 if TYPE_CHECKING:
     from builders.contexts.contexts import Examples
     from builders.engines.requests import Chat
 
-KINDS = (*chat.STYLES, "intervention")
+KINDS = (*chat.STYLES, "intervention", "short")
 Window = list[tuple[bytes, float]]
 
 # The tokens of a window and what the latent does on each. The largest activation of the latent is 9.6.
@@ -74,8 +74,8 @@ def asked(kind: str, examples: Examples | None = None, known: Known = KNOWN) -> 
     if kind == "intervention":
         rows = caused() if examples is None else [{"tokens": window.tolist(), "start": 0, "raised": [1, 0]} for window in examples.tokens]
         return effects.conversation(rows, PIECES, effects.Settings())
-    settings = chat.Settings(kind, examples=6, silent=2)
-    return chat.conversation(cold() if examples is None else examples, known, PIECES, settings)
+    settings, shown = chat.Settings(kind, examples=6, silent=2), cold() if examples is None else examples
+    return short.conversation(shown, PIECES, settings) if kind == "short" else chat.conversation(shown, known, PIECES, settings)
 
 
 def rendered(request: Chat) -> str:

@@ -76,7 +76,8 @@ class TestPrefix:
         """The lines of the last turn begin with the words that lines of the worked examples begin with."""
         *shots, last = [message.content for message in asked(kind).messages if message.role == "user"]
         begins = re.compile(
-            r"^(Example 1:|Activations: \(|Beginning 1:|More likely: |Made (?:more|less) likely: |Excerpts in which .*:$)", re.M
+            r"^(Example 1:|Activations: \(|Beginning 1:|More likely: |Made (?:more|less) likely: |Excerpts in which .*:$|\"(?=.*\" in \"))",
+            re.M,
         )
         assert begins.findall(last)
         for shot in shots:
@@ -87,7 +88,7 @@ class TestPrefix:
         """Each worked answer is read as the explanation that it gives, with nothing lost."""
         answers = [message.content for message in asked(kind).messages if message.role == "assistant"]
         told = [chat.read(chat.Answer(answer)) for answer in answers]
-        shots = PROMPTS.shots("effects.yaml" if kind == "intervention" else "shots.yaml")
+        shots = PROMPTS.shots(chat.files_of(kind)[-1])
         assert told == [shot["words" if kind == "single-token" else "explanation"] for shot in shots]
 
 
@@ -221,8 +222,8 @@ class TestVersion:
             changed += [name] if prompt_sha256(kind) != before else []
             (folder / name).write_text(text)
         self.forget()
-        own = ["effects.j2", "effects.yaml", "intervention.j2"]
-        assert changed == (own if kind == "intervention" else [name for name in FILES if name not in own])
+        assert changed == sorted(chat.files_of(kind))
+        assert {name for every in KINDS for name in chat.files_of(every)} == set(FILES)
         assert prompt_sha256(kind) == before
 
     @pytest.mark.parametrize("kind", KINDS)
