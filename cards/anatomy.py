@@ -42,7 +42,7 @@ def _spread(group: pd.DataFrame, name: str) -> dict[str, Any]:
 
 
 def judge_rows(judges: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of JUDGES, the oracle's first; of the oracle only where it is asked for yes or no, since `calibration` has the rest."""
+    """Return the rows of JUDGES, the oracle's first, of which `calibration` tells what is not asked for yes or no."""
     told = [row for row in judges.to_pylist() if row["judge"] != "oracle" or row["sensitivity"] is not None]
     return sorted(told, key=lambda row: (row["judge"] != "oracle", row["judge"], row["scorer"]))
 

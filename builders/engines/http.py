@@ -14,6 +14,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
+from builders.engines.schemas import Schema
 from builders.errors import UserError, first_line, one_of
 
 # Sampling as the temperature alone decides it: a server may have defaults of its own, such as those of a checkpoint's generation_config.
@@ -95,6 +96,10 @@ class HttpEngine:
                 free.release()
             runner.run(_finished(work))
 
+    def form(self, schema: Schema) -> dict[str, Any]:
+        """Return what is asked of a server that keeps its answer to a JSON schema."""
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}}
+
     async def _all(self, requests: Sequence[Request], done: asyncio.Queue[tuple[int, Outcome]], free: asyncio.Semaphore) -> None:
         settings = self.settings
         waiting = iter(enumerate(requests))
@@ -131,7 +136,7 @@ class HttpEngine:
     async def _chat(self, client: openai.AsyncOpenAI, request: Chat) -> Outcome:
         asked: dict[str, Any] = {
             "model": self.settings.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": turns(request),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
@@ -141,8 +146,7 @@ class HttpEngine:
         if request.top_logprobs:
             asked |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.form is not None:
-            schema = {"name": "answer", "schema": json.loads(request.form), "strict": True}
-            asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+            asked |= self.form(json.loads(request.form))
         answered = await client.post("/chat/completions", body=asked, cast_to=ChatCompletion)
         if not answered.choices:
             return Failure("empty", "the server answered without a choice")
@@ -181,6 +185,11 @@ class HttpEngine:
             if end - len(token) >= border and token and logprob is not None
         )
         return Answer(request.continuation, "stop", tokens, *_used(answered.usage))
+
+
+def turns(request: Chat) -> list[dict[str, str]]:
+    """Return the messages of a conversation as servers take them."""
+    return [{"role": message.role, "content": message.content} for message in request.messages]
 
 
 def _text(said: str) -> str:

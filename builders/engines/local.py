@@ -60,7 +60,7 @@ class LocalEngine:
     def model(self) -> str:
         """The model's name, without its path on this machine."""
         source = self.settings.source
-        return source.repo or Path(str(source.path)).name
+        return source.label if source.repo or source.package else Path(str(source.path)).name
 
     @property
     def identity(self) -> dict[str, Any]:

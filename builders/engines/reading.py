@@ -21,7 +21,18 @@ class Read:
 def require_template(tokenizer: Any, model: str) -> None:
     """Raise UserError if the tokenizer has no chat template, without which a conversation cannot become text."""
     if getattr(tokenizer, "chat_template", None) is None:
-        raise UserError(f"{model}: its tokenizer has no chat template; choose an instruction-tuned model")
+        raise no_template(model)
+
+
+def no_template(model: str) -> UserError:
+    """Return the error of a model without a chat template."""
+    return UserError(f"{model}: its tokenizer has no chat template; choose an instruction-tuned model")
+
+
+def too_long(tokens: int, room: int, model: str, limit: int) -> Failure:
+    """Return the failure of a prompt of so many *tokens*, with *room* for its answer, where *model* reads *limit* tokens together."""
+    needed = f"{tokens} tokens and {room} for the answer"
+    return Failure("too long", f"the prompt has {needed}, but {model} reads {limit} together; show fewer examples")
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,7 @@ class Reader:
         else:
             found, room = self._text(request.prompt, request.continuation), 1
         if self.limit is not None and len(found.ids) + room > self.limit:
-            needed = f"{len(found.ids)} tokens and {room} for the answer"
-            return Failure("too long", f"the prompt has {needed}, but {self.model} reads {self.limit} together; show fewer examples")
+            return too_long(len(found.ids), room, self.model, self.limit)
         return found
 
     def _conversation(self, request: Chat) -> list[int]:

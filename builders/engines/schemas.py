@@ -1,11 +1,12 @@
 """JSON schemas of answers: whether a value fits one, and all the values that fit one. Schemas are of three kinds, put into each other.
 
 These are an `enum`; an array of a fixed length; and an object of named properties that are all required. What such a schema allows can be
-counted out, so an engine without a grammar of its own can keep to it, too.
+counted out, so an engine without a grammar of its own can keep to it, too; and it can be written as a grammar of llama.cpp (GBNF).
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -58,6 +59,31 @@ def values(schema: Schema) -> Iterator[Any]:
         return
     for parts in product(*map(values, _items(schema))):
         yield dict(zip(schema["properties"], parts, strict=True)) if schema["type"] == "object" else list(parts)
+
+
+def grammar(schema: Schema) -> str:
+    """Return a GBNF grammar of the values that fit a schema, written as `json.dumps` writes them but for letters beyond ASCII.
+
+    White space has no choice, as it would have in llama.cpp's own translation: small models write it until they are cut off. Raises
+    ValueError where the schema is of no known kind.
+    """
+    return f"root ::= {_rule(schema)}"
+
+
+def _rule(schema: Schema) -> str:
+    if "enum" in schema:
+        return f"({' | '.join(_literal(json.dumps(value, ensure_ascii=False)) for value in schema['enum'])})"
+    parts = [_rule(items) for items in _items(schema)]
+    if schema["type"] == "array":
+        return " ".join((_literal("["), f" {_literal(', ')} ".join(parts), _literal("]")))
+    names = (_literal(json.dumps(name, ensure_ascii=False) + ": ") for name in schema["properties"])
+    pairs = (f"{name} {part}" for name, part in zip(names, parts, strict=True))
+    return " ".join((_literal("{"), f" {_literal(', ')} ".join(pairs), _literal("}")))
+
+
+def _literal(text: str) -> str:
+    """Return JSON as a literal of GBNF; it holds no control characters, so quotes and backslashes are all there is to escape."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def continuations(texts: Iterable[Sequence[int]], ends: Iterable[int]) -> dict[tuple[int, ...], list[int]]:

@@ -15,6 +15,7 @@ from builders.errors import MissingError, UserError, first_line, one_of
 from builders.lake.shards import file_sha256
 from builders.lake.table import Column, Table
 from builders.library import transformers
+from builders.subjects import dequantised, gguf
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +27,16 @@ SUBJECTS = Table(
     key=("subject",),
     columns=(
         Column("subject", "string", "its id in this release"),
-        Column("source", "string", "the Hub repository or local folder it came from"),
+        Column("source", "string", "the Hub repository, Python package, or local folder or file it came from"),
         Column("revision", "string", "the pinned commit of the Hub repository", nullable=True),
         Column("files", "list<string>", "name and SHA-256 of every weight, config and tokenizer file"),
+        Column(
+            "quantisation",
+            "string",
+            "the format its weights were stored in, where it came from a GGUF file; they are dequantised when it is loaded",
+            nullable=True,
+            categorical=True,
+        ),
         Column("architecture", "string", "the class that runs it", categorical=True),
         Column("recurrent", "bool", "whether it carries a recurrent state instead of attending to all earlier tokens"),
         Column("layers", "int32", "number of blocks", low=1),
@@ -50,33 +58,42 @@ RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint is: in a local folder (*path*), or in a Hub repository (*repo*) at a pinned commit (*revision*).
+    """Where a checkpoint is: at a local *path*, in a Hub repository (*repo*), or in an installed Python *package*.
 
-    Python code from the checkpoint runs only if *trust_remote_code* is set.
+    The path is a folder or a GGUF file; the repository is at a pinned commit (*revision*); *file* is the name of a GGUF file in the
+    repository or package. Python code from the checkpoint runs only if *trust_remote_code* is set.
     """
 
     path: str | None = None
     repo: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    file: str | None = None
+    package: str | None = None
 
     @property
     def label(self) -> str:
-        """The name shown to readers: the repository, or the folder. Of an absolute path only the last part is shown."""
-        return self.repo or (Path(str(self.path)).name if Path(str(self.path)).is_absolute() else str(self.path))
+        """The name shown to readers: the repository, the package, or the path. Of an absolute path only the last part is shown."""
+        shown = Path(str(self.path)).name if Path(str(self.path)).is_absolute() else str(self.path)
+        return "/".join(part for part in (self.repo or self.package or shown, self.file) if part)
 
 
 def fetch(source: Source) -> Path:
-    """Return the local folder that holds *source*'s files; download a Hub snapshot if needed.
+    """Return the local folder that holds *source*'s files, or its GGUF file; download a Hub snapshot if needed.
 
-    Raises MissingError if the folder does not exist or the Hub cannot be reached, and UserError if the folder holds no config.json
-    or no safetensors weights.
+    Raises MissingError if it does not exist or the Hub cannot be reached, and UserError if the folder holds no config.json or no
+    safetensors weights, or if the GGUF file is not whole.
     """
+    if source.package or source.file or (source.path and source.path.endswith(gguf.SUFFIX)):
+        return _gguf_of(source)
     kept = [*KEPT, *(CODE if source.trust_remote_code else ())]
     folder = Path(source.path) if source.path else snapshot(str(source.repo), source.revision, kept)
     if not folder.is_dir():
         raise MissingError(f"{folder}: no such checkpoint folder; set `path` to a folder with config.json and *.safetensors")
     if not (folder / "config.json").exists():
+        if files := sorted(file.name for file in folder.glob(f"*{gguf.SUFFIX}")):
+            where = f"set `file` to {files[0]}" if source.repo else f"set `path` to {folder / files[0]}"
+            raise UserError(f"{folder}: no config.json, but GGUF files ({one_of(files)}); {where} to use one")
         raise UserError(f"{folder}: no config.json, so this is no checkpoint of the transformers library; fetch the whole checkpoint")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(f.name for pattern in PICKLED for f in folder.glob(pattern))
@@ -86,11 +103,28 @@ def fetch(source: Source) -> Path:
     return folder
 
 
+def _gguf_of(source: Source) -> Path:
+    """Return the path of *source*'s GGUF file, which is whole."""
+    if source.package:
+        path = gguf.in_package(source.package, source.file)
+    elif source.repo:
+        path = snapshot(source.repo, source.revision, [str(source.file)]) / str(source.file)
+    else:
+        path = Path(str(source.path))
+    if not path.is_file():
+        raise MissingError(f"{path}: no such GGUF file; " + ("correct `file`" if source.repo else "correct `path`"))
+    gguf.require_whole(path)
+    return path
+
+
 def fingerprint(folder: Path) -> str:
     """Return a hash that changes when other weights take the place of a local checkpoint, without reading all of the weights.
 
-    It covers config.json, and the name, the size, and the first and last megabyte of every weights file.
+    It covers config.json, and the name, the size, and the first and last megabyte of every weights file. Of a GGUF file it is the
+    SHA-256.
     """
+    if folder.suffix == gguf.SUFFIX:
+        return gguf.sha256(folder)
     whole = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
@@ -141,10 +175,15 @@ def _hub_errors(what: str) -> Iterator[None]:
         raise MissingError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
 
 
+def readable(place: Path, part: str = dequantised.WORDS) -> Path:
+    """Return the folder that transformers reads: *place* itself, or, of a GGUF file, the folder that holds *part* of it."""
+    return dequantised.folder_of(place, part) if place.suffix == gguf.SUFFIX else place
+
+
 def config_of(source: Source, folder: Path) -> PretrainedConfig:
     """Return the checkpoint's configuration; raise UserError if the transformers library does not know it."""
     try:
-        config: PretrainedConfig = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        config: PretrainedConfig = transformers().AutoConfig.from_pretrained(readable(folder), trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}: {first_line(error)}; code from a repository runs only with `trust_remote_code: true`") from error
     return config
@@ -154,7 +193,7 @@ def tokenizer_of(source: Source, folder: Path) -> PreTrainedTokenizerBase:
     """Return the checkpoint's tokenizer; raise UserError if it has none that loads."""
     try:
         tokenizer: PreTrainedTokenizerBase
-        tokenizer = transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        tokenizer = transformers().AutoTokenizer.from_pretrained(readable(folder), trust_remote_code=source.trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}: no tokenizer that loads: {first_line(error)}; fetch the tokenizer's files too") from error
     tokenizer.model_max_length = 10**9  # rows are cut later, so the warning about long texts would mislead
@@ -209,7 +248,8 @@ def load(source: Source, folder: Path, dtype: str, device: str, head: str = "Aut
     transformers().utils.logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": source.trust_remote_code, "use_safetensors": True, **config}
     try:
-        loaded: Any = getattr(transformers(), head).from_pretrained(folder, **settings, output_loading_info=True)
+        place = readable(folder, dequantised.WEIGHTS)
+        loaded: Any = getattr(transformers(), head).from_pretrained(place, **settings, output_loading_info=True)
     except SafetensorError as error:
         raise UserError(f"{folder}: weights that cannot be read ({error}); fetch the files themselves, not Git LFS pointers") from error
     model: PreTrainedModel
@@ -236,12 +276,15 @@ def subject_row(subject: str, source: Source, folder: Path, dtype: str, device: 
     """Return the SUBJECTS row of a checkpoint."""
     config = config_of(source, folder)
     text = config.get_text_config()  # in a multimodal model, the part that reads text
-    names = sorted(f for pattern in (*KEPT, *(CODE if source.trust_remote_code else ())) for f in folder.glob(pattern))
+    stored = folder.suffix == gguf.SUFFIX
+    patterns = (*KEPT, *(CODE if source.trust_remote_code else ()))
+    names = [folder] if stored else sorted(file for pattern in patterns for file in folder.glob(pattern))
     return {
         "subject": subject,
         "source": source.label,
         "revision": source.revision,
         "files": [f"{file.name} {file_sha256(file)}" for file in names],
+        "quantisation": gguf.header(folder).quantisation if stored else None,
         "architecture": (config.architectures or [type(config).__name__])[0],
         "recurrent": is_recurrent(config),
         "layers": int(text.num_hidden_layers),

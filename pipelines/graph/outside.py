@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from builders.errors import UserError
+from builders.errors import MissingError, UserError
 from builders.lake.hashes import Hashes, below
+from builders.subjects import gguf
 from builders.subjects.checkpoints import CODE, KEPT
 from builders.text import sources
 from pipelines.graph.stage import INPUTS
@@ -77,12 +78,27 @@ def _corpus(spec: Any, hashes: Hashes) -> Lines:
 
 def _checkpoint(spec: Any, hashes: Hashes) -> Lines:
     """Yield the files of a local model that its loader reads; code among them only where `trust_remote_code` lets it run."""
+    if getattr(spec, "package", None) is not None:
+        yield _packaged(spec, hashes)
+        return
     if getattr(spec, "path", None) is None:
         yield from _pinned(spec)
         return
     place = there(spec.path)
+    if place.is_file():
+        yield from hashes.lines({place})
+        return
     patterns = [*KEPT, *(CODE if getattr(spec, "trust_remote_code", False) else ())]
     yield from hashes.lines({path for pattern in patterns for path in place.glob(pattern)})
+
+
+def _packaged(spec: Any, hashes: Hashes) -> str:
+    """Return a line with the hash of a package's GGUF file, without its place on this machine; a missing package is a line of words."""
+    try:
+        path = gguf.in_package(spec.package, spec.file)
+    except MissingError:
+        return f"package {spec.package} is not installed"
+    return f"{hashes.of(path)} {path.name} of package {spec.package}"
 
 
 def _embedder(spec: Any, hashes: Hashes) -> Lines:

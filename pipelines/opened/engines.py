@@ -7,22 +7,31 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+from builders.engines.absent import ABSENT, AbsentEngine
 from builders.engines.asking import Price, ask, usage
 from builders.engines.cache import Cache
 from builders.engines.requests import Answer, Chat, Engine, Failure, Outcome, Request, Score
 from builders.engines.schemas import fits
-from builders.errors import UserError
+from builders.errors import MissingError, UserError
 from builders.lake.shards import Shards, write_atomic
 from builders.progress import track
 from builders.scorers.answers import THOUGHT
-from builders.subjects import checkpoints
 from pipelines.graph.stage import BUILD, USAGE, USED
-from pipelines.params import EngineParams, OpenAiEngineParams, TransformersEngineParams, VllmEngineParams
+from pipelines.opened.subjects import source_of
+from pipelines.params import (
+    EngineParams,
+    LlamaCppEngineParams,
+    OpenAiEngineParams,
+    SkippableParams,
+    TransformersEngineParams,
+    VllmEngineParams,
+)
 
 if TYPE_CHECKING:
     from builders.engines.http import HttpEngine
+    from builders.engines.llamacpp import LlamaCppEngine
 
 CACHE = Path(".interplake/answers.sqlite")
 REJECTED = ("HTTP 400", "HTTP 422", "HTTP 501")  # a server does not take what is asked of it
@@ -51,11 +60,22 @@ def _vllm(spec: VllmEngineParams) -> Engine:
 def _transformers(spec: TransformersEngineParams) -> Engine:
     from builders.engines.local import LocalEngine, LocalSettings
 
-    source = checkpoints.Source(spec.path, spec.repo, spec.revision)
-    return LocalEngine(LocalSettings(source, spec.dtype, spec.device, spec.batch_tokens))
+    return LocalEngine(LocalSettings(source_of(spec), spec.dtype, spec.device, spec.batch_tokens))
 
 
-OPEN: dict[str, Callable[[Any], Engine]] = {"openai": _http, "vllm": _vllm, "transformers": _transformers}
+def llamacpp_engine(spec: LlamaCppEngineParams) -> LlamaCppEngine:
+    """Return a GGUF file run by llama.cpp."""
+    from builders.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+
+    return LlamaCppEngine(LlamaCppSettings(source_of(spec), spec.slots, spec.context, spec.threads, spec.batch))
+
+
+OPEN: dict[str, Callable[[Any], Engine]] = {
+    "openai": _http,
+    "vllm": _vllm,
+    "transformers": _transformers,
+    "llamacpp": llamacpp_engine,
+}
 
 
 def open_engine(spec: EngineParams) -> Engine:
@@ -70,11 +90,22 @@ class Engines:
         self._opened: dict[str, Engine] = {}
 
     def open(self, spec: EngineParams) -> Engine:
-        """Return an engine of params, ready to answer."""
+        """Return an engine of params, ready to answer; one that is missing and may be skipped says so in a line, and answers nothing."""
         key = spec.model_dump_json()
         if key not in self._opened:
-            self._opened[key] = open_engine(spec)
+            try:
+                self._opened[key] = open_engine(spec)
+            except MissingError as error:
+                if not may_be_skipped(spec):
+                    raise
+                print(f"{error}; without it, rows say so")
+                self._opened[key] = AbsentEngine(spec.place, str(error))
         return self._opened[key]
+
+
+def may_be_skipped(spec: EngineParams) -> TypeGuard[SkippableParams]:
+    """Return whether rows may do without the answers of an engine that is not there."""
+    return isinstance(spec, SkippableParams) and spec.missing == "skip"
 
 
 def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[str, Outcome]]:
@@ -89,17 +120,21 @@ def asked(engine: Engine, requests: Sequence[Request], what: str) -> list[tuple[
 
 def require_logprobs(engine: Engine, judge_id: str) -> None:
     """Raise UserError where *engine* cannot score given text; one request tries it before hundreds are made."""
+    if isinstance(engine, AbsentEngine):
+        return
     ((_, outcome),) = asked(engine, [Score("The river", " flows to the sea.")], f"log-probabilities of {judge_id}")
     if isinstance(outcome, Answer) and outcome.tokens:
         return
     why = outcome.reason if isinstance(outcome, Failure) else "its answer holds none"
-    mend = "where that stays so, choose an engine of kind vllm or transformers, or a server that scores given text, such as vLLM's"
+    mend = (
+        "where that stays so, choose an engine of kind llamacpp, vllm or transformers, or a server that scores given text, such as vLLM's"
+    )
     raise UserError(f"judges.{judge_id}: no log-probabilities from {engine.model} ({engine.kind} engine): {why}; {mend}")
 
 
 def require_form(engine: Engine, request: Request, judge_id: str) -> None:
     """Raise UserError where *engine* takes no JSON schema or does not keep to it; *request* tries it before others like it are made."""
-    if not isinstance(request, Chat) or request.form is None:
+    if not isinstance(request, Chat) or request.form is None or isinstance(engine, AbsentEngine):
         return
     ((_, outcome),) = asked(engine, [request], f"the form of {judge_id}'s answers")
     if isinstance(outcome, Failure):
@@ -107,7 +142,7 @@ def require_form(engine: Engine, request: Request, judge_id: str) -> None:
     else:
         why = None if outcome.finish == "length" or _fits(outcome.text, request.form) else f"its answer is {outcome.text.strip()[:60]!r}"
     if why is not None:
-        mend = "choose a server that does, such as vLLM's, or set the judge's `form` to `free`"
+        mend = "choose an engine of kind llamacpp or vllm, or a server that does, such as vLLM's, or set the judge's `form` to `free`"
         raise UserError(f"judges.{judge_id}.form: {engine.model} ({engine.kind} engine) keeps to no JSON schema: {why}; {mend}")
 
 
@@ -138,7 +173,11 @@ def account_all(shards: Shards, bills: Sequence[tuple[Mapping[str, Outcome], Eng
 
 
 def require_share(stage: str, records: Sequence[Mapping[str, Any]], most: float, what: str = "latents") -> None:
-    """Print how many latents (or *what*) failed, and why; raise UserError where their share is more than *most*."""
+    """Print how many latents (or *what*) failed, and why; raise UserError where their share is more than *most*.
+
+    What an engine was asked that is not installed counts among neither.
+    """
+    records = [record for record in records if record["status"] != ABSENT]
     failed = [record for record in records if record["status"] != "ok"]
     counts = Counter(record["status"] for record in failed).most_common()
     kinds = ", ".join(f"{status} {number}" for status, number in counts)

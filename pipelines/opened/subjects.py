@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builders.subjects import checkpoints
-from pipelines.params import Params, SubjectParams
+from pipelines.params import Params, Pinned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def source_of(subject: SubjectParams) -> checkpoints.Source:
-    """Return where a subject's checkpoint lies."""
-    return checkpoints.Source(subject.path, subject.repo, subject.revision, subject.trust_remote_code)
+def source_of(spec: Pinned) -> checkpoints.Source:
+    """Return where the checkpoint of a subject or of an engine lies."""
+    further = {name: getattr(spec, name) for name in ("trust_remote_code", "file", "package") if hasattr(spec, name)}
+    return checkpoints.Source(spec.path, spec.repo, spec.revision, **further)
 
 
 @dataclass(frozen=True)

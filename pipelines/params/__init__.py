@@ -21,7 +21,15 @@ from pipelines.params.explainers import (
     LexicalExplainerParams,
 )
 from pipelines.params.layers import text_of
-from pipelines.params.models import EngineParams, OpenAiEngineParams, PricesParams, TransformersEngineParams, VllmEngineParams
+from pipelines.params.models import (
+    EngineParams,
+    LlamaCppEngineParams,
+    OpenAiEngineParams,
+    PricesParams,
+    SkippableParams,
+    TransformersEngineParams,
+    VllmEngineParams,
+)
 from pipelines.params.problems import explain
 from pipelines.params.scoring import (
     CalibrationParams,
@@ -94,6 +102,7 @@ __all__ = [
     "LexicalEmbedderParams",
     "LexicalExplainerParams",
     "LexicalJudgeParams",
+    "LlamaCppEngineParams",
     "ModelJudgeParams",
     "NegativesParams",
     "NeighboursParams",
@@ -114,6 +123,7 @@ __all__ = [
     "SentenceEmbedderParams",
     "Silent",
     "SimulationScorerParams",
+    "SkippableParams",
     "SteeringParams",
     "SubjectParams",
     "SurprisalScorerParams",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.params.base import URL, Count, Device, Pinned, Section
+from pipelines.params.base import URL, Count, Device, Pinned, PinnedModel, Section
 
 
 class PricesParams(Section):
@@ -47,7 +47,13 @@ class VllmEngineParams(Pinned):
     price: PricesParams = PricesParams()
 
 
-class TransformersEngineParams(Pinned):
+class SkippableParams(PinnedModel):
+    """A model that is run in this process; where it is *missing*, the run may fail or skip it, and then rows say so."""
+
+    missing: Literal["fail", "skip"] = "fail"
+
+
+class TransformersEngineParams(SkippableParams):
     """A small model run by the transformers library; texts are scored *batch_tokens* at a time."""
 
     kind: Literal["transformers"]
@@ -57,4 +63,21 @@ class TransformersEngineParams(Pinned):
     price: PricesParams = PricesParams()
 
 
-EngineParams = Annotated[OpenAiEngineParams | VllmEngineParams | TransformersEngineParams, Field(discriminator="kind")]
+class LlamaCppEngineParams(SkippableParams):
+    """A GGUF file that llama.cpp runs in this process: *slots* requests at once, each of at most *context* tokens with its answer.
+
+    *threads* compute, and prompts are read *batch* tokens at a time. Without *context* it is what the model was trained on, up to 4096;
+    without *threads*, OMP_NUM_THREADS or all cores; without *slots*, one for every four threads.
+    """
+
+    kind: Literal["llamacpp"]
+    slots: Annotated[int, Field(ge=1, le=64)] | None = None
+    context: Count | None = None
+    threads: Count | None = None
+    batch: Count = 512
+    price: PricesParams = PricesParams()
+
+
+EngineParams = Annotated[
+    OpenAiEngineParams | VllmEngineParams | TransformersEngineParams | LlamaCppEngineParams, Field(discriminator="kind")
+]

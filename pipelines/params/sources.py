@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.params.base import Count, Device, Id, Pinned, Revision, Section, Share, Whole
+from pipelines.params.base import Count, Device, Id, PinnedModel, Revision, Section, Share, Whole
 
 
 class PythonDocsParams(Section):
@@ -50,7 +50,7 @@ class TownsfolkParams(Section):
 CorpusParams = Annotated[PythonDocsParams | FilesParams | HubTextParams | TownsfolkParams, Field(discriminator="source")]
 
 
-class SubjectParams(Pinned):
+class SubjectParams(PinnedModel):
     """A language model under study; *template* puts a question to it and ends where its answer begins."""
 
     corpus: Id

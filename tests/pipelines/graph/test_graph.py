@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,31 @@ class TestInputs:
         missing = {"letters": {"kind": "sentence", "path": "nowhere", "fallback": "lexical"}}
 
         assert texts(small(embedders=missing), here)["models"] == "nowhere is not there\n"
+
+    def test_a_gguf_file_counts_by_what_it_holds(self, here: Path) -> None:
+        """Another file under the same path is another line, for a subject and for an engine."""
+        engine = {"local": {"kind": "transformers", "path": "tiny.gguf"}}
+        params = small(
+            subjects={"lab": {"path": "tiny.gguf", "corpus": "topics"}}, engines=engine, embedders={"letters": {"kind": "lexical"}}
+        )
+        said = []
+        for content in (b"GGUF one", b"GGUF two"):
+            (here / "tiny.gguf").write_bytes(content)
+            found = texts(params, here)
+            said.append(found["subjects/lab"])
+            assert found["subjects/lab"] == found["models"] == f"{sha256(content).hexdigest()} tiny.gguf\n"
+        assert said[0] != said[1]
+
+    def test_a_package_counts_by_its_file_and_not_by_its_place(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The line of a package's GGUF file names no path of this machine; a package that is not there is a line of words."""
+        (here / "modules/model_in_a_package").mkdir(parents=True)
+        (here / "modules/model_in_a_package/tiny.gguf").write_bytes(b"GGUF")
+        monkeypatch.syspath_prepend(here / "modules")
+        there, gone = ({"lab": {"package": name, "corpus": "topics"}} for name in ("model_in_a_package", "nobodys_model"))
+
+        line = f"{sha256(b'GGUF').hexdigest()} tiny.gguf of package model_in_a_package\n"
+        assert texts(small(subjects=there), here)["subjects/lab"] == line
+        assert texts(small(subjects=gone), here)["subjects/lab"] == "package nobodys_model is not installed\n"
 
     @pytest.mark.parametrize(
         ("section", "spec", "said"),

@@ -15,7 +15,8 @@ from pipelines.stages.check import check_dictionary
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-LOCAL = ("demo.yaml", "paper.yaml")  # of which nothing lies on the Hub; tests/pipelines/stages/test_paper.py is about the second
+# Of these nothing lies on the Hub; tests/pipelines/stages/test_paper.py is about the last.
+LOCAL = ("demo.yaml", "judges.yaml", "local.yaml", "paper.yaml")
 EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in LOCAL}
 UNKNOWN = "0" * 40
 # What each example's model says of itself, so that its hookpoints can be looked up without it.
@@ -27,6 +28,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "pythia-160m.yaml": GPTNeoXConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12),
     "pythia-70m.yaml": GPTNeoXConfig(hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8),
+    "smollm2-135m.yaml": LlamaConfig(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3
+    ),
 }
 
 

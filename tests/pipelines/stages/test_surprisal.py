@@ -130,7 +130,7 @@ def test_a_judge_that_scores_no_text_is_told_first(here: Path, name: str) -> Non
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: judges.server: no log-probabilities from {MODEL} (openai engine): ")
     assert said in line
-    assert "choose an engine of kind vllm or transformers, or a server that scores given text" in line
+    assert "choose an engine of kind llamacpp, vllm or transformers, or a server that scores given text" in line
     assert "Traceback" not in err
     assert not list(Path("build/scores").rglob("*.parquet"))
 
