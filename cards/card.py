@@ -18,6 +18,7 @@ from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
 from cards import anatomy, charts, steering, summary, tables
 from cards.paper import COSTS
+from cards.printed import printed_latents
 from cards.render import render
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
@@ -35,6 +36,7 @@ BLOCKS = {
     "fidelity": "fidelity.md.j2",
     "calibration": "calibration.md.j2",
     "scores": "scores.md.j2",
+    "printed": "printed.md.j2",
 }
 
 
@@ -106,7 +108,7 @@ def write(
     """
     tables = [*(part.table for part in parts), *absent]
     read = {table.name: _read(release, table) for table in tables if table.name in READ}
-    found = {**results(read, facts["seed"]), "costs": list(costs)}
+    found = {**results(read, facts["seed"]), "printed": printed_latents(release, read, facts["seed"]), "costs": list(costs)}
     draw(release / "figures", found, read)
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     filling = {
@@ -155,16 +157,16 @@ def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def blocks(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of a release's results, which the card and the page of results share; one without rows is empty."""
-    filling = {**found, "by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
+    filling = {"printed": [], **found, "by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
     filling["corrected"] = any(row["corrected_score"]["n"] for row in found["anatomy"])
     return {name: render(template, filling) for name, template in BLOCKS.items()}
 
 
-def results_page(found: Mapping[str, Any]) -> str:
-    """Return the page with all tables of a release's results."""
+def results_page(found: Mapping[str, Any], run: str | None = None) -> str:
+    """Return the page with all tables of a release's results; *run* is the name of the example that made it, None for the default."""
     records = found["steering"]
     parts = {**blocks(found), "steering": steering.steering_block(records)}
-    return render("results_page.md.j2", {**parts, "steered": any(record["status"] == "ok" for record in records)})
+    return render("results_page.md.j2", {**parts, "run": run, "steered": any(record["status"] == "ok" for record in records)})
 
 
 def numbers_block(found: Mapping[str, Any]) -> str:

@@ -86,11 +86,13 @@ def show(sae: str, latent: int, release: Path, most: int) -> None:
 
 
 @main.command()
-def docs() -> None:
+@click.option("--run", default=None, metavar="EXAMPLE", help="Write the page of an example instead, such as local, from --release.")
+@click.option("--release", default=RELEASE, type=click.Path(path_type=Path), help="The release to take results from.")
+def docs(run: str | None, release: Path) -> None:
     """Write docs/datasets.md from the tables, and README's results from the release."""
-    from pipelines.docs import write_docs
+    from pipelines.docs import write_docs, write_run
 
-    for path in write_docs(RELEASE):
+    for path in write_run(release, run) if run else write_docs(release):
         click.echo(f"wrote {path}")
 
 

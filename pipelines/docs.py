@@ -21,6 +21,7 @@ from pipelines.registry import CONFIGS
 README, DATASETS, RESULTS = Path("README.md"), Path("docs/datasets.md"), Path("docs/results.md")
 FOUND, PICTURE = Path("docs/results.json"), Path("docs/latent.svg")
 FIGURES = {"scores.png": Path("docs/scores.png"), "steering.png": Path("docs/steering.png")}
+RUNS = Path("docs/runs")  # of examples that are not made anew by everybody
 LATENT = 7  # of the first dictionary: shown in README, whatever it turns out to be
 WIDTH = 120  # characters
 
@@ -39,15 +40,21 @@ def filled(readme: str, found: Mapping[str, Any]) -> str:
     return readme
 
 
-def write_docs(release: Path) -> list[Path]:
-    """Write all generated pages; raise UserError where there is no release to take figures from."""
+def metrics_of(release: Path) -> str:
+    """Return the text of a release's figures; raise UserError where there is no release."""
     metrics = release / "metrics.json"
     if not metrics.exists():
         raise UserError(f"{release}: no release to take results from; build it with `dvc repro`")
-    found = json.loads(metrics.read_bytes())
+    return metrics.read_text()
+
+
+def write_docs(release: Path) -> list[Path]:
+    """Write all generated pages; raise UserError where there is no release to take figures from."""
+    metrics = metrics_of(release)
+    found = json.loads(metrics)
     pages = {
         DATASETS: datasets_page(),
-        FOUND: metrics.read_text(),
+        FOUND: metrics,
         RESULTS: results_page(found),
         README: filled(README.read_text(), found),
         PICTURE: picture(release, found["dictionaries"][0]["sae"]),
@@ -55,6 +62,15 @@ def write_docs(release: Path) -> list[Path]:
     for path, text in pages.items():
         write_atomic(path, text.encode())
     return [*pages, *copy_figures(release / "figures")]
+
+
+def write_run(release: Path, run: str) -> list[Path]:
+    """Write the page of results of the example *run* from the release that it made; raise UserError where there is none."""
+    metrics = metrics_of(release)
+    pages = {RUNS / f"{run}.json": metrics, RUNS / f"{run}.md": results_page(json.loads(metrics), run)}
+    for path, text in pages.items():
+        write_atomic(path, text.encode())
+    return list(pages)
 
 
 def picture(release: Path, sae: str) -> str:

@@ -61,6 +61,16 @@ def test_pages_show_the_recorded_results() -> None:
     assert "is the median balanced accuracy of detection" in readme
 
 
+def test_pages_of_examples_show_their_recorded_results() -> None:
+    """Each page of docs/runs is that of the figures beside it, and the example of its name is there."""
+    names = {path.stem for path in (ROOT / "docs/runs").iterdir()}
+
+    for name in names:
+        found = json.loads((ROOT / f"docs/runs/{name}.json").read_bytes())
+        assert (ROOT / f"docs/runs/{name}.md").read_text() == results_page(found, name)
+        assert (ROOT / f"examples/{name}.yaml").exists()
+
+
 @pytest.mark.parametrize("name", LAB)
 def test_a_lab_card_tells_of_the_checkpoint_here(name: str) -> None:
     """A lab checkpoint's card states all three losses, the model's below the counting models', and replies where it learned some."""

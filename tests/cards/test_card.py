@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from rows import rows_of
 
-from builders.lake.table import Table
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.scorers.judgements import SCORES
 from cards.card import READ, results, results_page
 from pipelines.registry import CONFIGS
-
-FITS = {"string": "x", "bool": False, "int32": 1, "int64": 1, "float32": 0.5, "float64": 0.5}
-
-
-def rows_of(table: Table, *rows: dict[str, Any]) -> pa.Table:
-    """Return rows of *table* with known columns, nothing where nothing may stand, and else something that fits."""
-    usual = {column.name: [] if column.is_list else None if column.nullable else FITS[column.dtype] for column in table.columns}
-    return table.rows([usual | row for row in rows])
 
 
 def page(inclusion: float, *scores: dict[str, Any]) -> str:

@@ -44,3 +44,18 @@ def test_without_a_release_there_are_no_pages(tmp_path: Path) -> None:
     """The command says how to make a release."""
     with pytest.raises(UserError, match="no release to take results from; build it with `dvc repro`"):
         docs.write_docs(tmp_path)
+    with pytest.raises(UserError, match="no release to take results from; build it with `dvc repro`"):
+        docs.write_run(tmp_path, "local")
+
+
+def test_an_example_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page names the example that made the release, its figures lie beside it, and README stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps(FOUND))
+    figures, page = docs.write_run(tmp_path, "local")
+
+    assert json.loads(figures.read_bytes()) == FOUND
+    assert page.read_text() == docs.results_page(FOUND, "local")
+    assert page.read_text().startswith("# Results of the run local\n")
+    assert "examples/local.yaml" in page.read_text()
+    assert sorted(path.name for path in tmp_path.rglob("*.md")) == ["local.md"]
