@@ -63,7 +63,7 @@ def test_pages_show_the_recorded_results() -> None:
 
 def test_pages_of_examples_show_their_recorded_results() -> None:
     """Each page of docs/runs is that of the figures beside it, and the example of its name is there."""
-    names = {path.stem for path in (ROOT / "docs/runs").iterdir()}
+    names = {path.stem for path in (ROOT / "docs/runs").glob("*")}
 
     for name in names:
         found = json.loads((ROOT / f"docs/runs/{name}.json").read_bytes())

@@ -45,7 +45,7 @@ STAGES = sorted(
 
 
 def small_params() -> dict[str, Any]:
-    """Return params.yaml with a small text corpus, one small SAE and small quotas."""
+    """Return params.yaml with a small text corpus, one small SAE and small quotas, and without a language model."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["corpora"] = {"topics": {"source": "files", "paths": ["text/*.txt"], "held_out": 0.2}}
     params["subjects"] = {"lab": {"path": "checkpoints/lab-transformer", "corpus": "topics"}}
@@ -54,6 +54,9 @@ def small_params() -> dict[str, Any]:
     params["training"] |= {"batch": 512, "buffer": 8192, "passes": 4, "batch_rows": 8}
     params["activations"] |= {"batch_rows": 4, "chunk_rows": 8, "file_rows": 60_000, "rare_windows": 20}
     params["contexts"] |= {"train": 10, "test": 10, "train_random": 10, "test_random": 10, "quantiles": 5, "negatives": {}}
+    params["engines"] = {}
+    for section in ("explainers", "judges"):
+        params[section] = {"lexical": params[section]["lexical"]}
     params["embedders"] = {"letters": {"kind": "lexical"}}
     params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
     params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}

@@ -99,11 +99,11 @@ class TestCode:
         assert {closure.named(path) for path in data} - known == {"checkpoints/recipe.yaml"}
 
     def test_no_module_is_imported_by_a_computed_name(self) -> None:
-        """All imports are statements, which can be found without running the code."""
+        """All imports of the project's modules are statements, which can be found without running the code."""
         for path in (path for package in closure.PACKAGES for path in (ROOT / package).rglob("*.py")):
             calls = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
             made_up = [call for call in calls if ast.unparse(call.func) in ("import_module", "importlib.import_module", "__import__")]
-            assert all(ast.unparse(call.args[0]).strip("'").split(".")[0] == "transformers" for call in made_up)
+            assert all(ast.unparse(call.args[0]).strip("'").split(".")[0] in ("transformers", "xllamacpp") for call in made_up)
 
 
 class TestSources:
@@ -112,7 +112,7 @@ class TestSources:
     def test_a_prompt_belongs_to_those_that_use_it(self) -> None:
         """An explainer's file names its own prompts, a scorer's with a model as judge those of its kind, and a lexical one's none."""
         spec = yaml.safe_load((ROOT / "params.yaml").read_text())
-        spec["engines"] = {"server": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m"}}
+        spec["engines"]["server"] = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
         spec["judges"]["asks"] = {"kind": "model", "engine": "server"}
         spec["judges"]["asks-freely"] = {"kind": "model", "engine": "server", "form": "free"}
         spec["explainers"] |= {"words": {"kind": "default", "engine": "server"}, "effects": {"kind": "intervention", "engine": "server"}}
