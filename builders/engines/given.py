@@ -1,7 +1,7 @@
 """Log-probabilities of given tokens from llama.cpp's server, which has no `echo`: it is made to write them, one after another.
 
-A grammar of token ids leaves the model no choice, and the server tells the probabilities that the model gave before the grammar had its say.
-It tells none of a token that ends inside a character, and its grammars break on tokens that begin inside one; both take other ways.
+A grammar of token ids leaves the model no choice, and the server tells the probabilities that the model gave before the grammar was
+applied. It tells none of a token that ends inside a character, and its grammars break on one that begins there; both take other ways.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def start_of(tokens: Sequence[Piece], prompt: str, continuation: str) -> int | N
     if not b"".join(token.text for token in tokens).endswith((prompt + continuation).encode()):
         return None
     border = (ends[-1] if ends else 0) - len(continuation.encode())
-    found = (place for place, token in enumerate(tokens) if ends[place] - len(token.text) >= border and token.text)
+    starts = [end - len(token.text) if prompt else end - 1 for end, token in zip(ends, tokens, strict=True)]  # no prompt, no straddling
+    found = (place for place, token in enumerate(tokens) if starts[place] >= border and token.text)
     return max(next(found, len(tokens)), min(1, len(tokens)))
 
 
@@ -72,7 +73,7 @@ async def scored(post: Post, tokens: Sequence[Piece], start: int, most: int) -> 
     known = None
     for first, end in parts(tokens, start):
         before, row = [token.id for token in tokens[:first]], tokens[first:end]
-        forced = {"grammar": "root ::= " + " ".join(f"<[{token.id}]>" for token in row)}
+        forced: dict[str, Any] = {"grammar": "root ::= " + " ".join(f"<[{token.id}]>" for token in row)}
         if not row[0].whole:
             forced = {"logit_bias": [[row[0].id, SURE]]}
         told = await _written(post, before, len(row), most, forced)

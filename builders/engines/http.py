@@ -13,7 +13,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
-from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score, Token
+from builders.engines.requests import NO_LOGPROBS, Answer, Chat, Failure, Outcome, Request, Score, Token
 from builders.engines.schemas import Schema
 from builders.errors import UserError, first_line, one_of
 
@@ -159,7 +159,7 @@ class HttpEngine:
         listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
         tokens = tuple(Token(_text(t.token), t.logprob, tuple((_text(top.token), top.logprob) for top in t.top_logprobs)) for t in listed)
         if request.top_logprobs and not tokens:
-            return Failure("no log-probabilities", f"{self.settings.base_url} gives no log-probabilities; use an engine that does")
+            return Failure(NO_LOGPROBS, f"{self.settings.base_url} gives no log-probabilities; use an engine that does")
         return Answer(_text(said), str(choice.finish_reason), tokens, *_used(answered.usage))
 
     async def _score(self, client: openai.AsyncOpenAI, request: Score) -> Outcome:
@@ -169,9 +169,7 @@ class HttpEngine:
         )
         found = answered.choices[0].logprobs if answered.choices else None
         if found is None or not found.tokens or found.token_logprobs is None:
-            return Failure(
-                "no log-probabilities", f"{self.settings.base_url} scores no text (`echo` with `logprobs`); use an engine that does"
-            )
+            return Failure(NO_LOGPROBS, f"{self.settings.base_url} scores no text (`echo` with `logprobs`); use an engine that does")
         # The border is counted back from the end, because vLLM's `text_offset` counts a BOS token that is no part of the text.
         prompt = answered.usage.prompt_tokens if answered.usage else len(found.tokens) - 1
         ends = list(accumulate(len(token) for token in found.tokens[:prompt]))

@@ -17,7 +17,7 @@ import openai
 from builders.engines import given
 from builders.engines.http import HttpEngine, HttpSettings, turns
 from builders.engines.reading import no_template, too_long
-from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, Score
+from builders.engines.requests import NO_LOGPROBS, Answer, Chat, Failure, Outcome, Request, Score
 from builders.engines.schemas import Schema, grammar
 from builders.errors import MissingError, UserError, first_line
 from builders.subjects import checkpoints, gguf
@@ -96,7 +96,10 @@ class LlamaCppEngine(HttpEngine):
         counted = await _post(client, self._root, "/v1/chat/completions/input_tokens", {"messages": turns(request)})
         if counted["input_tokens"] + request.max_tokens > self._limit:
             return too_long(counted["input_tokens"], request.max_tokens, self.model, self._limit)
-        return await super()._chat(client, request)
+        outcome = await super()._chat(client, request)
+        if isinstance(outcome, Failure) and outcome.status == NO_LOGPROBS:
+            return Failure(NO_LOGPROBS, "the answer is half a character, of which llama.cpp tells no log-probabilities")
+        return outcome
 
     async def _score(self, client: openai.AsyncOpenAI, request: Score) -> Outcome:
         post = partial(_post, client, self._root)
@@ -183,7 +186,9 @@ def _serve(library: ModuleType, path: Path, name: str, size: _Size) -> Any:
     asked.cache_ram_mib = 0  # prompts that left their slots would be kept in up to eight gigabytes; sorted, none is wanted again
     asked.reasoning_format = library.common_reasoning_format.COMMON_REASONING_FORMAT_NONE  # what is thought stays in the text
     try:
-        return library.Server(asked)
+        server = library.Server(asked)
     except RuntimeError as error:
         known = "choose a file of an architecture that it knows, install a newer xllamacpp, or fetch the file again"
         raise UserError(f"{path}: llama.cpp cannot load it (its architecture is {gguf.header(path).architecture}); {known}") from error
+    server.handle_completions({"prompt": "a", "max_tokens": 1})  # one that was never asked may not be running yet, and then never ends
+    return server

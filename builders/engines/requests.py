@@ -79,6 +79,7 @@ class Failure:
 
 
 Outcome = Answer | Failure
+NO_LOGPROBS = "no log-probabilities"  # the status of a request whose answer came without those asked for
 
 
 class Engine(Protocol):

@@ -16,10 +16,10 @@ import numpy as np
 
 from builders.arrays import Ints
 from builders.engines.prompts import MARKS, Marks, marked_text, remarked
-from builders.engines.requests import Chat, Failure, Message, Outcome
+from builders.engines.requests import NO_LOGPROBS, Chat, Failure, Message, Outcome
 from builders.scorers.answers import answered, probabilities
 from builders.scorers.forms import FORMS, LIST, Form
-from builders.scorers.judging import NO_LOGPROBS, PROMPTS, nans
+from builders.scorers.judging import PROMPTS, nans
 from builders.scorers.trials import Trials, Verdicts
 from builders.seeds import uniforms
 from builders.text.vocabulary import text_of

@@ -15,7 +15,6 @@ from builders.contexts.contexts import Examples
 from builders.engines.prompts import Prompts
 from builders.engines.requests import Outcome, Request
 
-NO_LOGPROBS = "no log-probabilities"  # the status of an answer that came without the log-probabilities asked for
 PROMPTS = Prompts(Path(__file__).parent / "prompts")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score, Token
-from builders.scorers.judging import NO_LOGPROBS, PROMPTS
+from builders.engines.requests import NO_LOGPROBS, Answer, Chat, Failure, Message, Outcome, Request, Score, Token
+from builders.scorers.judging import PROMPTS
 from builders.scorers.simulation import TOP, Predicted, Tokens
 
 SHOTS = "simulation.yaml"

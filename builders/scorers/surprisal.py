@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from builders.engines.prompts import marked_text
-from builders.engines.requests import Failure, Outcome, Score
-from builders.scorers.judging import NO_LOGPROBS, PROMPTS, Judged, Task, nans
+from builders.engines.requests import NO_LOGPROBS, Failure, Outcome, Score
+from builders.scorers.judging import PROMPTS, Judged, Task, nans
 from builders.scorers.statistics import area
 
 NOTHING = "Various unrelated sentences."  # z₀: the same for all explanations, so that each window is scored after it only once

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.engines.reading import no_template, require_template
+from builders.engines.reading import require_template
 from builders.errors import MissingError, UserError
 from builders.lake.shards import write_atomic
 from builders.saes import formats
 from builders.saes.fidelity import require_width
 from builders.steering.orders import count_of
-from builders.subjects import checkpoints, gguf
+from builders.subjects import checkpoints
 from builders.subjects.hookpoints import width_at
 from pipelines.graph.stage import BUILD, run
 from pipelines.opened import behaviours, corpora
 from pipelines.opened.dictionaries import folder_of, mounted, published
-from pipelines.opened.engines import http_engine, may_be_skipped
+from pipelines.opened.engines import http_engine, llamacpp_engine, may_be_skipped
 from pipelines.opened.subjects import source_of
 from pipelines.params import (
     EngineParams,
@@ -111,20 +111,11 @@ def check_engine(engine_id: str, spec: EngineParams, *, offline: bool) -> str:
 
 def check_model(spec: VllmEngineParams | TransformersEngineParams | LlamaCppEngineParams) -> None:
     """Raise UserError unless the model of an engine in this process is there and has a chat template."""
-    source = source_of(spec)
-    place = checkpoints.fetch(source)
     if isinstance(spec, LlamaCppEngineParams):
-        require_conversations(place, spec.place)
+        llamacpp_engine(spec).require_template()
     else:
-        require_template(checkpoints.tokenizer_of(source, place), spec.place)
-
-
-def require_conversations(place: Path, model: str) -> None:
-    """Raise UserError where *place* is no GGUF file, or one without a chat template; only its header is read."""
-    if place.suffix != gguf.SUFFIX:
-        raise UserError(f"{model}: llama.cpp runs GGUF files; name one: `path` to it, or `file` in a `repo`")
-    if "tokenizer.chat_template" not in gguf.header(place).metadata:
-        raise no_template(model)
+        source = source_of(spec)
+        require_template(checkpoints.tokenizer_of(source, checkpoints.fetch(source)), spec.place)
 
 
 def check_dictionary(sae_id: str, spec: SaeParams, skeleton: nn.Module, d_model: int, *, offline: bool) -> str:

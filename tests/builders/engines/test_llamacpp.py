@@ -273,6 +273,31 @@ class TestScores:
         assert [token.logprob for token in answer.tokens] == pytest.approx(own, abs=CLOSE)
         assert "".join(token.text for token in answer.tokens) == "The river"
 
+    def test_a_vocabulary_of_sentence_pieces(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
+        """Where a tokenizer puts BOS and a space before every text, the continuation's tokens are found all the same."""
+        words = ["▁", "t", "h", "e", "c", "a", "th", "the", "▁the", "at", "cat", "▁cat", "▁c"]
+        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+        tokens += [f"[PAD{number}]" for number in range(len(tokens), 384)]
+        path = write_gguf(
+            tmp_path / "pieces.gguf",
+            tiny_checkpoint,
+            tokenizer__ggml__model="llama",
+            tokenizer__ggml__pre=None,
+            tokenizer__ggml__merges=None,
+            tokenizer__ggml__tokens=tokens,
+            tokenizer__ggml__scores=[0.0] * 259
+            + [-float(number) for number in range(len(words), 0, -1)]
+            + [-1000.0] * (384 - 259 - len(words)),
+            tokenizer__ggml__token_type=[2, 3, 3] + [6] * 256 + [1] * len(words) + [5] * (384 - 259 - len(words)),
+            tokenizer__ggml__bos_token_id=1,
+            tokenizer__ggml__eos_token_id=2,
+        )
+        found = answers(opened(path), [Score("the", " cat"), Score("", "the cat"), Score("the c", "at the"), Score("the", " 🙂 cat")])
+
+        pieces = [[token.text for token in one.tokens] for one in found]
+        assert pieces == [[" cat"], [" the", " cat"], [" the"], [" ", *"����", " cat"]]
+        assert [one.prompt_tokens for one in found] == [3, 3, 4, 8]
+
     def test_a_judge_can_be_asked(self, engine: LlamaCppEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The request that tries whether an engine scores text is answered."""
         monkeypatch.chdir(tmp_path)

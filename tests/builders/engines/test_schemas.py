@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.engines.schemas import continuations, fits, named, one_of, several, values
+from builders.engines.schemas import continuations, fits, grammar, named, one_of, several, values
 
 DIGITS = several(one_of([0, 1]), 3)
 SCHEMAS: dict[str, tuple[Any, int]] = {
@@ -79,6 +79,24 @@ def test_other_schemas_are_refused(schema: Any) -> None:
         list(values(schema))
     with pytest.raises(ValueError, match="no known kind"):
         fits(schema, [0, 0])
+
+
+GRAMMARS: dict[str, tuple[Any, str]] = {
+    "numbers": (one_of([0, 12]), 'root ::= ("0" | "12")'),
+    "words": ({"type": "string", "enum": ["日本", 'a "b\\']}, r'root ::= ("\"日本\"" | "\"a \\\"b\\\\\"")'),
+    "a list": (several(one_of([0, 1]), 2), 'root ::= "[" ("0" | "1") ", " ("0" | "1") "]"'),
+    "an object": (named(a=one_of([0]), b=several(one_of([1]), 1)), r'root ::= "{" "\"a\": " ("0") ", " "\"b\": " "[" ("1") "]" "}"'),
+}
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_a_schema_is_a_grammar(name: str) -> None:
+    """The grammar of a schema writes each value as json.dumps does, with quotes and backslashes escaped, and leaves no other choice."""
+    schema, text = GRAMMARS[name]
+
+    assert grammar(schema) == text
+    with pytest.raises(ValueError, match="no known kind"):
+        grammar(several({"type": "string"}, 2))
 
 
 def test_many_values_are_not_made_at_once() -> None:

@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from builders.engines.asking import ask
 from builders.engines.cache import Cache
 from builders.engines.local import LocalEngine, LocalSettings
-from builders.engines.requests import Answer, Failure, Outcome, Score, Token
+from builders.engines.requests import NO_LOGPROBS, Answer, Failure, Outcome, Score, Token
 from builders.engines.scripted import ScriptedEngine
 from builders.scorers.judging import Task
-from builders.scorers.surprisal import NO_LOGPROBS, NOTHING, OTHER_TEXT, SurprisalScorer, gain, prompt
+from builders.scorers.surprisal import NOTHING, OTHER_TEXT, SurprisalScorer, gain, prompt
 from builders.subjects import checkpoints
 from builders.text.vocabulary import token_bytes
 
