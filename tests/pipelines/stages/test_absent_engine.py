@@ -15,8 +15,10 @@ from project import write_params
 
 from builders.engines.absent import ABSENT
 from builders.errors import MissingError
+from builders.lake.hashes import Hashes
+from pipelines.graph.outside import entry_lines
 from pipelines.graph.stage import folder
-from pipelines.params import load
+from pipelines.params import LlamaCppEngineParams, load
 from pipelines.stages import check, explanations, scores
 
 if TYPE_CHECKING:
@@ -91,6 +93,13 @@ def test_a_check_tells_what_will_be_skipped(here: Path) -> None:
 
     assert PACKAGE in line
     assert line.endswith("without it, rows say so")
+
+
+def test_a_path_that_is_not_there_is_a_line_of_the_inputs(here: Path) -> None:
+    """What DVC sees of such an engine says that it is missing, so that its stages run once it is there."""
+    spec = LlamaCppEngineParams(kind="llamacpp", path="models/none.gguf", missing="skip")
+
+    assert list(entry_lines("engines", "gone", spec, Hashes(here / "hashes.json"))) == ["models/none.gguf is not there\n"]
 
 
 def test_without_skip_a_missing_engine_ends_the_stage(here: Path) -> None:
