@@ -29,7 +29,7 @@ from builders.errors import MissingError, UserError
 from builders.lake.shards import file_sha256
 from builders.subjects.checkpoints import Source
 from pipelines.graph.closure import ROOT
-from pipelines.opened.engines import open_engine, require_logprobs
+from pipelines.opened.engines import CACHE, open_engine, require_logprobs
 from pipelines.params import LlamaCppEngineParams
 
 if TYPE_CHECKING:
@@ -299,9 +299,11 @@ class TestScores:
         assert [one.prompt_tokens for one in found] == [3, 3, 4, 8]
 
     def test_a_judge_can_be_asked(self, engine: LlamaCppEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The request that tries whether an engine scores text is answered."""
+        """The request that tries whether an engine scores text is answered, and its answer is kept."""
         monkeypatch.chdir(tmp_path)
         require_logprobs(engine, "m")
+
+        assert [row[:3] for row in Cache(CACHE).sizes()] == [("llamacpp", "tiny.gguf", 1)]
 
 
 def test_too_long_is_a_failure_beside_answers(engine: LlamaCppEngine) -> None:
