@@ -6,7 +6,7 @@ Paulo et al. 2024 (arXiv 2410.13928); see docs/science.md#embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,16 +23,11 @@ from builders.text.vocabulary import texts
 
 @dataclass(frozen=True)
 class ByEmbedding:
-    """What the scorers that embed windows share.
-
-    *windows* is the most activating windows to embed, and the most silent ones; None means all. *pieces* are the bytes of each
-    token id, empty for special tokens.
-    """
+    """What the scorers that embed windows share; *pieces* are the bytes of each token id, empty for special tokens."""
 
     embedder: Embedder
     pieces: Sequence[bytes]
     negatives: str
-    windows: int | None = field(default=None, kw_only=True)
     unit = "AUROC"
     chance = 0.5
     prompt_sha256 = None
@@ -47,8 +42,7 @@ class ByEmbedding:
 
     def shown(self, task: Task) -> Examples:
         """Return the windows to embed."""
-        examples = task.examples
-        return examples.against(self.negatives) if self.windows is None else examples.some(self.negatives, self.windows)
+        return task.examples.against(self.negatives)
 
     def vectors(self, windows: Examples) -> Floats:
         """Return the vectors [n, width] of windows, embedded as plain text without marks."""

@@ -148,14 +148,12 @@ def embedded(setup: Setup, scorer: EmbeddingScorer | ExampleEmbeddingScorer) -> 
 
 def _embedding(setup: Setup) -> Panel:
     spec, embedder = setup.spec, open_embedder(setup.params, setup.spec.embedder)
-    return embedded(setup, EmbeddingScorer(embedder, setup.texts, spec.negatives, windows=spec.windows))
+    return embedded(setup, EmbeddingScorer(embedder, setup.texts, spec.negatives))
 
 
 def _example_embedding(setup: Setup) -> Panel:
     spec, embedder = setup.spec, open_embedder(setup.params, setup.spec.embedder)
-    return embedded(
-        setup, ExampleEmbeddingScorer(embedder, setup.texts, spec.negatives, spec.trials, spec.examples, setup.seed, windows=spec.windows)
-    )
+    return embedded(setup, ExampleEmbeddingScorer(embedder, setup.texts, spec.negatives, spec.trials, spec.examples, setup.seed))
 
 
 def _simulation(setup: Setup) -> Panel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,12 @@ def scored_windows(contexts: Shelf, wanted: Collection[int], negatives: str) -> 
     for examples in windows(contexts, "test"):
         if examples.latent in wanted:
             yield examples if pool is None else pool.beside(examples)
+
+
+def judged_windows(examples: Examples, spec: Any) -> Examples:
+    """Return the windows of a latent that a scorer with the params *spec* judges: with `windows`, at most so many of each side."""
+    most = getattr(spec, "windows", None)
+    return examples if most is None else examples.some(spec.negatives, most)
 
 
 def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None, saes: Collection[str] | None = None) -> set[int]:

@@ -11,7 +11,7 @@ from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import Params
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
-from pipelines.parts.windows import drawn_latents, windows
+from pipelines.parts.windows import drawn_latents, judged_windows, windows
 
 
 def main(scorer_id: str, *only: str) -> None:
@@ -28,8 +28,9 @@ def score(params: Params, sae_id: str, scorer_id: str, engines: Engines) -> None
     spec, contexts = params.direct_scorers[scorer_id], shelf("contexts", sae_id)
     job = Job("direct", (sae_id, scorer_id), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer_id))
     wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
-    tasks = track((Task(examples) for examples in windows(contexts, "test") if examples.latent in wanted), f"{scorer_id} of {sae_id}")
-    job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
+    tasks = (Task(judged_windows(examples, spec)) for examples in windows(contexts, "test") if examples.latent in wanted)
+    shown = track(tasks, f"{scorer_id} of {sae_id}")
+    job.fill(lambda shards: judge_all(sae_id, shown, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import InterventionScorerParams, Params, ScorerParams
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
-from pipelines.parts.windows import drawn_latents, scored_windows
+from pipelines.parts.windows import drawn_latents, judged_windows, scored_windows
 
 
 def main(scorer_id: str, *only: str) -> None:
@@ -42,12 +42,11 @@ def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engine
 
 def tasks_of(params: Params, sae_id: str, explainer_id: str, spec: ScorerParams) -> Iterator[Task]:
     """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows, or some of them."""
-    contexts, most = shelf("contexts", sae_id), getattr(spec, "windows", None)
+    contexts = shelf("contexts", sae_id)
     wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
     texts = explanations_of(shelf("explanations", sae_id, explainer_id))
-    negatives = getattr(spec, "negatives", "none")
-    for found in scored_windows(contexts, wanted, negatives):
-        examples = found if most is None else found.some(negatives, most)
+    for found in scored_windows(contexts, wanted, getattr(spec, "negatives", "none")):
+        examples = judged_windows(found, spec)
         yield from (Task(examples, explainer, explanation) for explainer, explanation in texts.get(examples.latent, []))
 
 
