@@ -15,6 +15,7 @@ REAL, PERMUTED = "#2b6cb0", "#c2410c"
 # Where and when steering vectors are added; a state that is changed in phase is darker.
 SITES = {"residual": "#2b6cb0", "state late": "#f59e63", "state aligned": "#c2410c", "both late": "#b794f4", "both aligned": "#6b21a8"}
 NAMES = ("subject", "behaviour", "method")
+FEW = 10  # quartiles of fewer latents say little, and a bar would look as sure as the others
 
 
 def _save(chart: Any, path: Path) -> None:
@@ -24,16 +25,16 @@ def _save(chart: Any, path: Path) -> None:
 def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the quartiles and median of scores by kind of dictionary, with the median of permuted explanations and chance.
 
-    Scores in nats, which have no largest value, have an axis of their own.
+    Scores in nats, which have no largest value, have an axis of their own. Quartiles of fewer than FEW latents are left out, unless all are.
     """
+    known = [row for row in records if row["sae"] == "all" and row["score"]["n"]]
     values = [
         {
             **{name: row[name] for name in ("scorer", "kind", "explainer", "unit", "chance")},
             "permuted": row["permuted"]["median"],
             **{name: row["score"][name] for name in ("q1", "median", "q3")},
         }
-        for row in records
-        if row["sae"] == "all" and row["score"]["n"]
+        for row in [row for row in known if row["score"]["n"] >= FEW] or known
     ]
     titles = {unit: "score in nats" if unit == "nats" else "score" for unit in sorted({row["unit"] for row in values})}
     parts = [[row for row in values if titles[row["unit"]] == title] for title in sorted({*titles.values()})]

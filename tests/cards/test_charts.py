@@ -31,6 +31,16 @@ def test_scores_in_nats_have_an_axis_of_their_own(tmp_path: Path) -> None:
     assert "score in nats" not in words(tmp_path / "one.svg")
 
 
+def test_a_bar_stands_for_some_latents(tmp_path: Path) -> None:
+    """Scores of a few latents have no bar beside those of many; where all are few, all are drawn."""
+    many, few = record("detection", "balanced accuracy"), record("fuzzing", "balanced accuracy")
+    score_chart([many | {"score": many["score"] | {"n": 10}}, few], tmp_path / "many.svg")
+    score_chart([many, few], tmp_path / "few.svg")
+
+    assert {"detection", "fuzzing"} & set(words(tmp_path / "many.svg")) == {"detection"}
+    assert {"detection", "fuzzing"} <= set(words(tmp_path / "few.svg"))
+
+
 def test_several_explainers_can_be_told_apart(tmp_path: Path) -> None:
     """Two explainers have a legend; one has none, even beside scorers that need no explanation."""
     two = [record("detection", "balanced accuracy", explainer) for explainer in ("lexical", "llama")]
