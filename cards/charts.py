@@ -25,7 +25,8 @@ def _save(chart: Any, path: Path) -> None:
 def score_chart(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the quartiles and median of scores by kind of dictionary, with the median of permuted explanations and chance.
 
-    Scores in nats, which have no largest value, have an axis of their own. Quartiles of fewer than FEW latents are left out, unless all are.
+    Scores in nats, which have no largest value, have an axis of their own. Quartiles of fewer than FEW latents are left out, unless all
+    are so few.
     """
     known = [row for row in records if row["sae"] == "all" and row["score"]["n"]]
     values = [
