@@ -20,6 +20,7 @@ from builders.subjects.harvest import harvest, row_batches
 from builders.text.tokens import TOKENS
 from pipelines.graph.stage import shelf
 from pipelines.opened.dictionaries import reopened
+from pipelines.opened.subjects import Subjects
 from pipelines.params import load
 
 
@@ -47,7 +48,7 @@ def main(sae: str | None, rows: int) -> None:
     sae_id = sae or next(iter(params.saes))
     spec, size = params.saes[sae_id], params.activations.batch_rows
     shelf_tokens, shelf_sae = shelf("tokens", spec.subject), shelf("saes", sae_id)
-    encoder = reopened(params, sae_id, shelf_sae, shelf_tokens)
+    encoder = reopened(Subjects(params), sae_id, shelf_sae, shelf_tokens)
     if not isinstance(encoder, Encoder):
         raise click.UsageError(f"{sae_id} reads no model")
     tokens = shelf_tokens.read(TOKENS, columns=["row", "ids", "special"])

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Request, Score
-from builders.subjects import checkpoints
+from builders.subjects import places
 
 TOKENIZER = "checkpoints/lab-transformer"
 
@@ -66,7 +66,7 @@ def main(count: int, prompt: int, window: int, width: int, layers: int, repeats:
     apart = [Score(f"{number} {request.prompt}", request.continuation) for number, request in enumerate(asked)]
     ways = {"one at a time": [[request] for request in asked], "in batches, no prompt shared": [apart], "in batches": [asked]}
     with tempfile.TemporaryDirectory() as folder:
-        source = checkpoints.Source(str(written(Path(folder), width, layers)))
+        source = places.Source(str(written(Path(folder), width, layers)))
         engine = LocalEngine(LocalSettings(source, "float32", device))
     times: dict[str, list[float]] = {name: [] for name in ways}
     said: dict[str, list[float]] = {}

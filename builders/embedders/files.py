@@ -10,7 +10,7 @@ from typing import Any
 
 from builders.errors import MissingError, UserError, one_of
 from builders.lake.shards import file_sha256
-from builders.subjects import checkpoints
+from builders.subjects import places
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ PACKAGES = {
 }
 
 
-def of_source(source: checkpoints.Source) -> Files:
+def of_source(source: places.Source) -> Files:
     """Return the files of a model in a folder or a Hub repository.
 
-    Raises MissingError if there is no such folder or the Hub is out of reach, and UserError as :func:`checkpoints.fetch` does.
+    Raises MissingError if there is no such folder or the Hub is out of reach, and UserError as :func:`places.fetch` does.
     """
-    folder = checkpoints.fetch(source)
+    folder = places.fetch(source)
     dense = [part["path"] for part in json_of(folder / "modules.json") or () if kind_of(part) == "Dense"]
     pickled = [f"{path}/{PICKLED}" for path in dense if not (folder / path / WEIGHTS).exists()]
     if source.repo and pickled:
-        checkpoints.snapshot(source.repo, source.revision, pickled)
-    return Files(folder, source.label, source.revision or checkpoints.fingerprint(folder))
+        places.snapshot(source.repo, source.revision, pickled)
+    return Files(folder, source.label, source.revision or places.fingerprint(folder))
 
 
 def json_of(path: Path) -> Any:

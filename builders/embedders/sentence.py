@@ -22,7 +22,7 @@ from builders.embedders.embedder import Model, Vectors, normed
 from builders.embedders.files import Files, json_of
 from builders.embedders.recipe import read_recipe
 from builders.errors import UserError, one_of
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ class SentenceEmbedder(Model):
     ) -> None:
         self.files, self.device, self.config = files, device, dict(config or {})
         require_known(files, self.config)
-        self.source = checkpoints.Source(path=str(files.folder), trust_remote_code=trust_remote_code)
+        self.source = places.Source(path=str(files.folder), trust_remote_code=trust_remote_code)
         self.recipe = read_recipe(files.folder)
         self.instruction = self.recipe.prompts.get(instruction, instruction)
         self.name, self.width = files.model, self.recipe.width
@@ -149,5 +149,5 @@ def code_sha256(files: Files) -> str:
     foreign = set(re.findall(r'"([\w./-]+?)--', json.dumps(maps)))
     if foreign:
         raise UserError(f"{files.folder}: its code lies in {one_of(foreign)}, at no pinned commit; choose a model that holds its own code")
-    code = [path.name.encode() + b"\n" + path.read_bytes() for pattern in checkpoints.CODE for path in sorted(files.folder.glob(pattern))]
+    code = [path.name.encode() + b"\n" + path.read_bytes() for pattern in places.CODE for path in sorted(files.folder.glob(pattern))]
     return hashlib.sha256(b"\n".join(code)).hexdigest()

@@ -20,7 +20,7 @@ from builders.engines.reading import no_template, too_long
 from builders.engines.requests import NO_LOGPROBS, Answer, Chat, Failure, Outcome, Request, Score
 from builders.engines.schemas import Schema, grammar
 from builders.errors import MissingError, UserError, first_line
-from builders.subjects import checkpoints, gguf
+from builders.subjects import gguf, places
 
 MOST = 4096  # tokens of prompt and answer together, unless the settings say otherwise: every slot keeps memory for so many
 PATIENCE_S = 7 * 86400  # a slow model on a busy machine is no failure
@@ -38,7 +38,7 @@ class LlamaCppSettings:
     With one slot the same requests get the same bits again; with several, a number depends on what else was answered at the time.
     """
 
-    source: checkpoints.Source
+    source: places.Source
     slots: int | None = None
     context: int | None = None
     threads: int | None = None
@@ -55,7 +55,7 @@ class LlamaCppEngine(HttpEngine):
         if not (source.package or source.file or str(source.path).endswith(gguf.SUFFIX)):
             raise UserError(f"{source.label}: llama.cpp runs GGUF files; name one: `path` to it, or `file` in a `repo`")
         library = _library()
-        path = checkpoints.fetch(source)
+        path = places.fetch(source)
         metadata = gguf.header(path).metadata
         self._templated = "tokenizer.chat_template" in metadata
         self._revision = gguf.sha256(path)

@@ -17,7 +17,7 @@ from builders.engines.requests import Answer, Chat, Failure, Outcome, Request, S
 from builders.engines.schemas import continuations, values
 from builders.errors import UserError
 from builders.library import transformers
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
 from builders.subjects.sampling import stops_of
 
 TOGETHER = 4096  # requests read at a time; what these have in common is read once
@@ -28,7 +28,7 @@ ANSWERS = 4096  # a JSON schema may allow so many answers: all of them are token
 class LocalSettings:
     """Which checkpoint is run (as for a subject), on what, and how many tokens of continuations are in memory at a time."""
 
-    source: checkpoints.Source
+    source: places.Source
     dtype: str = "auto"
     device: str = "auto"
     batch_tokens: int = 8192
@@ -40,10 +40,10 @@ class LocalEngine:
     kind = "transformers"
 
     def __init__(self, settings: LocalSettings) -> None:
-        folder = checkpoints.fetch(settings.source)
+        folder = places.fetch(settings.source)
         config = checkpoints.config_of(settings.source, folder)
         self.settings = settings
-        self._revision = settings.source.revision or checkpoints.fingerprint(folder)
+        self._revision = settings.source.revision or places.fingerprint(folder)
         self.device = checkpoints.resolve_device(settings.device)
         self.dtype = checkpoints.resolve_dtype(settings.dtype, self.device, config)
         self._model: Any = checkpoints.load(settings.source, folder, self.dtype, self.device)

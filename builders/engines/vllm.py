@@ -11,7 +11,7 @@ from typing import Any
 from builders.engines.reading import Read, Reader, token_of
 from builders.engines.requests import Answer, Chat, Failure, Outcome, Request
 from builders.errors import UserError, first_line
-from builders.subjects import checkpoints
+from builders.subjects import places
 
 TOGETHER = 512  # requests handed over at a time; answers are kept after every such part
 
@@ -56,7 +56,7 @@ class VllmEngine:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"{settings.model}: vLLM cannot load it: {first_line(error)}") from error
         local = Path(settings.model)
-        self._revision = settings.revision or (checkpoints.fingerprint(local) if local.is_dir() else None)
+        self._revision = settings.revision or (places.fingerprint(local) if local.is_dir() else None)
         limit = int(self._llm.llm_engine.model_config.max_model_len)
         self._reader = Reader(self._llm.get_tokenizer(), self.model, limit)
 

@@ -62,7 +62,7 @@ def fidelity(model: nn.Module, mounted: Mounted, rows: pa.Table, batch: int, dev
     for part in track(list(row_batches(rows, batch)), "measuring the SAE"):
         ids, is_text = read_rows(part, device)
         with watched(model, [mounted.reads, mounted.writes]) as seen:
-            clean = _row_losses(model, ids, is_text)
+            clean = row_losses(model, ids, is_text)
         x, y = (seen[hookpoint][is_text].float() for hookpoint in (mounted.reads, mounted.writes))
         place = torch.nonzero(is_text)[:, 0]
         code = coder.encode(x)
@@ -115,11 +115,12 @@ def _splice_losses(model: nn.Module, mounted: Mounted, ids: Tensor, is_text: Ten
     losses = []
     for edit in (rebuilt, zero):
         with spliced(model, mounted.reads, mounted.writes, edit):
-            losses.append(_row_losses(model, ids, is_text))
+            losses.append(row_losses(model, ids, is_text))
     return (*losses, is_text[:, 1:].sum(1))
 
 
-def _row_losses(model: nn.Module, ids: Tensor, is_text: Tensor) -> Tensor:
+def row_losses(model: nn.Module, ids: Tensor, is_text: Tensor) -> Tensor:
+    """Return the summed loss of each row [rows] over its predicted tokens that are text; *ids* and *is_text* are [rows, longest]."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)
     return (losses * is_text[:, 1:]).sum(1)

@@ -17,12 +17,11 @@ import pandas as pd
 from builders.arrays import Floats, Ints
 from builders.explainers.explanations import PERMUTED, named, sample_of
 from builders.lake.table import Column, Table
+from builders.scorers.bootstrap import ENDS, RESAMPLES, resamples
 from builders.seeds import seed_of
 
 NONE = "none"  # the explainer of a scorer that needs no explanation
 ALL = "all"  # the name for all dictionaries of a kind together
-RESAMPLES = 1000
-TOGETHER = 2**20  # scores resampled at a time, which bounds memory
 LEAST = 10  # latents: with fewer, nothing but their number is computed
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 
@@ -139,7 +138,7 @@ def comparison(pair: Floats, seed: int) -> dict[str, Any]:
     The intervals are of percentiles (95 %), and all three are of the same resamples of the rows.
     """
     n = len(pair)
-    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    draws = resamples(n, seed)
     gain = pair[:, 0] - pair[:, 1]
     measures: dict[str, Callable[[Ints], Floats]] = {  # of resamples [m, n], each [m]
         "pearson": lambda rows: _pearson(pair[rows]),
@@ -153,8 +152,7 @@ def comparison(pair: Floats, seed: int) -> dict[str, Any]:
         if np.isnan(whole):
             found |= dict.fromkeys(names)
             continue
-        drawn = np.concatenate([measure(part) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
-        low, high = np.nanquantile(drawn, (0.025, 0.975))
+        low, high = np.nanquantile(np.concatenate([measure(part) for part in draws]), ENDS)
         found |= dict(zip(names, (float(whole), float(low), float(high)), strict=True))
     return found
 

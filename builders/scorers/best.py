@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from builders.arrays import Bools, Floats, Ints, ranks, sort_order
 from builders.explainers.explanations import named
 from builders.lake.table import Column, Table
-from builders.scorers.agreement import ALL, LEAST, RESAMPLES, TOGETHER
+from builders.scorers.agreement import ALL, LEAST
+from builders.scorers.bootstrap import RESAMPLES, bootstrapped
 from builders.scorers.judging import nans
 from builders.scorers.statistics import Measures, area, mean, rates
 from builders.seeds import seed_of, uniforms
@@ -137,11 +138,7 @@ def best_records(own: Mapping[str, Any], of_sae: Mapping[str, Floats], kinds: Ma
 
 def _means(values: Floats, seed: int) -> dict[str, float | None]:
     """Return the mean of each of FIGURES [n, 5] with its bootstrap interval, all from the same resamples of the latents."""
-    n = len(values)
     names = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
-    if n < LEAST:
+    if len(values) < LEAST:
         return dict.fromkeys(names)
-    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    drawn = np.concatenate([values[part].mean(axis=1) for part in np.array_split(draws, -(-draws.size // TOGETHER))])
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    return dict(zip(names, np.stack([values.mean(axis=0), low, high], axis=1).reshape(-1).tolist(), strict=True))
+    return dict(zip(names, bootstrapped(values, seed).reshape(-1).tolist(), strict=True))

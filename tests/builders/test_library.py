@@ -11,7 +11,8 @@ from project import environment
 
 MODEL = """
 from pathlib import Path
-from builders.subjects.checkpoints import Source, config_of, load, tokenizer_of
+from builders.subjects.checkpoints import config_of, load, tokenizer_of
+from builders.subjects.places import Source
 source, folder = Source(path="checkpoints/lab-transformer"), Path("checkpoints/lab-transformer")
 config_of(source, folder), tokenizer_of(source, folder), load(source, folder, "float32", "cpu")
 """

@@ -13,7 +13,7 @@ import torch
 from builders.errors import UserError, one_of
 from builders.saes.coder import JumpReLU, SparseCoder
 from builders.saes.formats import dictionary_learning, gemma_scope, openai, saelens, sparsify
-from builders.subjects.checkpoints import repository_files, snapshot
+from builders.subjects.places import repository_files, snapshot
 
 # The first format whose files are there is taken. The order matters: a folder of dictionary_learning also looks like one of OpenAI's.
 FORMATS: dict[str, ModuleType] = {

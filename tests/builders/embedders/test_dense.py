@@ -16,7 +16,7 @@ from builders.embedders.files import of_source
 from builders.embedders.recipe import read_recipe
 from builders.embedders.sentence import SentenceEmbedder
 from builders.errors import UserError
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,7 +30,7 @@ from builders.embedders.recipe import read_recipe
 from builders.embedders.sentence import SentenceEmbedder, rows_of
 from builders.errors import MissingError, UserError
 from builders.lake.shards import file_sha256
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from torch.nn import functional
 from builders.embedders.files import of_source
 from builders.embedders.sentence import SentenceEmbedder
 from builders.errors import UserError
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 
 if TYPE_CHECKING:
     from pathlib import Path

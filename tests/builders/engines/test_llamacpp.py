@@ -27,7 +27,7 @@ from builders.engines.requests import Answer, Chat, Engine, Failure, Message, Ou
 from builders.engines.schemas import fits, named, one_of, several
 from builders.errors import MissingError, UserError
 from builders.lake.shards import file_sha256
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 from pipelines.graph.closure import ROOT
 from pipelines.opened.engines import CACHE, open_engine, require_logprobs
 from pipelines.params import LlamaCppEngineParams
@@ -381,7 +381,7 @@ from builders.engines.asking import ask
 from builders.engines.cache import Cache
 from builders.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
 from builders.engines.requests import Chat, Message
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 engine = LlamaCppEngine(LlamaCppSettings(Source(sys.argv[1]), slots=2, threads=1))
 requests = [Chat((Message("user", f"Say {number}"),), 400) for number in range(40)]
 for place, *_ in ask(engine, requests, Cache(Path(sys.argv[2]))):

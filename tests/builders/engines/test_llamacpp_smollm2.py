@@ -19,10 +19,11 @@ from project import TOPICS, small_params, write_params
 from builders.engines.llamacpp import LlamaCppEngine
 from builders.engines.requests import Answer, Chat, Message, Score
 from builders.subjects import dequantised
-from builders.subjects.checkpoints import Source, fetch, load, tokenizer_of
+from builders.subjects.checkpoints import load, tokenizer_of
+from builders.subjects.places import Source, fetch
 from pipelines.opened.engines import open_engine
 from pipelines.params import LlamaCppEngineParams
-from pipelines.stages import activations, contexts, corpus, explanations, sae, scores, subject, tokens
+from pipelines.stages import activations, contexts, corpora, explanations, saes, scores, subjects, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,7 +123,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> 
     params["scorers"] = {name: {**spec, "judge": "smollm2", "latents": 1} for name, spec in JUDGED.items()}
     os.chdir(here)
     write_params(here, params)
-    for stage, name in ((corpus, "topics"), (subject, "lab"), (tokens, "lab"), (sae, "random"), (activations, "random")):
+    for stage, name in ((corpora, "topics"), (subjects, "lab"), (tokens, "lab"), (saes, "random"), (activations, "random")):
         stage.main(name)
     contexts.main("random")
     explanations.main("lexical", "random")

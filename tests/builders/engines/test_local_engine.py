@@ -18,7 +18,7 @@ from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Outcome, Request, Score
 from builders.engines.schemas import fits, named, one_of, several
 from builders.errors import UserError
-from builders.subjects import checkpoints
+from builders.subjects import places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path) -> LocalEngine:
     """Return the engine on the CPU."""
-    return LocalEngine(LocalSettings(checkpoints.Source(str(checkpoint)), "float32", "cpu"))
+    return LocalEngine(LocalSettings(places.Source(str(checkpoint)), "float32", "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def recurrent(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Loc
     with torch.random.fork_rng():
         torch.manual_seed(0)
         MambaForCausalLM(MambaConfig(vocab_size=384, hidden_size=32, num_hidden_layers=2, state_size=8)).save_pretrained(folder)
-    return LocalEngine(LocalSettings(checkpoints.Source(str(folder)), "float32", "cpu"))
+    return LocalEngine(LocalSettings(places.Source(str(folder)), "float32", "cpu"))
 
 
 @pytest.mark.parametrize("name", ["engine", "recurrent"])
@@ -206,7 +206,7 @@ def test_every_place_gets_its_own_answer(engine: LocalEngine, monkeypatch: pytes
 
 def test_answers_come_batch_by_batch(checkpoint: Path) -> None:
     """What is asked for first is there before the last batch is read, so that a crash loses one batch."""
-    engine = LocalEngine(LocalSettings(checkpoints.Source(str(checkpoint)), "float32", "cpu", batch_tokens=1))
+    engine = LocalEngine(LocalSettings(places.Source(str(checkpoint)), "float32", "cpu", batch_tokens=1))
     seen: list[int] = []
     hook = engine._model.register_forward_hook(lambda *_: seen.append(1))
     coming = engine.run([Score(PROMPT, text) for text in WINDOWS])
@@ -273,7 +273,7 @@ def test_a_checkpoints_own_sampling_settings_do_not_count(checkpoint: Path, engi
     assert isinstance(first, Answer)
     ends = [engine._model.config.eos_token_id, engine._reader.tokenizer.convert_tokens_to_ids("zzz") or 0]
     (folder / "generation_config.json").write_text(json.dumps({**HOSTILE, "eos_token_id": ends}))
-    hostile = LocalEngine(LocalSettings(checkpoints.Source(str(folder)), "float32", "cpu"))
+    hostile = LocalEngine(LocalSettings(places.Source(str(folder)), "float32", "cpu"))
     requests = [chat("The river", most=12, top_logprobs=1), *(chat("The sea", temperature=1.0, seed=seed, most=8) for seed in range(3))]
 
     plain, found = outcomes(engine, requests), outcomes(hostile, requests)
@@ -296,7 +296,7 @@ def test_sampling_leaves_the_generator_alone(engine: LocalEngine) -> None:
 
 def test_no_chat_template(tiny_checkpoint: Path) -> None:
     """A checkpoint that holds no conversations is one line once a conversation is asked for."""
-    engine = LocalEngine(LocalSettings(checkpoints.Source(str(tiny_checkpoint)), "float32", "cpu"))
+    engine = LocalEngine(LocalSettings(places.Source(str(tiny_checkpoint)), "float32", "cpu"))
 
     with pytest.raises(UserError, match=r"^tiny-llama: its tokenizer has no chat template; choose an instruction-tuned model$"):
         outcomes(engine, [chat("a")])
@@ -351,7 +351,7 @@ def test_an_engine_says_what_an_answer_depends_on(engine: LocalEngine, checkpoin
     assert engine.identity == {
         "kind": "transformers",
         "model": "tiny-chat",
-        "revision": checkpoints.fingerprint(checkpoint),
+        "revision": places.fingerprint(checkpoint),
         "dtype": "float32",
     }
 
@@ -359,10 +359,10 @@ def test_an_engine_says_what_an_answer_depends_on(engine: LocalEngine, checkpoin
 def test_a_fingerprint_tells_weights_apart(checkpoint: Path, tmp_path: Path) -> None:
     """Other weights of the same size in the same place have another fingerprint, a copy has the same."""
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-    same = checkpoints.fingerprint(copy)
+    same = places.fingerprint(copy)
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
 
-    assert same == checkpoints.fingerprint(checkpoint) != checkpoints.fingerprint(copy)
+    assert same == places.fingerprint(checkpoint) != places.fingerprint(copy)

@@ -20,9 +20,10 @@ from builders.saes.activations import ACTIVATIONS, Firings, Spills, in_order, ra
 from builders.saes.coder import JumpReLU, Mounted, SparseCoder, TopK
 from builders.saes.encoder import Encoder, self_test
 from builders.saes.latents import TOP
-from builders.subjects.checkpoints import Source, load
+from builders.subjects.checkpoints import load
 from builders.subjects.harvest import harvest, read_rows, row_batches
 from builders.subjects.hookpoints import capture
+from builders.subjects.places import Source
 from builders.text.tokens import TOKENS
 
 if TYPE_CHECKING:

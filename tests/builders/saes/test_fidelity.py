@@ -16,8 +16,9 @@ from builders.errors import UserError
 from builders.saes.coder import JumpReLU, Mounted, ReLU, SparseCode, SparseCoder, TopK
 from builders.saes.fidelity import RowSums, fidelity, require_width, sparsity
 from builders.saes.neurons import neurons
-from builders.subjects.checkpoints import Source, load
+from builders.subjects.checkpoints import load
 from builders.subjects.hookpoints import capture, module_at, spliced
+from builders.subjects.places import Source
 from builders.text.tokens import TOKENS
 
 if TYPE_CHECKING:

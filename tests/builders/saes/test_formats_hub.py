@@ -19,7 +19,7 @@ from builders.errors import UserError
 from builders.lake.shards import file_sha256
 from builders.saes import formats
 from builders.saes.coder import JumpReLU, TopK
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
 from pipelines.cli import main
 from pipelines.opened.dictionaries import place_of
 from pipelines.params import PretrainedSaeParams
@@ -205,7 +205,7 @@ class TestCheckpoint:
 
     def test_weights_config_and_tokenizer_come(self, hub: Hub) -> None:
         """A checkpoint is fetched without its pickles and its code; the fetched files equal the source's."""
-        place = checkpoints.fetch(checkpoints.Source(repo=MODEL, revision=COMMIT))
+        place = places.fetch(places.Source(repo=MODEL, revision=COMMIT))
 
         names = {path.name for path in (hub.root / MODEL).iterdir()} - {"pytorch_model.bin", "modeling.py"}
         assert hub.touched == {f"{MODEL}/{name}" for name in names}
@@ -214,16 +214,16 @@ class TestCheckpoint:
 
     def test_it_is_not_fetched_again(self, hub: Hub) -> None:
         """A second look at a pinned checkpoint asks the Hub for nothing."""
-        place = checkpoints.snapshot(MODEL, COMMIT, list(checkpoints.KEPT))
+        place = places.snapshot(MODEL, COMMIT, list(places.KEPT))
         hub.forget()
 
-        assert checkpoints.snapshot(MODEL, COMMIT, list(checkpoints.KEPT)) == place
+        assert places.snapshot(MODEL, COMMIT, list(places.KEPT)) == place
         assert hub.requests == []
 
     @pytest.mark.usefixtures("hub")
     def test_code_comes_where_it_is_allowed(self) -> None:
         """With `trust_remote_code` the repository's Python files come too, and still no pickle."""
-        place = checkpoints.fetch(checkpoints.Source(repo=MODEL, revision=COMMIT, trust_remote_code=True))
+        place = places.fetch(places.Source(repo=MODEL, revision=COMMIT, trust_remote_code=True))
 
         assert (place / "modeling.py").exists()
         assert not (place / "pytorch_model.bin").exists()
@@ -232,20 +232,20 @@ class TestCheckpoint:
     def test_a_hub_out_of_reach_is_one_line(self) -> None:
         """If the Hub does not answer, the error is one line that says how to do without it."""
         with pytest.raises(UserError) as caught:
-            checkpoints.snapshot(MODEL, COMMIT, ["*.json"])
+            places.snapshot(MODEL, COMMIT, ["*.json"])
 
         assert said(caught).startswith(f"cannot fetch {MODEL}@{COMMIT}: ")
         assert said(caught).endswith("offline, set `path` to a local copy")
 
     def test_the_row_names_repository_and_commit(self, hub: Hub) -> None:
         """The SUBJECTS row of a fetched checkpoint is that of the local one but for where it came from."""
-        source = checkpoints.Source(repo=MODEL, revision=COMMIT)
+        source = places.Source(repo=MODEL, revision=COMMIT)
         local = hub.root / MODEL
-        row = checkpoints.subject_row("tiny", source, checkpoints.fetch(source), "float32", "cpu")
+        row = checkpoints.subject_row("tiny", source, places.fetch(source), "float32", "cpu")
 
         assert (row["source"], row["revision"]) == (MODEL, COMMIT)
         assert row == {
-            **checkpoints.subject_row("tiny", checkpoints.Source(path=str(local)), local, "float32", "cpu"),
+            **checkpoints.subject_row("tiny", places.Source(path=str(local)), local, "float32", "cpu"),
             "source": MODEL,
             "revision": COMMIT,
         }

@@ -24,7 +24,7 @@ from builders.engines.requests import NO_LOGPROBS, Answer, Failure, Outcome, Sco
 from builders.engines.scripted import ScriptedEngine
 from builders.scorers.judging import Task
 from builders.scorers.surprisal import NOTHING, OTHER_TEXT, SurprisalScorer, gain, prompt
-from builders.subjects import checkpoints
+from builders.subjects import places
 from builders.text.vocabulary import token_bytes
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def test_what_says_nothing_is_asked_once(tmp_path: Path) -> None:
 
 def local(folder: Path, batch_tokens: int = 8192) -> LocalEngine:
     """Return the engine of a checkpoint."""
-    return LocalEngine(LocalSettings(checkpoints.Source(str(folder)), "float32", "cpu", batch_tokens))
+    return LocalEngine(LocalSettings(places.Source(str(folder)), "float32", "cpu", batch_tokens))
 
 
 ACTIVATING = ["日本 and 日本", "in 日本 the", "🙂 日本", "日本, 日本."]

@@ -14,10 +14,8 @@ from builders.errors import UserError
 from builders.lake.shards import file_sha256
 from builders.subjects.checkpoints import (
     SUBJECTS,
-    Source,
     config_of,
     context_of,
-    fetch,
     is_recurrent,
     load,
     resolve_device,
@@ -26,6 +24,7 @@ from builders.subjects.checkpoints import (
     subject_row,
     tokenizer_of,
 )
+from builders.subjects.places import Source, fetch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -258,6 +257,7 @@ class TestRow:
             "files": [f"{name} {file_sha256(tiny_checkpoint / name)}" for name in names],
             "architecture": "LlamaForCausalLM",
             "recurrent": False,
+            "reinitialised": False,
             "layers": 3,
             "width": 32,
             "vocabulary": 384,

@@ -10,7 +10,8 @@ from own_code import make_recurrent, modules_in
 
 from builders.errors import UserError
 from builders.steering.steerer import Steerer
-from builders.subjects.checkpoints import Source, config_of, is_recurrent, load
+from builders.subjects.checkpoints import config_of, is_recurrent, load
+from builders.subjects.places import Source
 from builders.subjects.states import advance, family_of
 
 if TYPE_CHECKING:

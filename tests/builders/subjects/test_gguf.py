@@ -20,7 +20,8 @@ from builders.engines.local import LocalEngine, LocalSettings
 from builders.errors import MissingError, UserError
 from builders.lake.shards import file_sha256
 from builders.subjects import dequantised, gguf
-from builders.subjects.checkpoints import SUBJECTS, Source, fetch, fingerprint, load, subject_row, tokenizer_of
+from builders.subjects.checkpoints import SUBJECTS, load, subject_row, tokenizer_of
+from builders.subjects.places import Source, fetch, fingerprint
 from pipelines.graph.closure import ROOT
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.subjects.checkpoints import Source, load
+from builders.subjects.checkpoints import load
 from builders.subjects.harvest import harvest, read_rows, row_batches, shuffled
 from builders.subjects.hookpoints import capture
+from builders.subjects.places import Source
 from builders.text.tokens import TOKENS
 
 if TYPE_CHECKING:
