@@ -100,7 +100,7 @@ def docs(run: str | None, release: Path) -> None:
 @click.argument("stage")
 @click.option("--since", default=None, metavar="COMMIT", help="Compare with dvc.lock at a commit, such as HEAD after a run.")
 def why(stage: str, since: str | None) -> None:
-    """Say why a stage, such as sae@topk, will run, or why it ran since a commit."""
+    """Say why a stage, such as scores@detection, will run, or why it ran since a commit."""
     from pipelines.why import reasons
 
     lines = list(reasons(stage, since))

@@ -13,15 +13,16 @@ from rich.console import Console
 
 from builders.errors import UserError
 from builders.lake.shards import write_atomic
-from cards.card import numbers_block, results_page
+from cards.card import local_block, numbers_block, results_page
 from cards.render import render
 from cards.show import show_latent
 from pipelines.registry import CONFIGS
 
 README, DATASETS, RESULTS = Path("README.md"), Path("docs/datasets.md"), Path("docs/results.md")
 FOUND, PICTURE = Path("docs/results.json"), Path("docs/latent.svg")
-FIGURES = {"scores.png": Path("docs/scores.png"), "steering.png": Path("docs/steering.png")}
+FIGURES = {"scores.png": Path("docs/scores.png"), "steering.png": Path("docs/steering.png"), "lenses.png": Path("docs/lenses.png")}
 RUNS = Path("docs/runs")  # of examples that are not made anew by everybody
+LOCAL = RUNS / "local.json"  # that of a real language model, of which README tells
 LATENT = 7  # of the first dictionary: shown in README, whatever it turns out to be
 WIDTH = 120  # characters
 
@@ -32,8 +33,11 @@ def datasets_page() -> str:
 
 
 def filled(readme: str, found: Mapping[str, Any]) -> str:
-    """Return *readme* with its list of configs, and with its numbers replaced by those *found* in a release."""
-    blocks = {"configs": render("configs.md.j2", {"tables": [config.table for config in CONFIGS]}), "numbers": numbers_block(found)}
+    """Return *readme* with its list of configs, its numbers from those *found* in a release, and those of the run `local`."""
+    configs = render("configs.md.j2", {"tables": [config.table for config in CONFIGS]})
+    blocks = {"configs": configs, "numbers": numbers_block(found)}
+    if LOCAL.exists():
+        blocks["local"] = local_block(json.loads(LOCAL.read_bytes()))
     for name, block in blocks.items():
         before, rest = readme.split(f"<!-- {name} -->\n")
         readme = f"{before}<!-- {name} -->\n{block}<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"

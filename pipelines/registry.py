@@ -5,7 +5,10 @@ The release, its card, the page docs/datasets.md and tests read this list. A new
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from builders.contexts.contexts import CONTEXTS
 from builders.contexts.pool import POOL
@@ -14,6 +17,13 @@ from builders.interventions.generations import GENERATIONS
 from builders.interventions.interventions import INTERVENTIONS
 from builders.lake.failures import FAILURES
 from builders.lake.table import Table
+from builders.lenses.accumulator import LENS_CONVERGENCE
+from builders.lenses.convergence import LENS_TRAINING
+from builders.lenses.decisions import LENS_DECISIONS
+from builders.lenses.lenses import LENSES
+from builders.lenses.published import LENS_REFERENCE, reference_rows
+from builders.lenses.trajectories import TRAJECTORIES
+from builders.lenses.transfer import LENS_TRANSFER
 from builders.saes.activations import ACTIVATIONS
 from builders.saes.latents import LATENTS
 from builders.saes.neighbours import NEIGHBOURS
@@ -24,6 +34,10 @@ from builders.scorers.best import BEST
 from builders.scorers.calibration import CALIBRATION
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.scorers.judges import JUDGES
+from builders.similarity.partners import MATCHES
+from builders.similarity.similarity import SIMILARITY
+from builders.similarity.splices import SPLICES
+from builders.similarity.stability import STABILITY, STABILITY_SCORES
 from builders.steering.effects import STEERING, STEERING_ANSWERS, STEERING_VECTORS
 from builders.steering.ranges import STEERING_RANGES
 from builders.steering.ratings import STEERING_TEXTS
@@ -38,11 +52,16 @@ class Config:
 
     Files of large tables are copied as they are, so that a later release has the same bytes. The files of a small table are merged into one
     file in key order.
+
+    Where no stage writes the rows, *constant* makes them; the release has them if the *stages* have rows of the table *beside*, to which
+    they belong.
     """
 
     table: Table
     stages: tuple[str, ...]
     copied: bool = False
+    constant: Callable[[], pa.Table] | None = None
+    beside: Table | None = None
 
 
 CONFIGS = (
@@ -61,6 +80,11 @@ CONFIGS = (
     Config(CALIBRATION, ("calibration",)),
     Config(JUDGES, ("calibration",)),
     Config(NEIGHBOURS, ("neighbours",)),
+    Config(SIMILARITY, ("similarity",)),
+    Config(MATCHES, ("similarity",)),
+    Config(SPLICES, ("similarity",)),
+    Config(STABILITY, ("agreement",)),
+    Config(STABILITY_SCORES, ("agreement",)),
     Config(INTERVENTIONS, ("interventions",)),
     Config(GENERATIONS, ("interventions",)),
     Config(STEERING, ("steering",)),
@@ -68,6 +92,13 @@ CONFIGS = (
     Config(STEERING_VECTORS, ("steering",)),
     Config(STEERING_ANSWERS, ("steering",)),
     Config(STEERING_TEXTS, ("steering",)),
+    Config(LENSES, ("lenses",)),
+    Config(LENS_TRANSFER, ("lenses",)),
+    Config(LENS_DECISIONS, ("lenses",)),
+    Config(TRAJECTORIES, ("lenses",)),
+    Config(LENS_TRAINING, ("lenses",)),
+    Config(LENS_CONVERGENCE, ("lenses",)),
+    Config(LENS_REFERENCE, ("lenses",), constant=reference_rows, beside=LENSES),
     Config(SAES, ("saes",)),
     Config(SUBJECTS, ("subjects",)),
     Config(FAILURES, ("contexts", "interventions", "explanations", "scores", "direct")),

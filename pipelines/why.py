@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 import yaml
 
 from builders.errors import UserError, one_of
+from pipelines.graph.lock import LOCK, Entry, stages_of
+from pipelines.graph.outside import NOTHING
 from pipelines.graph.stage import INPUTS, SOURCES
 from pipelines.stages import inputs, sources
 
-LOCK, CACHE = Path("dvc.lock"), Path(".dvc/cache/files/md5")
-Entry = Mapping[str, Any]
+CACHE = Path(".dvc/cache/files/md5")
 CODE = {"added": "now imports {}", "gone": "no longer imports {}", "changed": "{} has changed"}
 FILE = {"added": "{} is new", "gone": "{} is gone", "changed": "{} has changed"}
 
 
 def reasons(stage: str, since: str | None) -> Iterator[str]:
-    """Yield a line for each difference between *stage*, such as `sae@topk`, and its record in dvc.lock (at the commit *since*).
+    """Yield a line for each difference between *stage*, such as `scores@detection`, and its record in dvc.lock (at the commit *since*).
 
     Raises UserError where dvc.lock has no record of the stage.
     """
@@ -35,17 +37,12 @@ def reasons(stage: str, since: str | None) -> Iterator[str]:
     for dep in lock[stage].get("deps", ()):
         path = Path(dep["path"])
         if SOURCES in path.parents or INPUTS in path.parents:
-            yield from changes(path, dep["md5"], CODE if SOURCES in path.parents else FILE)
+            for file, md5 in files_of(path, dep["md5"], lock):
+                yield from changes(file, md5, CODE if SOURCES in path.parents else FILE)
         elif made.get(dep["path"], dep["md5"]) != dep["md5"]:
             yield f"{path} was made again, and its content differs"
     for file, values in lock[stage].get("params", {}).items():
         yield from differences(values, yaml.safe_load(Path(file).read_text()))
-
-
-def stages_of(lock: str) -> dict[str, Entry]:
-    """Return the stages in the text of a lock file."""
-    found: dict[str, Entry] = (yaml.load(lock, yaml.CSafeLoader) or {}).get("stages", {})  # a safe loader
-    return found
 
 
 def committed(revision: str) -> str:
@@ -56,13 +53,28 @@ def committed(revision: str) -> str:
     return ended.stdout
 
 
+def files_of(path: Path, md5: str, lock: Mapping[str, Entry]) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a dependency with their earlier hashes, "" for one that is new: itself, or those of a folder.
+
+    DVC keeps a list of the files of a whole output, which the folder is a part of.
+    """
+    whole = next((out["md5"] for out in lock.get("inputs", {}).get("outs", ()) if out["path"] == INPUTS.as_posix()), "")
+    listed = CACHE / whole[:2] / whole[2:]
+    if not md5.endswith(".dir") or not (whole and listed.exists()):
+        yield path, md5
+        return
+    before = {INPUTS / entry["relpath"]: entry["md5"] for entry in json.loads(listed.read_bytes())}
+    own = {file for file in before if path in file.parents} | set(path.rglob("*.txt"))
+    yield from ((file, before.get(file, "")) for file in sorted(own))
+
+
 def changes(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each difference between a file of hashes now and its earlier content, whose hash is *md5*."""
-    kept, now = CACHE / md5[:2] / md5[2:], lines_of(path)
-    if not kept.exists():
+    """Yield a line for each difference between a file of hashes now and its earlier content, whose hash is *md5* ("": there was none)."""
+    kept = CACHE / md5[:2] / md5[2:]
+    if md5 and not kept.exists():
         yield f"{path} may have changed: its earlier content is no longer in DVC's cache"
         return
-    before = lines_of(kept)
+    before, now = lines_of(kept) if md5 else {}, lines_of(path)
     for name in sorted(before.keys() | now.keys()):
         how = "gone" if name not in now else "added" if name not in before else "changed" if before[name] != now[name] else None
         if name.startswith("params.") and how:
@@ -73,7 +85,8 @@ def changes(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
 
 def lines_of(path: Path) -> dict[str, str]:
     """Return the hash on each line of a file, by what the line names; a line without a hash is a name of its own."""
-    parts = [line.partition(" ") for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    parts = [line.partition(" ") for line in lines if line != NOTHING.strip()]
     return {(rest if len(first) >= 16 else f"{first} {rest}"): first for first, _, rest in parts}
 
 

@@ -288,6 +288,7 @@ def test_recover_after_a_crash(project: Path) -> None:
     whole = digests(project / "build")
     shard = project / f"build/activations/{SAE}/activations-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
+    shutil.rmtree(project / "build/contexts" / SAE)
     told = run(project, "pipelines.stages.contexts", SAE).stderr
 
     followed(project, page_of("recover-after-a-crash"), told, leave="rm -rf")

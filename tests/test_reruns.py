@@ -19,7 +19,7 @@ from llm_server import MODEL, Server, chat, serving
 from project import SAE, digests, environment, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
-OF_ALL = ["agreement", "calibration", "release"]  # stages that read the outputs of all dictionaries
+OF_ALL = ["agreement", "calibration", "release", "similarity"]  # stages that read the outputs of all dictionaries
 COMMENT = "\n# A comment.\n"
 
 
@@ -69,9 +69,13 @@ def test_a_second_repro_runs_nothing_nor_do_comments_and_caches(project: Path) -
     assert repro(project) == ["sources"]
 
 
-def test_a_text_of_a_corpus_runs_its_subjects_and_nothing_else(project: Path) -> None:
-    """A file that is edited, added or removed runs the check, that corpus, the tokens of its subjects, and the release."""
-    follows = ["check", "corpus@more", "release", "tokens@other"]
+def test_a_text_of_a_corpus_runs_its_subjects_and_what_reads_all_tokens(project: Path) -> None:
+    """A file that is edited, added or removed runs the check, the corpora, and the stages that read all tokens.
+
+    These keep the rows of every dictionary, so that no stage after them runs but the release.
+    """
+    of_tokens = ["tokens", "saes", "activations", "neighbours", "contexts", "interventions", "similarity", "lenses", "release"]
+    follows = sorted([*of_tokens, "check", "corpora"])
     text = project / "more/import.txt"
     text.write_text(text.read_text() + "\n\nOne more sentence.\n")
     edited = repro(project)
@@ -83,24 +87,38 @@ def test_a_text_of_a_corpus_runs_its_subjects_and_nothing_else(project: Path) ->
     assert (edited, added, removed) == (follows, follows, follows)
 
 
-def test_one_more_sae_runs_only_its_own_stages(project: Path) -> None:
-    """An SAE added anywhere in params.yaml runs the check, its own stages, and the stages that cover all dictionaries."""
+def test_one_more_sae_runs_the_stages_of_dictionaries(project: Path) -> None:
+    """An SAE added anywhere in params.yaml runs the check, and the stages that cover all dictionaries."""
     params = two_of_each()
     params["saes"] = {"another": sae(32, "jumprelu"), **params["saes"]}
     write_params(project, params)
 
     ran = repro(project)
 
-    own = ["sae@another", "activations@another", "neighbours@another", "contexts@another", "interventions@another"]
-    of_all = ["explanations@lexical", "scores@detection", "direct@intruder", *OF_ALL]
-    assert ran == sorted([*own, *of_all, "check"])
+    of_dictionaries = ["saes", "activations", "neighbours", "contexts", "interventions"]
+    of_latents = ["explanations@lexical", "scores@detection", "direct@intruder"]
+    assert ran == sorted([*of_dictionaries, *of_latents, *OF_ALL, "check"])
+
+
+def test_after_a_fetch_one_more_sae_makes_nothing_else_anew(project: Path) -> None:
+    """Without the notes of earlier runs, as after `dvc pull`, an added SAE leaves every file of the others as it was."""
+    shutil.rmtree(project / "build/.ready")
+    kinds = ("saes", "activations", "neighbours", "contexts", "explanations/lexical", "scores/detection", "direct/intruder")
+    before = {kind: (project / "build" / kind / SAE).stat().st_ino for kind in kinds}
+    params = two_of_each()
+    write_params(project, params | {"saes": params["saes"] | {"another": sae(32)}})
+
+    repro(project)
+
+    assert {kind: (project / "build" / kind / SAE).stat().st_ino for kind in kinds} == before
+    assert (project / "build/saes/another").is_dir()
 
 
 def test_a_changed_default_runs_what_reads_the_section(project: Path) -> None:
     """A changed default in a section of params runs the stages that declare the section; if their rows are equal, no later stage runs."""
     changed(project / "pipelines/params/sources.py", "    most: Count = 10\n", "    most: Count = 11\n")
 
-    assert repro(project) == ["check", f"neighbours@{SAE}", "release", "sources"]
+    assert repro(project) == ["check", "neighbours", "release", "sources"]
 
 
 def test_a_killed_run_goes_on_after_an_edit_elsewhere(project: Path) -> None:
@@ -143,12 +161,12 @@ def test_why_names_what_changed(project: Path) -> None:
     params["activations"]["rare_windows"] = 21
     write_params(project, params)
 
-    said = [run(project, "pipelines", "why", stage) for stage in (f"activations@{SAE}", "corpus@more", "corpus@topics", "sae@nobody")]
+    said = [run(project, "pipelines", "why", stage) for stage in ("activations", "corpora", "tokens", "scores@nobody")]
 
     assert said[0].stdout == "builders/saes/latents.py has changed\nparams activations.rare_windows: 20 → 21\n"
     assert said[1].stdout == "more/new.txt is new\n"
-    assert said[2].stdout.startswith("corpus@topics: nothing has changed since it ran; ")
-    assert (said[3].returncode, said[3].stderr.startswith("error: sae@nobody: dvc.lock does not know it")) == (2, True)
+    assert said[2].stdout.startswith("tokens: nothing has changed since it ran; ")
+    assert (said[3].returncode, said[3].stderr.startswith("error: scores@nobody: dvc.lock does not know it")) == (2, True)
 
 
 @pytest.mark.parametrize(

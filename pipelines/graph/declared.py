@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,6 @@ from pipelines.params import Params, load
 
 PIPELINE = ROOT / "dvc.yaml"  # beside the code, whatever the working folder is
 WHOLE = {"build/inputs", "build/inputs/params.txt"}  # a stage that depends on one of these may read all params
-PLACE = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,9 @@ class Declared:
         """The sections of params that it reads, or reads a part of."""
         return sorted({path.split(".")[0] for path in self.params})
 
-    def paths(self, params: Params, ids: Sequence[str]) -> list[str]:
+    def paths(self, ids: Sequence[str]) -> list[str]:
         """Return the paths of the params that it reads for *ids*: one id of its section, or none where it runs once."""
-        known: dict[str, str] = {}
-        for entry_id in ids:
-            known = {"key": entry_id} | {f"item.{name}": str(value) for name, value in getattr(params, self.over)[entry_id]}
-        return [PLACE.sub(lambda found: known[found[1]], path) for path in self.params]
+        return [path.replace("${key}", ids[0]) if ids else path for path in self.params]
 
 
 @cache
@@ -86,7 +81,7 @@ def declared(stage: str, *ids: str) -> Params:
     Reading any other raises AttributeError or KeyError: a mistake in the code, not the user's.
     """
     whole = load()
-    return restricted(whole, stages()[stage].paths(whole, ids))
+    return restricted(whole, stages()[stage].paths(ids))
 
 
 def restricted(whole: Params, paths: Sequence[str]) -> Params:

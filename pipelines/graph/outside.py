@@ -19,7 +19,7 @@ from typing import Any
 from builders.errors import MissingError, UserError
 from builders.lake.hashes import Hashes, below
 from builders.subjects import gguf
-from builders.subjects.checkpoints import CODE, KEPT
+from builders.subjects.places import CODE, KEPT
 from builders.text import sources
 from pipelines.graph.stage import INPUTS
 from pipelines.params import FilesBehaviourParams, FilesParams, HubTextParams, Params, PythonDocsParams
@@ -52,6 +52,15 @@ def entry_lines(section: str, entry_id: str, spec: Any, hashes: Hashes) -> Lines
         yield from (f"{line}\n" for line in OUTSIDE[section](spec, hashes))
     except UserError as error:
         raise UserError(f"{section}.{entry_id}: {error}") from error
+
+
+def seen(section: str, entry_id: str, spec: Any) -> str:
+    """Return the hash of an entry's files as stage `inputs` has seen them; outside DVC, of the files as they are now."""
+    if "DVC_STAGE" in os.environ:
+        text = (INPUTS / section / f"{entry_id}.txt").read_text()
+    else:
+        text = "".join(entry_lines(section, entry_id, spec, Hashes(HASHES))) or NOTHING
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_same(section: str, entry_id: str, spec: Any) -> None:

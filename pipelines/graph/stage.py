@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +25,15 @@ USAGE = "usage.json"  # how many tokens a stage's language models read and wrote
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
 # The sections of params whose ids name the output folders of a stage, one folder for each combination of ids. The stage runs once for each
-# id of the last section. A stage that is not listed has one folder for each dictionary.
+# id of the last section. Stage `similarity` has one folder for each pair of dictionaries, and a stage that is not listed one for each
+# dictionary.
 OVER = {
     "agreement": (),
     "calibration": (),
     "direct": ("saes", "direct_scorers"),
     "explanations": ("saes", "explainers"),
     "scores": ("saes", "explainers", "scorers"),
-    **dict.fromkeys(("subjects", "tokens", "steering"), ("subjects",)),
+    **dict.fromkeys(("subjects", "tokens", "steering", "lenses"), ("subjects",)),
 }
 
 
@@ -62,21 +63,31 @@ def code(stage: str, *ids: str) -> str:
 
 def folders(params: Params, stage: str) -> list[Path]:
     """Return the output folders of *stage* for everything that params name, in order of id; other folders that exist are left out."""
+    if stage == "similarity":
+        return [folder(stage, *pair) for pair in params.pairs]
     named = (sorted(getattr(params, section)) for section in OVER.get(stage, ("saes",)))
     return [folder(stage, *ids) for ids in product(*named)]
 
 
-def keep_only(kind: str, last_id: str, kept: Iterable[Path]) -> None:
-    """Remove everything from the folder of a stage for *last_id* except the output folders *kept*."""
+def keep_only(place: Path, kept: Iterable[Path]) -> None:
+    """Remove everything from the folder *place* except the output folders *kept*; make it if there is none."""
     around = {parent for path in kept for parent in (path, *path.parents)}
-    ahead = [folder(kind, last_id)]
-    ahead[0].mkdir(parents=True, exist_ok=True)
+    ahead = [place]
+    place.mkdir(parents=True, exist_ok=True)
     while ahead:
         for path in ahead.pop().iterdir():
             if path not in around:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             elif path not in kept:
                 ahead.append(path)
+
+
+def for_each(stage: str, ids: Collection[str], only: Sequence[str], work: Callable[[str], None]) -> None:
+    """Let *work* fill the output folder of *stage* for each of *ids*, or *only* for one; folders of other ids are removed."""
+    for entry_id in ids:
+        if set(only) <= {entry_id}:
+            work(entry_id)
+    keep_only(BUILD / stage, [folder(stage, entry_id) for entry_id in ids])
 
 
 def run(main: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Dictionaries of params.yaml, opened: made or fetched in stage `sae`, and opened again from its output by later stages."""
+"""Dictionaries of params.yaml, opened: made or fetched in stage `saes`, and opened again from its output by later stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from builders.seeds import seed_of
 from builders.subjects.hookpoints import INPUT
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.stage import WEIGHTS
-from pipelines.opened.subjects import open_subject
+from pipelines.opened.subjects import Subjects
 from pipelines.params import InModelParams, NeuronBasisParams, Params, PlantedRulesParams, PretrainedSaeParams
 
 
@@ -71,11 +71,12 @@ def coder_of(params: Params, sae_id: str, sae: Shelf) -> Coder:
     return published(sae_id, spec, place) if isinstance(spec, PretrainedSaeParams) else formats.read(place)
 
 
-def reopened(params: Params, sae_id: str, sae: Shelf, tokens: Shelf) -> Dictionary:
+def reopened(subjects: Subjects, sae_id: str, sae: Shelf, tokens: Shelf) -> Dictionary:
     """Return dictionary *sae_id* from the output *sae* of its stage, ready to read rows of *tokens*."""
+    params = subjects.params
     spec = params.saes[sae_id]
     if isinstance(spec, PlantedRulesParams):
         return planted(tokens)
-    opened = open_subject(params, spec.subject)
+    opened = subjects.open(spec.subject)
     coder = coder_of(params, sae_id, sae).to(opened.device)
-    return Encoder(opened.model, mounted(spec, coder), params.activations.batch_rows, opened.device)
+    return Encoder(opened.model, mounted(spec, coder), opened.batch or params.activations.batch_rows, opened.device)

@@ -10,7 +10,7 @@ from builders.embedders.embedder import Model
 from builders.embedders.kept import Kept
 from builders.embedders.letters import LetterEmbedder
 from builders.errors import MissingError, UserError
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 from pipelines.params import LexicalEmbedderParams, Params, SentenceEmbedderParams
 
 CACHE = Path(".interplake/embeddings.sqlite")

@@ -10,6 +10,8 @@ from pipelines.params.dictionaries import (
     SaeParams,
     TrainedSaeParams,
     TrainingParams,
+    are_sisters,
+    decisive,
 )
 from pipelines.params.explainers import (
     AskingExplainerParams,
@@ -21,6 +23,7 @@ from pipelines.params.explainers import (
     LexicalExplainerParams,
 )
 from pipelines.params.layers import text_of
+from pipelines.params.lenses import JacobianLensParams, LensesParams, TunedLensParams
 from pipelines.params.models import (
     EngineParams,
     LlamaCppEngineParams,
@@ -52,6 +55,7 @@ from pipelines.params.scoring import (
     SimulationScorerParams,
     SurprisalScorerParams,
 )
+from pipelines.params.similarity import SimilarityParams
 from pipelines.params.sources import (
     ActivationsParams,
     ContextsParams,
@@ -96,9 +100,11 @@ __all__ = [
     "InterventionExplainerParams",
     "InterventionScorerParams",
     "IntruderScorerParams",
+    "JacobianLensParams",
     "JudgeParams",
     "LabFurtherParams",
     "LabParams",
+    "LensesParams",
     "LexicalEmbedderParams",
     "LexicalExplainerParams",
     "LexicalJudgeParams",
@@ -122,6 +128,7 @@ __all__ = [
     "Section",
     "SentenceEmbedderParams",
     "Silent",
+    "SimilarityParams",
     "SimulationScorerParams",
     "SkippableParams",
     "SteeringParams",
@@ -133,7 +140,10 @@ __all__ = [
     "TrainedSaeParams",
     "TrainingParams",
     "TransformersEngineParams",
+    "TunedLensParams",
     "VllmEngineParams",
+    "are_sisters",
+    "decisive",
     "explain",
     "load",
     "load_lab",

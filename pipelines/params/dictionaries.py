@@ -9,10 +9,16 @@ from pydantic import Field, model_validator
 from pipelines.params.base import Count, Id, Pinned, Section
 
 
-class InModelParams(Section):
-    """A dictionary for the vectors at a *hookpoint* of a subject, such as `layers.3` or `layers.3.mlp.down_proj.input`."""
+class DictionaryParams(Section):
+    """A dictionary of a *subject*; if it is not *scored*, it has explanations, but no scorer works on it and it has no hard negatives."""
 
     subject: Id
+    scored: bool = True
+
+
+class InModelParams(DictionaryParams):
+    """A dictionary for the vectors at a *hookpoint* of a subject, such as `layers.3` or `layers.3.mlp.down_proj.input`."""
+
     hookpoint: str
 
     @property
@@ -82,16 +88,25 @@ class RandomSaeParams(InModelParams):
     seed: int = 0
 
 
-class PlantedRulesParams(Section):
+class PlantedRulesParams(DictionaryParams):
     """Planted rules over text, whose true explanations are known."""
 
     source: Literal["planted"]
-    subject: Id
 
 
 SaeParams = Annotated[
     TrainedSaeParams | PretrainedSaeParams | NeuronBasisParams | RandomSaeParams | PlantedRulesParams, Field(discriminator="source")
 ]
+
+
+def are_sisters(a: DictionaryParams, b: DictionaryParams) -> bool:
+    """Return whether two dictionaries differ in nothing but their `seed`; whether they are scored decides none of their latents."""
+    return decisive(a) == decisive(b)
+
+
+def decisive(spec: DictionaryParams) -> dict[str, object]:
+    """Return the params that decide what a dictionary is, without its seed."""
+    return spec.model_dump(exclude={"seed", "scored"})
 
 
 class TrainingParams(Section):

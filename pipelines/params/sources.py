@@ -51,13 +51,21 @@ CorpusParams = Annotated[PythonDocsParams | FilesParams | HubTextParams | Townsf
 
 
 class SubjectParams(PinnedModel):
-    """A language model under study; *template* puts a question to it and ends where its answer begins."""
+    """A language model under study; *template* puts a question to it and ends where its answer begins.
+
+    If *reinitialised*, random weights take the place of the checkpoint's, as a control: the tokenizer and the sizes stay. *batch_rows*
+    takes the place of `batch_rows` of all subjects: recurrent models that loop over time read many rows as fast as one. *norm* names the
+    final norm inside the base model, for lenses, where it is not found by itself; `none` says that there is none.
+    """
 
     corpus: Id
     template: str = "{question}\n\nAnswer:"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Device = "auto"
     trust_remote_code: bool = False
+    reinitialised: bool = False
+    batch_rows: Count | None = None
+    norm: str | None = None
 
     @field_validator("template")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,9 +14,10 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from builders.errors import UserError, one_of
 from builders.explainers.explanations import PERMUTED, sample_of
 from pipelines.params.base import NAME, VERSION, Count, Id, Section, Share, Whole
-from pipelines.params.dictionaries import SaeParams, TrainingParams
+from pipelines.params.dictionaries import SaeParams, TrainingParams, are_sisters
 from pipelines.params.explainers import AskingExplainerParams, ExplainerParams
 from pipelines.params.layers import text_of
+from pipelines.params.lenses import LensesParams
 from pipelines.params.models import EngineParams
 from pipelines.params.problems import explain, no_yaml
 from pipelines.params.scoring import (
@@ -25,6 +27,7 @@ from pipelines.params.scoring import (
     ModelJudgeParams,
     ScorerParams,
 )
+from pipelines.params.similarity import SimilarityParams
 from pipelines.params.sources import ActivationsParams, ContextsParams, CorpusParams, NeighboursParams, SubjectParams, TokensParams
 from pipelines.params.steering import BehaviourParams, SteeringParams
 
@@ -138,7 +141,22 @@ class Params(Section):
     direct_scorers: dict[Id, DirectScorerParams] = Field(default_factory=dict)
     behaviours: dict[Id, BehaviourParams] = Field(default_factory=dict)
     steering: SteeringParams = SteeringParams()
+    similarity: SimilarityParams = SimilarityParams()
+    lenses: LensesParams = LensesParams()
     release: ReleaseParams
+
+    @property
+    def by_subject(self) -> list[str]:
+        """The ids of all dictionaries; those of a subject follow each other, so that it is loaded once."""
+        return sorted(self.saes, key=lambda sae_id: (self.saes[sae_id].subject, sae_id))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of dictionaries that are compared, each in order of id; of sisters, the first is compared with other dictionaries."""
+        ids = sorted(set(self.similarity.saes or self.saes))
+        sisters = {pair for pair in combinations(ids, 2) if are_sisters(*(self.saes[sae_id] for sae_id in pair))}
+        later = {sae_id for _, sae_id in sisters}
+        return [pair for pair in combinations(ids, 2) if pair in sisters or not later & set(pair)]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
@@ -161,6 +179,8 @@ class Params(Section):
                 yield "explainers", explainer_id, "`none` stands for rows without an explanation"
         if "all" in self.saes:
             yield "saes", "all", "`all` stands for all dictionaries together"
+        if "lenses" in self.saes:
+            yield "saes", "lenses", "a release keeps the weights of lenses in the folder of that name"
         for scorer_id in self.direct_scorers:
             if scorer_id in self.scorers:
                 yield "direct_scorers", scorer_id, "`scorers` has the same id"
@@ -184,6 +204,10 @@ class Params(Section):
             yield "steering.open.judge", self.steering.open.judge, "judges"
         if self.contexts.negatives.embedder is not None:
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
+        yield from (("similarity.saes", sae_id, "saes") for sae_id in self.similarity.saes or ())
+        for name in ("explainer", "embedder", "scorer"):
+            if (used_id := getattr(self.similarity, name)) is not None:
+                yield f"similarity.{name}", used_id, f"{name}s"
 
     def _explainers(self) -> Iterator[tuple[str, ExplainerParams]]:
         yield from ((f"explainers.{explainer_id}", explainer) for explainer_id, explainer in self.explainers.items())

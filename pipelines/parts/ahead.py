@@ -1,8 +1,8 @@
 """Jobs: what decides a stage's output for one dictionary, work done ahead for it, and whether its output folder is finished.
 
-One pass of a subject serves several dictionaries. The stage that comes first does work ahead for the others, whose stages then find it
-ready. Ready work lies under the hash of everything that decides it (inputs, params, code), and a stage that finds none does the work
-itself. So neither ready work nor the note that a finished stage leaves here changes any byte of an output: they only save time.
+One pass of a subject serves several dictionaries: work is done ahead for those whose turn has not come. It lies under the hash of
+everything that decides it (inputs, params, code), and a dictionary that finds none does the work itself. So neither ready work nor the note
+that a finished job leaves here changes any byte of an output: they only save time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.lake.shards import Shards, is_current, is_whole, manifest_sha256, write_atomic
+from pipelines.graph.lock import ran_with_this_code
 from pipelines.graph.stage import BUILD, folder
 
 READY = BUILD / ".ready"
@@ -62,13 +63,13 @@ class Job:
 
     @property
     def noted(self) -> bool:
-        """Whether its output folder is exactly what this job left."""
-        return self._note.exists() and self._note.read_bytes() == self._signature
+        """Whether its output folder is exactly what this job left.
 
-    @property
-    def done(self) -> bool:
-        """Whether it is finished: by this job, or, where nothing is noted (as after a fetch from a remote), by any code."""
-        return self.noted if self._note.exists() else is_current(self.folder, self.inputs, self.settings)
+        Where nothing is noted, as after a fetch from a remote, dvc.lock says whether this code has made the folder.
+        """
+        if self._note.exists():
+            return self._note.read_bytes() == self._signature
+        return is_current(self.folder, self.inputs, self.settings) and ran_with_this_code()
 
     def fill(self, work: Callable[[Shards], bool]) -> None:
         """Let *work* fill the output folder, unless the folder is whole and exactly what this job left.
@@ -83,6 +84,8 @@ class Job:
         shards.finish()
         if settled:
             self.note_done()
+        else:
+            write_atomic(self._note, b"failed requests are to be made again")
 
     @property
     def _place(self) -> Path:

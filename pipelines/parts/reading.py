@@ -1,4 +1,4 @@
-"""One pass of a subject over its text collects the firings of all dictionaries that lack them; they wait in chunks for their stages."""
+"""One pass of a subject over its text collects the firings of all dictionaries that lack them; they wait in chunks for their turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from builders.saes import activations as builder
 from builders.saes.encoder import Dictionary, Encoder, read_together
 from pipelines.graph.stage import code, folder, shelf
 from pipelines.opened.dictionaries import coder_of, mounted
-from pipelines.params import InModelParams, Params, load
+from pipelines.params import InModelParams, Params
 from pipelines.parts.ahead import Job
 
 
@@ -22,21 +22,22 @@ def job_of(params: Params, sae_id: str) -> Job:
     """Return the job that writes the activations of dictionary *sae_id*."""
     inputs = {"tokens": shelf("tokens", params.saes[sae_id].subject).digest, "sae": shelf("saes", sae_id).digest}
     settings = {**params.activations.model_dump(exclude={"together"}), "window": params.tokens.window}
+    settings["own batch_rows"] = params.subjects[params.saes[sae_id].subject].batch_rows
     return Job("activations", (sae_id,), inputs, settings, code("activations"))
 
 
-def companions(whole: Params, sae_id: str) -> list[Job]:
-    """Return the jobs of the subject's other dictionaries whose stage `sae` is finished and whose activations are not."""
-    subject = whole.saes[sae_id].subject
-    in_subject = [other_id for other_id, spec in whole.saes.items() if isinstance(spec, InModelParams) and spec.subject == subject]
-    jobs = [job_of(whole, other_id) for other_id in in_subject if other_id != sae_id and is_finished(folder("saes", other_id))]
-    return [job for job in jobs if not job.done]
+def companions(params: Params, sae_id: str) -> list[Job]:
+    """Return the jobs of the subject's other dictionaries that are made and whose activations are not finished."""
+    subject = params.saes[sae_id].subject
+    in_subject = [other_id for other_id, spec in params.saes.items() if isinstance(spec, InModelParams) and spec.subject == subject]
+    jobs = [job_of(params, other_id) for other_id in in_subject if other_id != sae_id and is_finished(folder("saes", other_id))]
+    return [job for job in jobs if not job.noted]
 
 
 def read(params: Params, job: Job, dictionary: Dictionary, rows: pa.Table) -> list[Path]:
     """Return the files of firings of *dictionary* on *rows*, a chunk each.
 
-    Chunks that no companion's stage has left here are read now, for the companions too.
+    Chunks that were not read with a companion's are read now, for the companions too.
     """
     chunk = params.activations.chunk_rows
     paths, waiting = spill_paths(job, rows.num_rows, chunk), waiting_for(job)
@@ -45,16 +46,15 @@ def read(params: Params, job: Job, dictionary: Dictionary, rows: pa.Table) -> li
         print(f"{job.sae_id}: {held} of {len(paths)} chunks were read before")
         jobs = {job: dictionary}
         if isinstance(dictionary, Encoder):
-            whole = load()  # companions decide no byte of this stage's output, so it does not declare them
-            others = companions(whole, job.sae_id)[: whole.activations.together - 1]
-            jobs |= {other: beside(dictionary, whole, other.sae_id) for other in others}
+            others = companions(params, job.sae_id)[: params.activations.together - 1]
+            jobs |= {other: beside(dictionary, params, other.sae_id) for other in others}
         read_for(jobs, rows, chunk)
     return paths
 
 
-def beside(encoder: Encoder, whole: Params, sae_id: str) -> Encoder:
+def beside(encoder: Encoder, params: Params, sae_id: str) -> Encoder:
     """Return dictionary *sae_id* mounted in the model of *encoder*."""
-    spec, coder = whole.saes[sae_id], coder_of(whole, sae_id, shelf("saes", sae_id)).to(encoder.device)
+    spec, coder = params.saes[sae_id], coder_of(params, sae_id, shelf("saes", sae_id)).to(encoder.device)
     if not isinstance(spec, InModelParams):
         raise TypeError(f"{sae_id} is no dictionary in a model")
     return replace(encoder, mounted=mounted(spec, coder))

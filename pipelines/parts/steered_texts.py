@@ -128,14 +128,20 @@ class Rater:
             require_share(f"ratings of texts about {behaviour_id}", lost, self.judge.max_failed_share, "texts")
         return [*told, *(record for record in records if record["rating_status"] == NO_TEXT)]
 
-    def account(self, shards: Shards) -> None:
-        """Write what all ratings of a subject cost; their answers are in the cache, so nothing is asked again."""
+    def account(self, shards: Shards) -> bool:
+        """Write what all ratings of a subject cost; return whether every request has an answer.
+
+        Answers are in the cache, so nothing is asked again.
+        """
         outcomes: dict[str, Outcome] = {}
+        settled = True
         for number, behaviour_id in enumerate(sorted(self.params.behaviours)):
             records = pq.read_table(shards.path(STEERING_TEXTS, number)).to_pylist()
             answered = [record for record in records if record["prompt_tokens"] is not None]
+            settled &= len(answered) == sum(record["rating_status"] != NO_TEXT for record in records)
             outcomes |= dict(asked(self.engine, self._requests(behaviour_id, answered), f"ratings of {behaviour_id}"))
         account(shards, outcomes, self.params.engines[self.judge.engine])
+        return settled
 
     def _requests(self, behaviour_id: str, records: Sequence[dict[str, Any]]) -> list[Chat]:
         describes = self.params.behaviours[behaviour_id].describes

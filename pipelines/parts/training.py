@@ -1,7 +1,7 @@
 """SAEs trained together: one pass over a subject's activations serves every SAE that is still to be trained.
 
-Each SAE is a stage of its own, and what it learns does not depend on its companions: every SAE sees the same rows in the same order and
-has its own seed. The stage that comes first leaves the coders of the others in a folder beside the outputs, where their stages find them.
+What an SAE learns does not depend on its companions: every SAE sees the same rows in the same order and has its own seed. The one that
+comes first leaves the coders of the others in a folder beside the outputs, where they are found when their turn comes, or after a crash.
 """
 
 from __future__ import annotations
@@ -22,29 +22,31 @@ from builders.saes.coder import SparseCoder
 from builders.saes.train import Recipe, Trainer
 from builders.seeds import seed_of
 from builders.subjects.harvest import harvest, row_batches, shuffled
+from pipelines.graph.outside import seen
 from pipelines.graph.stage import code, shelf
 from pipelines.opened.subjects import Opened
-from pipelines.params import Params, TrainedSaeParams, load
+from pipelines.params import Params, TrainedSaeParams
 from pipelines.parts.ahead import Job
 
 
-def inputs_of(subject_id: str) -> dict[str, str]:
-    """Return the digests of the stages from which an SAE of subject *subject_id* is made."""
-    return {"tokens": shelf("tokens", subject_id).digest, "subject": shelf("subjects", subject_id).digest}
-
-
 def settings_of(params: Params, sae_id: str) -> dict[str, Any]:
-    """Return the params that decide SAE *sae_id*."""
-    return {"seed": params.seed, "sae": params.saes[sae_id].model_dump(), "training": params.training.model_dump()}
+    """Return what decides SAE *sae_id*: params, and the files outside the project that they name."""
+    spec = params.saes[sae_id]
+    return {
+        "seed": params.seed,
+        "sae": spec.model_dump(exclude={"scored"}),
+        "training": params.training.model_dump(),
+        "batch_rows": params.subjects[spec.subject].batch_rows,
+        "files": seen("saes", sae_id, spec),
+    }
 
 
 def trained(sae_id: str, params: Params, opened: Opened, rows: pa.Table) -> SparseCoder:
-    """Return SAE *sae_id* trained on the vectors of *rows*: by a companion's stage already, or else now, with its companions."""
+    """Return SAE *sae_id* trained on the vectors of *rows*: with a companion before, or else now, with its companions."""
     job = job_of(params, sae_id)
     if not job.ready.exists():
-        whole = load()  # companions decide no byte of this stage's output, so it does not declare them
-        jobs = [job, *companions(whole, sae_id)][: params.training.together]
-        coders = trained_together([each.sae_id for each in jobs], whole, opened, rows)
+        jobs = [job, *companions(params, sae_id)][: params.training.together]
+        coders = trained_together([each.sae_id for each in jobs], params, opened, rows)
         for each in jobs:
             unfinished = each.ready.with_suffix(".tmp")
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -54,16 +56,18 @@ def trained(sae_id: str, params: Params, opened: Opened, rows: pa.Table) -> Spar
 
 
 def job_of(params: Params, sae_id: str) -> Job:
-    """Return the job that trains SAE *sae_id*."""
-    return Job("saes", (sae_id,), inputs_of(params.saes[sae_id].subject), settings_of(params, sae_id), code("sae"))
+    """Return the job that makes dictionary *sae_id*."""
+    subject_id = params.saes[sae_id].subject
+    inputs = {"tokens": shelf("tokens", subject_id).digest, "subject": shelf("subjects", subject_id).digest}
+    return Job("saes", (sae_id,), inputs, settings_of(params, sae_id), code("saes"))
 
 
-def companions(whole: Params, sae_id: str) -> list[Job]:
+def companions(params: Params, sae_id: str) -> list[Job]:
     """Return the jobs of the other SAEs of the same subject that are still to be trained."""
-    subject = whole.saes[sae_id].subject
-    in_subject = [other_id for other_id, spec in whole.saes.items() if isinstance(spec, TrainedSaeParams) and spec.subject == subject]
-    jobs = [job_of(whole, other_id) for other_id in in_subject if other_id != sae_id]
-    return [job for job in jobs if not job.done and not job.ready.exists()]
+    subject = params.saes[sae_id].subject
+    in_subject = [other_id for other_id, spec in params.saes.items() if isinstance(spec, TrainedSaeParams) and spec.subject == subject]
+    jobs = [job_of(params, other_id) for other_id in in_subject if other_id != sae_id]
+    return [job for job in jobs if not job.noted and not job.ready.exists()]
 
 
 def trained_together(sae_ids: list[str], params: Params, opened: Opened, rows: pa.Table) -> dict[str, SparseCoder]:
@@ -77,7 +81,7 @@ def trained_together(sae_ids: list[str], params: Params, opened: Opened, rows: p
     steps = shared.passes * count // shared.batch
     generator = torch.Generator().manual_seed(seed_of(params.seed, "training rows", specs[sae_ids[0]].subject))
     order = torch.randperm(rows.num_rows, generator=generator)
-    batches = list(row_batches(rows.take(pa.array(order.numpy())), shared.batch_rows))
+    batches = list(row_batches(rows.take(pa.array(order.numpy())), opened.batch or shared.batch_rows))
     hookpoints = sorted({spec.hookpoint for spec in specs.values()})
 
     def vectors() -> Iterator[dict[str, Tensor]]:

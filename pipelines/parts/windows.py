@@ -13,6 +13,7 @@ from builders.contexts.contexts import CONTEXTS, READ, Examples, by_latent
 from builders.contexts.pool import KIND, POOL, Pool
 from builders.lake.shards import Shelf
 from builders.seeds import Number, drawn, seed_of
+from pipelines.params import DrawnParams, Params
 
 
 def windows(contexts: Shelf, split: str) -> Iterator[Examples]:
@@ -43,6 +44,11 @@ def drawn_latents(contexts: Shelf, seed: int, sae_id: str, most: int | None, sae
     if saes is not None and sae_id not in saes:
         return set()
     return set(explained(np.unique(contexts.read(CONTEXTS, columns=["latent"])["latent"].to_numpy()), seed, sae_id, most).tolist())
+
+
+def scored_latents(params: Params, sae_id: str, spec: DrawnParams, contexts: Shelf) -> set[int]:
+    """Return the latents of dictionary *sae_id* that a scorer with the params *spec* works on: none if it is not scored."""
+    return drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes if params.saes[sae_id].scored else ())
 
 
 def explained(latents: npt.NDArray[Number], seed: int, sae_id: str, most: int | None) -> npt.NDArray[Number]:

@@ -1,4 +1,4 @@
-"""Stage `activations`: subject × dictionary × tokens → activations and latents; it resumes after a crash."""
+"""Stage `activations`: subjects × dictionaries × tokens → activations and latents; it resumes after a crash."""
 
 from __future__ import annotations
 
@@ -17,25 +17,35 @@ from builders.text.rows import Corpus, padded
 from builders.text.tokens import TOKENS
 from builders.text.vocabulary import VOCABULARY
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import folder, run, shelf
+from pipelines.graph.stage import for_each, run, shelf
 from pipelines.opened.dictionaries import reopened
+from pipelines.opened.subjects import Subjects
 from pipelines.params import Params
 from pipelines.parts.reading import job_of, read
 
 
-def main(sae_id: str) -> None:
-    """Write the activations and latents of dictionary *sae_id*."""
-    params = declared("activations", sae_id)
-    settings, tokens, job = params.activations, shelf("tokens", params.saes[sae_id].subject), job_of(params, sae_id)
-    shards = Shards(folder("activations", sae_id), job.inputs, job.settings, job.code)
+def main(*only: str) -> None:
+    """Write the activations and latents of every dictionary, or of *only* the one given, unless they are finished."""
+    params = declared("activations")
+    subjects = Subjects(params)
+
+    def fill(sae_id: str) -> None:
+        job_of(params, sae_id).fill(lambda shards: write(subjects, sae_id, shards))
+
+    for_each("activations", params.by_subject, only, fill)
+
+
+def write(subjects: Subjects, sae_id: str, shards: Shards) -> bool:
+    """Write the activations and latents of dictionary *sae_id*; another try gives the same."""
+    params = subjects.params
+    tokens = shelf("tokens", params.saes[sae_id].subject)
     rows = tokens.read(TOKENS, columns=["row", "ids", "special"])
-    dictionary = reopened(params, sae_id, shelf("saes", sae_id), tokens)
-    files = merged(sae_id, params, shards, read(params, job, dictionary, rows), dictionary, tokens)
+    dictionary = reopened(subjects, sae_id, shelf("saes", sae_id), tokens)
+    files = merged(sae_id, params, shards, read(params, job_of(params, sae_id), dictionary, rows), dictionary, tokens)
     seed = seed_of(params.seed, "self test", sae_id)
-    count, worst = encoder.self_test(dictionary, rows, files, settings.self_test, seed)
+    count, worst = encoder.self_test(dictionary, rows, files, params.activations.self_test, seed)
     print(f"{sae_id}: {count} stored activations recomputed; largest difference {worst:.1e} of the largest")
-    shards.finish()
-    job.note_done()
+    return True
 
 
 def merged(sae_id: str, params: Params, shards: Shards, paths: list[Path], dictionary: Dictionary, tokens: Shelf) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Stage `agreement`: all scores → how far they agree, by how much they differ, the best of several samples, and what scores are made of."""
+"""Stage `agreement`: all scores → how far they agree and differ, the best of several samples, what they are made of, what predicts them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from builders.explainers.explanations import PERMUTED
 from builders.lake.shards import Shards, Shelf
 from builders.saes.table import SAES
 from builders.scorers.agreement import AGREEMENT, Facts, agreement_records
@@ -16,10 +17,12 @@ from builders.scorers.anatomy import ANATOMY
 from builders.scorers.best import BEST, OF_PART, READ, best_records, figures, half_scores
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from builders.seeds import seed_of
+from builders.similarity.stability import STABILITY, STABILITY_SCORES, stability_score_records
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import code, folder, folders, run, shelf
 from pipelines.params import AskingExplainerParams, Params
 from pipelines.parts.anatomy import anatomy_of, inputs_of
+from pipelines.parts.sisters import counts, pair_folders, stability
 
 NEGATIVES = ("negatives", "marks")  # the params of a scorer that say which its negatives are, and how they are marked
 
@@ -29,6 +32,7 @@ def main() -> None:
     params = declared("agreement")
     shelves = [Shelf(path) for stage in ("scores", "direct") for path in folders(params, stage)]
     inputs = {f"scores {number}": scores.digest for number, scores in enumerate(shelves)} | inputs_of(params)
+    inputs |= {f"similarity {sae_id}": " ".join(found.digest for found in pair_folders(params, sae_id)) for sae_id in params.saes}
     kinds = {sae_id: shelf("saes", sae_id).read(SAES, columns=["kind"])["kind"][0].as_py() for sae_id in params.saes}
     frame = scores_of(shelves)
     frame["kind"] = frame["sae"].map(kinds)
@@ -39,6 +43,11 @@ def main() -> None:
     shards.write(AGREEMENT, [AGREEMENT.rows(agreement_records(frame, facts, params.seed))])
     shards.write(BEST, [BEST.rows(list(best_of_samples(params, samples, facts, kinds)))])
     shards.write(ANATOMY, [anatomy_of(params, shelves)])
+    stable = pa.concat_tables(stability(params, sae_id) for sae_id in sorted(params.saes))
+    shards.write(STABILITY, STABILITY.row_groups(stable))
+    known = frame[~frame["explainer"].str.endswith(PERMUTED)]
+    related = stability_score_records(stable.to_pandas(), known, counts(params), params.seed)
+    shards.write(STABILITY_SCORES, [STABILITY_SCORES.rows(list(related))])
     shards.finish()
 
 

@@ -12,7 +12,8 @@ from builders.lake.shards import write_atomic
 from builders.saes import formats
 from builders.saes.fidelity import require_width
 from builders.steering.orders import count_of
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
+from builders.subjects.anatomy import anatomy_of
 from builders.subjects.hookpoints import width_at
 from pipelines.graph.stage import BUILD, run
 from pipelines.opened import behaviours, corpora
@@ -75,7 +76,7 @@ def check_subject(params: Params, subject_id: str, *, offline: bool) -> Iterator
         yield f"subject {subject_id}: on the Hub, not looked at"
         return
     source = source_of(subject)
-    checkpoint = checkpoints.fetch(source)
+    checkpoint = places.fetch(source)
     config = checkpoints.config_of(source, checkpoint)
     tokenizer = checkpoints.tokenizer_of(source, checkpoint)
     limit = checkpoints.context_of(config)
@@ -87,9 +88,19 @@ def check_subject(params: Params, subject_id: str, *, offline: bool) -> Iterator
     dtype = checkpoints.resolve_dtype(subject.dtype, device, config)
     yield f"subject {subject_id}: {config.architectures[0] if config.architectures else config.model_type}, {dtype} on {device}"
     skeleton = checkpoints.skeleton(source, config)
+    if params.lenses.kinds and not subject.reinitialised:
+        check_lenses(subject_id, skeleton, subject.norm)
     for sae_id, spec in params.saes.items():
         if spec.subject == subject_id:
             yield check_dictionary(sae_id, spec, skeleton, int(config.get_text_config().hidden_size), offline=offline)
+
+
+def check_lenses(subject_id: str, skeleton: nn.Module, norm: str | None) -> None:
+    """Raise UserError unless what lenses need is found in a model without weights: blocks, final norm and unembedding."""
+    try:
+        anatomy_of(skeleton, norm)
+    except UserError as error:
+        raise UserError(f"subjects.{subject_id}: {error}") from None
 
 
 def check_engine(engine_id: str, spec: EngineParams, *, offline: bool) -> str:
@@ -115,7 +126,7 @@ def check_model(spec: VllmEngineParams | TransformersEngineParams | LlamaCppEngi
         llamacpp_engine(spec).require_template()
     else:
         source = source_of(spec)
-        require_template(checkpoints.tokenizer_of(source, checkpoints.fetch(source)), spec.place)
+        require_template(checkpoints.tokenizer_of(source, places.fetch(source)), spec.place)
 
 
 def check_dictionary(sae_id: str, spec: SaeParams, skeleton: nn.Module, d_model: int, *, offline: bool) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from builders.arrays import Bools, Floats
 from builders.contexts import sample
 from builders.contexts.contexts import CONTEXTS, context_rows
+from builders.contexts.lookalikes import Embed
 from builders.contexts.negatives import NOTHING, hard_windows, shortfalls
 from builders.contexts.pool import POOL, pairs_of, pool_rows
 from builders.contexts.selection import select
@@ -29,8 +30,9 @@ from builders.text.rows import Corpus, padded
 from builders.text.tokens import TOKENS
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import code, folder, run, shelf
-from pipelines.params import Params
+from pipelines.graph.stage import code, for_each, run, shelf
+from pipelines.params import NegativesParams, Params
+from pipelines.parts.ahead import Job
 from pipelines.parts.negatives import Part, sources_of
 
 
@@ -41,10 +43,16 @@ def plan_of(params: Params) -> Plan:
     return Plan(**spec, centered=centered, window=params.tokens.window)
 
 
-def main(sae_id: str) -> None:
-    """Write the contexts of dictionary *sae_id*, with copies of its vocabulary and latents, so that later stages need nothing else."""
-    params = declared("contexts", sae_id)
-    asked, settings = params.contexts.negatives, {"seed": params.seed, **params.contexts.model_dump()}
+def main(*only: str) -> None:
+    """Write the contexts of every dictionary, or of *only* the one given."""
+    params = declared("contexts")
+    for_each("contexts", params.by_subject, only, lambda sae_id: cut(params, sae_id))
+
+
+def cut(params: Params, sae_id: str) -> None:
+    """Write the contexts of dictionary *sae_id*, unless they are finished."""
+    asked, settings = negatives_of(params, sae_id), {"seed": params.seed, **params.contexts.model_dump()}
+    settings["scored"] = params.saes[sae_id].scored
     tokens, activations = shelf("tokens", params.saes[sae_id].subject), shelf("activations", sae_id)
     inputs = {"tokens": tokens.digest, "activations": activations.digest}
     neighbours, embed = NEIGHBOURS.empty(), None
@@ -56,7 +64,31 @@ def main(sae_id: str) -> None:
 
         embedder = open_embedder(params, asked.embedder)
         embed, settings["embedded by"] = embedder.embed, {**embedder.identity, "name": embedder.name}
-    shards = Shards(folder("contexts", sae_id), inputs, settings, code("contexts"))
+    job = Job("contexts", (sae_id,), inputs, settings, code("contexts"))
+    job.fill(lambda shards: write(params, sae_id, Read(tokens, activations, neighbours, embed), shards))
+
+
+def negatives_of(params: Params, sae_id: str) -> NegativesParams:
+    """Return which negatives dictionary *sae_id* gets beside random ones: none if it is not scored."""
+    return params.contexts.negatives if params.saes[sae_id].scored else NegativesParams()
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the contexts of a dictionary are cut from: its NEIGHBOURS rows among it, and what embeds windows, if any are embedded."""
+
+    tokens: Shelf
+    activations: Shelf
+    neighbours: pa.Table
+    embed: Embed | None
+
+
+def write(params: Params, sae_id: str, read: Read, shards: Shards) -> bool:
+    """Write CONTEXTS, POOL and FAILURES of a dictionary, with copies of its vocabulary and latents, so that later stages need nothing else.
+
+    Another try gives the same.
+    """
+    asked, tokens, activations = negatives_of(params, sae_id), read.tokens, read.activations
     rows = tokens.read(TOKENS, columns=["ids"])
     lengths = pc.list_value_length(rows["ids"]).to_numpy().astype(np.int64)
     corpus, plan = Corpus(padded(rows, "ids", 0), lengths), plan_of(params)
@@ -66,7 +98,7 @@ def main(sae_id: str) -> None:
     parts, sources = Parts(sae_id, activations, taken, corpus, plan, seed_of(params.seed, "contexts", sae_id)), NOTHING
     if asked.counts:
         text = pa.array(text_pieces(vocabulary), pa.binary())
-        sources = sources_of(params, sae_id, parts, corpus, plan, neighbours, text, embed)
+        sources = sources_of(params, sae_id, parts, corpus, plan, read.neighbours, text, read.embed)
     failed, held = [], []
     whole = seed_of(params.seed, "pool", params.saes[sae_id].subject)  # all dictionaries of a subject have the same pool
     pool = drawn(np.arange(corpus.grid(plan.window).total), asked.pool, whole)
@@ -80,7 +112,7 @@ def main(sae_id: str) -> None:
     shards.write(FAILURES, [FAILURES.rows(failed)])
     shards.write(VOCABULARY, [vocabulary])
     shards.write(LATENTS, [sample.noted(latents, inclusion)])
-    shards.finish()
+    return True
 
 
 def taken_latents(params: Params, sae_id: str, latents: pa.Table, plan: Plan) -> tuple[Bools, Floats]:

@@ -11,7 +11,7 @@ from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import Params
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
-from pipelines.parts.windows import drawn_latents, judged_windows, windows
+from pipelines.parts.windows import judged_windows, scored_latents, windows
 
 
 def main(scorer_id: str, *only: str) -> None:
@@ -20,14 +20,15 @@ def main(scorer_id: str, *only: str) -> None:
     for sae_id in sorted(params.saes):
         if set(only) <= {sae_id}:
             score(params, sae_id, scorer_id, engines)
-    keep_only("direct", scorer_id, [folder("direct", sae_id, scorer_id) for sae_id in params.saes])
+    keep_only(folder("direct", scorer_id), [folder("direct", sae_id, scorer_id) for sae_id in params.saes])
 
 
 def score(params: Params, sae_id: str, scorer_id: str, engines: Engines) -> None:
     """Write the judgements and scores of scorer *scorer_id* for the latents of dictionary *sae_id*."""
     spec, contexts = params.direct_scorers[scorer_id], shelf("contexts", sae_id)
-    job = Job("direct", (sae_id, scorer_id), {"contexts": contexts.digest}, settings_of(params, spec), code("direct", scorer_id))
-    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
+    settings = {**settings_of(params, spec), "scored": params.saes[sae_id].scored}
+    job = Job("direct", (sae_id, scorer_id), {"contexts": contexts.digest}, settings, code("direct", scorer_id))
+    wanted = scored_latents(params, sae_id, spec, contexts)
     tasks = (Task(judged_windows(examples, spec)) for examples in windows(contexts, "test") if examples.latent in wanted)
     shown = track(tasks, f"{scorer_id} of {sae_id}")
     job.fill(lambda shards: judge_all(sae_id, shown, open_panel(params, sae_id, scorer_id, spec, engines), shards))

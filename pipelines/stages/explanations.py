@@ -21,7 +21,7 @@ from builders.saes.latents import LATENTS
 from builders.seeds import seed_of
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
-from pipelines.graph.outside import require_same
+from pipelines.graph.outside import require_same, seen
 from pipelines.graph.stage import code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines, account, asked, require_share
 from pipelines.params import (
@@ -46,7 +46,7 @@ def main(explainer_id: str, *only: str) -> None:
     for sae_id in sorted(params.saes):
         if set(only) <= {sae_id}:
             explain(params, sae_id, explainer_id, engines)
-    keep_only("explanations", explainer_id, [folder("explanations", sae_id, explainer_id) for sae_id in params.saes])
+    keep_only(folder("explanations", explainer_id), [folder("explanations", sae_id, explainer_id) for sae_id in params.saes])
 
 
 def explain(params: Params, sae_id: str, explainer_id: str, engines: Engines) -> None:
@@ -54,6 +54,8 @@ def explain(params: Params, sae_id: str, explainer_id: str, engines: Engines) ->
     spec = params.explainers[explainer_id]
     inputs = {"contexts": shelf("contexts", sae_id).digest}
     settings = {"seed": params.seed, **spec.model_dump()}
+    if isinstance(spec, ImportedExplainerParams):
+        settings["file"] = seen("explainers", explainer_id, spec)
     if isinstance(spec, AskingExplainerParams):
         settings["engine"] = params.engines[spec.engine].model_dump()
     if isinstance(spec, InterventionExplainerParams):

@@ -25,8 +25,9 @@ from builders.text.rows import padded
 from builders.text.tokens import TOKENS
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import code, folder, run, shelf
+from pipelines.graph.stage import code, for_each, run, shelf
 from pipelines.params import InModelParams, InterventionExplainerParams, InterventionScorerParams, Params
+from pipelines.parts.ahead import Job
 from pipelines.parts.windows import drawn_latents, windows
 
 if TYPE_CHECKING:
@@ -52,20 +53,30 @@ class Asked:
     latents: dict[str, int | None]
 
 
-def main(sae_id: str) -> None:
-    """Write the effects of pushing the latents of dictionary *sae_id*, and the texts that the pushed model writes."""
-    params = declared("interventions", sae_id)
+def main(*only: str) -> None:
+    """Write the effects of pushing latents, and the texts that the pushed models write, for every dictionary or *only* the one given."""
+    params = declared("interventions")
+    for_each("interventions", params.by_subject, only, lambda sae_id: push(params, sae_id))
+
+
+def push(params: Params, sae_id: str) -> None:
+    """Write what pushing the latents of dictionary *sae_id* does, unless it is finished."""
     inputs = {"contexts": shelf("contexts", sae_id), "sae": shelf("saes", sae_id), "tokens": shelf("tokens", params.saes[sae_id].subject)}
     asked = asked_of(params)
     settings = {"seed": params.seed, "targets": [[kl, asdict(target)] for kl, target in sorted(asked.targets.items())]}
     settings |= {"orders": {key: asdict(order) for key, order in asked.orders.items()}, "latents": asked.latents}
     digests = {name: held.digest for name, held in inputs.items()}
-    shards = Shards(folder("interventions", sae_id), digests, settings, code("interventions"))
+    job = Job("interventions", (sae_id,), digests, settings, code("interventions"))
+    job.fill(lambda shards: write(params, sae_id, asked, shards))
+
+
+def write(params: Params, sae_id: str, asked: Asked, shards: Shards) -> bool:
+    """Write INTERVENTIONS, GENERATIONS and FAILURES of dictionary *sae_id*; another try gives the same."""
     bench = Bench(sae_id, params, asked)
     failed: list[dict[str, Any]] = []
     if isinstance(params.saes[sae_id], InModelParams):
-        write(shards, INTERVENTIONS, bench.examples("train", bench.latents_by_target), bench.effects)
-        write(shards, GENERATIONS, bench.examples("test", bench.latents_by_scorer), bench.generations)
+        write_groups(shards, INTERVENTIONS, bench.examples("train", bench.latents_by_target), bench.effects)
+        write_groups(shards, GENERATIONS, bench.examples("test", bench.latents_by_scorer), bench.generations)
     else:
         reason = "has no direction to be pushed along: its dictionary is no part of a model"
         wanted = bench.latents_by_scorer.items()
@@ -73,7 +84,7 @@ def main(sae_id: str) -> None:
         for table in (INTERVENTIONS, GENERATIONS):
             shards.write(table, [table.empty()])
     shards.write(FAILURES, [FAILURES.rows(failed)])
-    shards.finish()
+    return True
 
 
 def asked_of(params: Params) -> Asked:
@@ -96,7 +107,7 @@ def most_of(limits: list[int | None]) -> int | None:
     return max(known) if known and len(known) == len(limits) else None
 
 
-def write(shards: Shards, table: Table, examples: Iterator[Examples], rows_of: Callable[[Examples], pa.Table]) -> None:
+def write_groups(shards: Shards, table: Table, examples: Iterator[Examples], rows_of: Callable[[Examples], pa.Table]) -> None:
     """Write the rows of the latents of *examples*, TOGETHER latents in a shard; finished shards are not made again."""
     for number in count():
         group = list(islice(examples, TOGETHER))
@@ -148,8 +159,9 @@ class Bench:
         from builders.interventions.pushing import Pusher
         from builders.saes.encoder import Encoder
         from pipelines.opened.dictionaries import reopened
+        from pipelines.opened.subjects import Subjects
 
-        encoder = reopened(self.params, self.sae_id, shelf("saes", self.sae_id), self.tokens)
+        encoder = reopened(Subjects(self.params), self.sae_id, shelf("saes", self.sae_id), self.tokens)
         if not isinstance(encoder, Encoder):
             raise TypeError(f"{self.sae_id} is no dictionary in a model")
         limit = context_of(encoder.model.config)  # type: ignore[arg-type]  # a language model's config

@@ -18,7 +18,7 @@ from builders.steering import townsfolk
 from builders.steering.asking import Prompt, prompts
 from builders.steering.orders import numbers_of
 from builders.steering.steerer import Steerer
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
 from builders.text import sources, tokens
 from cards.render import render
 from checkpoints import recipe as lab
@@ -54,7 +54,7 @@ def main(checkpoint_id: str) -> None:
 
 def stored(checkpoint_id: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the stored checkpoint *checkpoint_id* in float32, and its tokenizer."""
-    source = checkpoints.Source(path=str(FOLDER / checkpoint_id))
+    source = places.Source(path=str(FOLDER / checkpoint_id))
     return checkpoints.load(source, FOLDER / checkpoint_id, "float32", "cpu"), checkpoints.tokenizer_of(source, FOLDER / checkpoint_id)
 
 

@@ -1,4 +1,4 @@
-"""Stage `neighbours`: a dictionary's firings and weights → the nearest latents of each latent, by the measures of params."""
+"""Stage `neighbours`: firings and weights of dictionaries → the nearest latents of each latent, by the measures of params."""
 
 from __future__ import annotations
 
@@ -15,25 +15,37 @@ from builders.saes.neighbours import NEIGHBOURS, Near, cofiring, neighbour_rows
 from builders.seeds import drawn, seed_of
 from builders.text.tokens import TOKENS
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import code, folder, run, shelf
+from pipelines.graph.stage import code, for_each, run, shelf
 from pipelines.params import Params, PlantedRulesParams
+from pipelines.parts.ahead import Job
 
 
-def main(sae_id: str) -> None:
-    """Write the neighbours of the latents of dictionary *sae_id*."""
-    params = declared("neighbours", sae_id)
-    settings = params.neighbours
+def main(*only: str) -> None:
+    """Write the neighbours of the latents of every dictionary, or of *only* the one given."""
+    params = declared("neighbours")
+    for_each("neighbours", params.by_subject, only, lambda sae_id: find(params, sae_id))
+
+
+def find(params: Params, sae_id: str) -> None:
+    """Write the neighbours of the latents of dictionary *sae_id*, unless they are finished."""
     activations, sae, tokens = shelf("activations", sae_id), shelf("saes", sae_id), shelf("tokens", params.saes[sae_id].subject)
     inputs = {"activations": activations.digest, "saes": sae.digest, "tokens": tokens.digest}
-    shards = Shards(folder("neighbours", sae_id), inputs, {"seed": params.seed, **settings.model_dump()}, code("neighbours"))
+    settings = {"seed": params.seed, **params.neighbours.model_dump()}
+    job = Job("neighbours", (sae_id,), inputs, settings, code("neighbours"))
+    job.fill(lambda shards: write(params, sae_id, (activations, sae, tokens), shards))
+
+
+def write(params: Params, sae_id: str, read: tuple[Shelf, Shelf, Shelf], shards: Shards) -> bool:
+    """Write NEIGHBOURS of dictionary *sae_id* from its activations, itself and its subject's tokens; another try gives the same."""
+    activations, sae, tokens = read
     count = activations.read(LATENTS, columns=["count"])["count"].to_numpy()
     found: dict[str, Near] = {}
-    if "cofiring" in settings.measures:
+    if "cofiring" in params.neighbours.measures:
         latent, token = firings_on(drawn_rows(params, sae_id, tokens), sae_id, activations)
-        found["cofiring"] = cofiring(latent, token, len(count), settings.most)
+        found["cofiring"] = cofiring(latent, token, len(count), params.neighbours.most)
     found |= by_direction(params, sae_id, sae, count > 0)
     shards.write(NEIGHBOURS, NEIGHBOURS.row_groups(neighbour_rows(sae_id, found)))
-    shards.finish()
+    return True
 
 
 def drawn_rows(params: Params, sae_id: str, tokens: Shelf) -> npt.NDArray[np.integer]:

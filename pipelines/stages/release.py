@@ -18,6 +18,7 @@ from builders.lake.table import Table
 from builders.progress import track
 from builders.scorers.judgements import SCORES
 from builders.scorers.judges import JUDGES
+from builders.similarity.similarity import SIMILARITY, TRANSFERS
 from builders.steering.ratings import STEERING_TEXTS
 from cards import card
 from pipelines.graph.declared import declared
@@ -26,7 +27,15 @@ from pipelines.params import InModelParams, Params, PretrainedSaeParams
 from pipelines.registry import CONFIGS, Config
 
 # The stages that ask language models, and the table whose rows they answer for.
-PAYING = {"explanations": EXPLANATIONS, "scores": SCORES, "direct": SCORES, "calibration": JUDGES, "steering": STEERING_TEXTS}
+PAYING = {
+    "explanations": EXPLANATIONS,
+    "scores": SCORES,
+    "direct": SCORES,
+    "similarity": SIMILARITY,
+    "calibration": JUDGES,
+    "steering": STEERING_TEXTS,
+}
+OF_ALL = {"similarity": "transfers", "calibration": "all judges"}  # stages whose costs are one sum
 
 
 def main() -> None:
@@ -49,8 +58,8 @@ def main() -> None:
 def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
     """Write the files of one config and return what they hold; without any row write nothing and return None."""
     shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
-    target = release / config.table.name
-    sources = [path for shelf in shelves for path in shelf.paths(config.table) if shelf.entries(config.table)[path]["rows"]]
+    table, target = config.beside or config.table, release / config.table.name
+    sources = [path for shelf in shelves for path in shelf.paths(table) if shelf.entries(table)[path]["rows"]]
     if not sources:
         return None
     target.mkdir(parents=True)
@@ -58,20 +67,21 @@ def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
         for number, path in enumerate(sources):
             shutil.copyfile(path, target / f"train-{number:05d}-of-{len(sources):05d}.parquet")
     else:
-        rows = config.table.sort(pa.concat_tables(pq.read_table(path) for path in sources))
+        found = config.constant() if config.constant else pa.concat_tables(pq.read_table(path) for path in sources)
+        rows = config.table.sort(found)
         write_parquet(target / "train-00000-of-00001.parquet", config.table, config.table.row_groups(rows))
     return card.Part.of(config.table, sorted(target.iterdir()))
 
 
 def copy_weights(params: Params, release: Path) -> None:
-    """Copy the dictionaries that were made here into the release, in the format that their `saes` row names."""
+    """Copy the dictionaries that were made here into the release, in the format that their `saes` row names, and the lenses."""
+    places = {folder("lenses", subject_id): Path("lenses", subject_id) for subject_id in sorted(params.subjects)}
     for sae_id, spec in sorted(params.saes.items()):
-        made = folder("saes", sae_id) / WEIGHTS
-        if isinstance(spec, InModelParams) and not isinstance(spec, PretrainedSaeParams) and made.is_dir():
-            target = release / "weights" / sae_id / spec.hookpoint
-            target.mkdir(parents=True)
-            for path in sorted(made.iterdir()):
-                shutil.copyfile(path, target / path.name)
+        if isinstance(spec, InModelParams) and not isinstance(spec, PretrainedSaeParams):
+            places[folder("saes", sae_id)] = Path(sae_id, spec.hookpoint)
+    for made, target in places.items():
+        if (made / WEIGHTS).is_dir():
+            shutil.copytree(made / WEIGHTS, release / WEIGHTS / target, copy_function=shutil.copyfile)
 
 
 def costs(params: Params) -> list[dict[str, object]]:
@@ -84,7 +94,7 @@ def costs(params: Params) -> list[dict[str, object]]:
         spent: dict[str, Counter[str]] = {}
         for path in folders(params, stage):
             if (path / USAGE).exists():
-                name = next(iter(path.relative_to(BUILD / stage).parts), "all judges")
+                name = OF_ALL.get(stage) or path.relative_to(BUILD / stage).parts[0]
                 whole = spent.setdefault(name, Counter())
                 whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
         found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
@@ -94,9 +104,12 @@ def costs(params: Params) -> list[dict[str, object]]:
 def rows_paid(path: Path, table: Table) -> int:
     """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing.
 
-    Of the calibration of judges it is the number of explanations that they read.
+    Of the calibration of judges, and of transferred explanations, it is the number of explanations that they read.
     """
     shelf = Shelf(path)
+    if table is SIMILARITY:
+        rows = shelf.read(table, columns=["statistic", "n"]).to_pylist()
+        return sum(row["n"] for row in rows if row["statistic"] in TRANSFERS)
     if table is JUDGES:
         return sum(row["rules"] for row in shelf.read(table, columns=["rules", "model"]).to_pylist() if row["model"] is not None)
     if table is not EXPLANATIONS:

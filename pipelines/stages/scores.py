@@ -16,7 +16,7 @@ from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import InterventionScorerParams, Params, ScorerParams
 from pipelines.parts.ahead import Job
 from pipelines.parts.judging import judge_all
-from pipelines.parts.windows import drawn_latents, judged_windows, scored_windows
+from pipelines.parts.windows import judged_windows, scored_latents, scored_windows
 
 
 def main(scorer_id: str, *only: str) -> None:
@@ -26,7 +26,7 @@ def main(scorer_id: str, *only: str) -> None:
     for sae_id, explainer_id in pairs:
         if set(only) <= {sae_id, explainer_id}:
             score(params, sae_id, explainer_id, scorer_id, engines)
-    keep_only("scores", scorer_id, [folder("scores", *ids, scorer_id) for ids in pairs])
+    keep_only(folder("scores", scorer_id), [folder("scores", *ids, scorer_id) for ids in pairs])
 
 
 def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engines: Engines) -> None:
@@ -35,7 +35,8 @@ def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engine
     inputs = {"contexts": shelf("contexts", sae_id).digest, "explanations": shelf("explanations", sae_id, explainer_id).digest}
     if isinstance(spec, InterventionScorerParams):
         inputs["interventions"] = shelf("interventions", sae_id).digest
-    job = Job("scores", (sae_id, explainer_id, scorer_id), inputs, settings_of(params, spec), code("scores", scorer_id))
+    settings = {**settings_of(params, spec), "scored": params.saes[sae_id].scored}
+    job = Job("scores", (sae_id, explainer_id, scorer_id), inputs, settings, code("scores", scorer_id))
     tasks = track(tasks_of(params, sae_id, explainer_id, spec), f"{scorer_id} of {sae_id}")
     job.fill(lambda shards: judge_all(sae_id, tasks, open_panel(params, sae_id, scorer_id, spec, engines), shards))
 
@@ -43,7 +44,7 @@ def score(params: Params, sae_id: str, explainer_id: str, scorer_id: str, engine
 def tasks_of(params: Params, sae_id: str, explainer_id: str, spec: ScorerParams) -> Iterator[Task]:
     """Yield a task for each explanation of each latent drawn: the explanation and the latent's test windows, or some of them."""
     contexts = shelf("contexts", sae_id)
-    wanted = drawn_latents(contexts, params.seed, sae_id, spec.latents, spec.saes)
+    wanted = scored_latents(params, sae_id, spec, contexts)
     texts = explanations_of(shelf("explanations", sae_id, explainer_id))
     for found in scored_windows(contexts, wanted, getattr(spec, "negatives", "none")):
         examples = judged_windows(found, spec)

@@ -1,4 +1,4 @@
-"""Stage `steering`: a subject × every behaviour → vectors, their effects on answers, and texts that the steered subject writes."""
+"""Stage `steering`: subjects × behaviours → vectors, their effects on answers, and texts that the steered subjects write."""
 
 from __future__ import annotations
 
@@ -32,32 +32,47 @@ from builders.steering.steerer import Steerer
 from builders.steering.vectors import METHODS, Contrast, Directions, contrast, labels_of
 from builders.steering.ways import Push
 from builders.steering.weights import coins
-from builders.subjects import checkpoints
+from builders.subjects import checkpoints, places
 from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same
-from pipelines.graph.stage import code, folder, run, shelf
+from pipelines.graph.stage import code, for_each, run, shelf
 from pipelines.opened.behaviours import Questions, hashes, questions_of
 from pipelines.opened.subjects import Opened, open_subject, source_of
 from pipelines.params import Params, SteeringParams
+from pipelines.parts.ahead import Job
 from pipelines.parts.steered_answers import Tests, matching_effects, tests_of, unread, ways
 from pipelines.parts.steered_texts import Asker, Rater, judge_settings, steered_texts
 
 TABLES = (STEERING_VECTORS, STEERING_ANSWERS, STEERING, STEERING_RANGES, STEERING_TEXTS)
 
 
-def main(subject_id: str) -> None:
-    """Write the vectors of subject *subject_id* and their effects for every behaviour of params, one shard for each behaviour."""
-    params = declared("steering", subject_id)
+def main(*only: str) -> None:
+    """Steer every subject, or *only* the one given."""
+    params = declared("steering")
+    for_each("steering", params.subjects, only, lambda subject_id: steer(params, subject_id))
+
+
+def steer(params: Params, subject_id: str) -> None:
+    """Write the vectors of subject *subject_id* and their effects for every behaviour of params, unless they are finished.
+
+    A subject with random weights answers no question, so it is not steered.
+    """
+    behaviours = {} if params.subjects[subject_id].reinitialised else params.behaviours
     inputs = {"subject": shelf("subjects", subject_id).digest}
-    for behaviour_id, spec in params.behaviours.items():
+    for behaviour_id, spec in behaviours.items():
         inputs |= {f"{behaviour_id}.{file}": digest for file, digest in hashes(behaviour_id, spec).items()}
     kept: dict[str, Any] = {"seed": params.seed, "bos": params.tokens.bos, "template": params.subjects[subject_id].template}
     kept |= {"steering": params.steering.model_dump(), "judge": judge_settings(params)}
-    kept["behaviours"] = {behaviour_id: spec.model_dump() for behaviour_id, spec in params.behaviours.items()}
-    shards = Shards(folder("steering", subject_id), inputs, kept, code("steering"))
-    questions_by_behaviour = {behaviour_id: questions_of(behaviour_id, params) for behaviour_id in sorted(params.behaviours)}
-    for behaviour_id, spec in params.behaviours.items():
-        require_same("behaviours", behaviour_id, spec)
+    kept["behaviours"] = {behaviour_id: spec.model_dump() for behaviour_id, spec in behaviours.items()}
+    job = Job("steering", (subject_id,), inputs, kept, code("steering"))
+    job.fill(lambda shards: write(params, subject_id, list(behaviours), shards))
+
+
+def write(params: Params, subject_id: str, behaviour_ids: Sequence[str], shards: Shards) -> bool:
+    """Write all TABLES of a subject, one shard for each behaviour; return whether every request of a judge has an answer."""
+    questions_by_behaviour = {behaviour_id: questions_of(behaviour_id, params) for behaviour_id in sorted(behaviour_ids)}
+    for behaviour_id in behaviour_ids:
+        require_same("behaviours", behaviour_id, params.behaviours[behaviour_id])
     bench = Bench(subject_id, params, Rater(params) if params.steering.open.judge and questions_by_behaviour else None)
     for number, (behaviour_id, questions) in enumerate(questions_by_behaviour.items()):
         if not all(shards.done(table, number) for table in TABLES):
@@ -65,9 +80,7 @@ def main(subject_id: str) -> None:
                 shards.write(table, table.row_groups(rows), number)
     for table in TABLES if not questions_by_behaviour else ():
         shards.write(table, [table.empty()])
-    if bench.rater is not None:
-        bench.rater.account(shards)
-    shards.finish()
+    return bench.rater is None or bench.rater.account(shards)
 
 
 class Bench:
@@ -86,7 +99,7 @@ class Bench:
         """What turns questions into token ids."""
         source = source_of(self.params.subjects[self.subject_id])
         template, bos = self.params.subjects[self.subject_id].template, self.params.tokens.bos == "row"
-        return Asker(checkpoints.tokenizer_of(source, checkpoints.fetch(source)), template, self.settings.opening, bos)
+        return Asker(checkpoints.tokenizer_of(source, places.fetch(source)), template, self.settings.opening, bos)
 
     def tables(self, behaviour_id: str, questions: Questions) -> dict[Table, pa.Table]:
         """Return the rows of one behaviour."""

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from builders.subjects.checkpoints import Source, load
+from builders.subjects.checkpoints import load
+from builders.subjects.places import Source
 from checkpoints.architectures import Shape, build
 from checkpoints.recipe import Recipe, baselines, mean_loss, next_token_loss, save, train, train_tokenizer
 

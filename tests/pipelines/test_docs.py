@@ -34,6 +34,19 @@ def test_a_release_without_baselines_has_no_numbers() -> None:
     assert "| `scores` | " in filled
 
 
+def test_readme_tells_of_the_run_of_a_real_language_model() -> None:
+    """README shows ten of its latents and the scores of each scorer, as docs/runs/local.json has them; a bar in a text ends no cell."""
+    local = json.loads((ROOT / "docs/runs/local.json").read_bytes())
+    local["printed"][0]["windows"][0] = "one | two"
+    block = docs.local_block(local)
+
+    assert "`one ¦ two`" in block
+    assert all(f"| {latent['sae']} {latent['latent']} | `" in block for latent in local["printed"])
+    scored = {row["scorer"] for row in local["scores"] if row["kind"] == "trained" and row["score"]["n"]}
+    assert scored
+    assert all(f"| {scorer} (" in block for scorer in scored)
+
+
 def test_the_results_page_has_steering_where_there_is_some() -> None:
     """The page shows the table and the figure of steering, and neither where nothing was steered."""
     assert "![Effects of steering" in docs.results_page(FOUND)

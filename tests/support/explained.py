@@ -18,7 +18,7 @@ from llm_server import MODEL, Body, Reply, chat, content_of
 from project import TOPICS, environment, small_params, write_params
 
 from pipelines.graph.closure import ROOT
-from pipelines.stages import activations, contexts, corpus, neighbours, sae, subject, tokens
+from pipelines.stages import activations, contexts, corpora, neighbours, saes, subjects, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +60,10 @@ def build(folder: Path, checkpoint: Path, width: int, k: int, **quotas: Any) -> 
     shutil.copytree(checkpoint, folder / "model")
     write_params(folder, params_of(width, k, **quotas))
     with chdir(folder):
-        corpus.main("topics")
-        for stage in (subject, tokens):
+        corpora.main("topics")
+        for stage in (subjects, tokens):
             stage.main("lab")
-        for stage in (sae, activations, neighbours, contexts):
+        for stage in (saes, activations, neighbours, contexts):
             stage.main(SAE)
 
 

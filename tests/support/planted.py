@@ -14,7 +14,7 @@ from builders.engines.requests import Answer, Chat, Message
 from builders.scorers.oracle import Oracle
 from builders.seeds import seed_of, uniforms
 from pipelines.graph.closure import ROOT
-from pipelines.stages import activations, calibration, contexts, corpus, neighbours, sae, subject, tokens
+from pipelines.stages import activations, calibration, contexts, corpora, neighbours, saes, subjects, tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +41,10 @@ def fill(folder: Path) -> None:
     (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
     write_params(folder, params_of())
     with chdir(folder):
-        corpus.main("topics")
-        for stage in (subject, tokens):
+        corpora.main("topics")
+        for stage in (subjects, tokens):
             stage.main("lab")
-        for stage in (sae, activations, neighbours, contexts):
+        for stage in (saes, activations, neighbours, contexts):
             stage.main("rules")
         calibration.main()
 

@@ -24,21 +24,23 @@ STAGES = sorted(
     [
         "sources",
         "check",
-        "corpus@topics",
-        "subject@lab",
-        "tokens@lab",
-        f"sae@{SAE}",
-        f"activations@{SAE}",
-        f"neighbours@{SAE}",
-        f"contexts@{SAE}",
-        f"interventions@{SAE}",
+        "corpora",
+        "subjects",
+        "tokens",
+        "saes",
+        "activations",
+        "neighbours",
+        "contexts",
+        "interventions",
         "explanations@lexical",
         "scores@detection",
         "scores@fuzzing",
         "direct@intruder",
+        "similarity",
+        "lenses",
         "agreement",
         "calibration",
-        "steering@lab",
+        "steering",
         "release",
     ]
 )
@@ -62,6 +64,8 @@ def small_params() -> dict[str, Any]:
     params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}
     params["steering"] |= {"multipliers": [-1, 1], "pairs": 8, "questions": 6, "open": {"questions": 1, "tokens": 4}}
     params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
+    params["similarity"] = {"rows": 64, "splice_rows": 4}
+    params["lenses"] = {"kinds": ["logit"], "rows": 4}
     return params
 
 

@@ -24,10 +24,10 @@ from project import TOPICS, small_params, write_params
 from builders.engines.local import LocalEngine, LocalSettings
 from builders.engines.requests import Answer, Chat, Failure, Message, Score
 from builders.engines.schemas import fits, one_of
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 from pipelines.opened.engines import open_engine
 from pipelines.params import OpenAiEngineParams, VllmEngineParams
-from pipelines.stages import activations, contexts, corpus, explanations, interventions, sae, scores, subject, tokens
+from pipelines.stages import activations, contexts, corpora, explanations, interventions, saes, scores, subjects, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> 
     before = Path.cwd()
     os.chdir(here)
     write_params(here, params)
-    for stage, name in ((corpus, "topics"), (subject, "lab"), (tokens, "lab"), (sae, "random"), (activations, "random")):
+    for stage, name in ((corpora, "topics"), (subjects, "lab"), (tokens, "lab"), (saes, "random"), (activations, "random")):
         stage.main(name)
     contexts.main("random")
     interventions.main("random")

@@ -132,7 +132,7 @@ class TestSources:
         assert prompts("direct/asked-intruder") == ["intruder.yaml", "intruder_number.j2", "windows.j2"]
         assert prompts("scores/asked-simulation") == ["all_at_once.j2", "simulation.yaml"]
         assert prompts("scores/asked-surprisal") == ["surprisal.j2", "surprisal.yaml"]
-        assert set(texts) >= {"sae", "release", "direct/intruder"}
+        assert set(texts) >= {"saes", "release", "direct/intruder"}
 
     def test_a_default_counts_and_words_do_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The hash of a section follows its defaults and bounds, and not its docstring."""
@@ -213,12 +213,10 @@ class TestDeclared:
             view.saes[part] if section == "saes" else getattr(getattr(view, section), part)
 
     def test_a_stage_has_the_params_that_dvc_yaml_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`${key}` and `${item.field}` in dvc.yaml are filled in with the id and with fields of its entry."""
+        """`${key}` in dvc.yaml stands for the id of an explainer or scorer."""
         monkeypatch.chdir(ROOT)
-        activations = declared("activations", "lab-planted")
         scores = declared("scores", "fuzzing")
 
-        assert (set(activations.saes), set(activations.subjects)) == ({"lab-planted"}, {"lab-transformer"})
         assert set(scores.scorers) == {"fuzzing"}
         with pytest.raises(AttributeError, match=r"params\.subjects is read but not declared"):
             _ = scores.subjects
@@ -347,7 +345,7 @@ class TestInputs:
         (here / "text/two.txt").write_text("Two.")
         monkeypatch.setattr(inputs, "load", small)
         inputs.main()
-        monkeypatch.setenv("DVC_STAGE", "corpus@topics")
+        monkeypatch.setenv("DVC_STAGE", "corpora")
         outside.require_same("corpora", "topics", small().corpora["topics"])
         (here / "text/one.txt").write_text("Other.")
         with pytest.raises(UserError, match=r"corpora\.topics: its files changed while they were read"):
@@ -358,6 +356,13 @@ class TestInputs:
         (here / "text/two.txt").unlink()
         with pytest.raises(UserError, match=r"corpora\.topics: its files changed while they were read"):
             outside.require_same("corpora", "topics", small().corpora["topics"])
+
+    def test_folders_that_later_stages_depend_on_are_there(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without scorers or explainers no stage makes their folders, which `agreement` and `release` depend on."""
+        monkeypatch.setattr(inputs, "load", small)
+        inputs.main()
+
+        assert [(here / "build" / stage).is_dir() for stage in ("explanations", "scores", "direct")] == [True, True, True]
 
     def test_an_unchanged_file_is_hashed_once(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file with equal size and time is not hashed again, unless it was written too recently for its time to be sure."""

@@ -11,6 +11,8 @@ from builders.engines.http import HttpSettings
 from builders.engines.local import LocalSettings
 from builders.engines.vllm import VllmSettings
 from builders.explainers import chat, effects, lexical
+from builders.lenses.jacobian import Sampling
+from builders.lenses.recipe import Recipe
 from builders.scorers.chat import Reading
 from pipelines import params
 
@@ -25,6 +27,8 @@ PAIRS: list[tuple[type, type[BaseModel]]] = [
     (effects.Settings, params.InterventionExplainerParams),
     (lexical.Settings, params.LexicalExplainerParams),
     (Reading, params.ModelJudgeParams),
+    (Recipe, params.TunedLensParams),
+    (Sampling, params.JacobianLensParams),
 ]
 
 

@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig
+from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig, RwkvConfig
 
-from builders.subjects.checkpoints import Source, skeleton
+from builders.lenses.published import reference_rows
+from builders.subjects.anatomy import anatomy_of
+from builders.subjects.checkpoints import skeleton
+from builders.subjects.places import Source
 from pipelines.cli import main
 from pipelines.graph.closure import ROOT
 from pipelines.params import HubTextParams, InModelParams, PretrainedSaeParams, load
@@ -15,8 +18,8 @@ from pipelines.stages.check import check_dictionary
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Of these nothing lies on the Hub; tests/pipelines/stages/test_paper.py is about the last.
-LOCAL = ("demo.yaml", "judges.yaml", "local.yaml", "paper.yaml")
+# Of these nothing lies on the Hub; tests/pipelines/stages/test_paper.py is about paper.yaml.
+LOCAL = ("demo.yaml", "judges.yaml", "local.yaml", "paper.yaml", "steering.yaml")
 EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in LOCAL}
 UNKNOWN = "0" * 40
 # What each example's model says of itself, so that its hookpoints can be looked up without it.
@@ -26,8 +29,10 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama-3.1-8b.yaml": LlamaConfig(
         vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
     ),
+    "mamba-130m.yaml": MambaConfig(hidden_size=768, num_hidden_layers=24),
     "pythia-160m.yaml": GPTNeoXConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12),
     "pythia-70m.yaml": GPTNeoXConfig(hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8),
+    "rwkv-169m.yaml": RwkvConfig(vocab_size=50_277, hidden_size=768, num_hidden_layers=12),
     "smollm2-135m.yaml": LlamaConfig(
         vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3
     ),
@@ -60,6 +65,17 @@ def test_the_hookpoints_of_an_example_exist(name: str) -> None:
     told = [check_dictionary(sae, spec, bones, int(config.hidden_size), offline=True) for sae, spec in params.saes.items()]
     specs = [spec for spec in params.saes.values() if isinstance(spec, InModelParams)]
     assert told == [f"sae {sae}: reads {spec.reads} of {spec.subject}" for sae, spec in zip(params.saes, specs, strict=True)]
+
+
+@pytest.mark.parametrize(("name", "published"), [("mamba-130m", "mamba/130m"), ("pythia-160m", "pythia/160m"), ("rwkv-169m", "rwkv/169m")])
+def test_lenses_of_published_curves_can_be_made_again(name: str, published: str) -> None:
+    """Examples ask for both lenses of models whose curves are published; their final norm is found, and layers are as many as there."""
+    rows = [row for row in reference_rows().to_pylist() if row["model"] == published]
+    anatomy = anatomy_of(skeleton(Source(), CONFIGS[f"{name}.yaml"]))
+
+    assert load(EXAMPLES[f"{name}.yaml"]).lenses.kinds == ["logit", "tuned"]
+    assert {row["lens"] for row in rows} == {"logit", "tuned"}
+    assert {row["layers"] for row in rows} == {anatomy.last}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -22,7 +22,14 @@ CELLS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE
 ROWS = {name: how for name, here, how in CELLS if here == "by params"}
 ENTRIES = {name for name, field in Params.model_fields.items() if get_origin(field.annotation) is dict}
 # What stands for `…`, and for what the table does not say of an entry.
-NAMES: dict[str, Any] = {"engine": "server", "judge": "asks", "embedder": "letters", "subject": "lab", "corpus": "topics"}
+NAMES: dict[str, Any] = {
+    "engine": "server",
+    "judge": "asks",
+    "embedder": "letters",
+    "explainer": "lexical",
+    "subject": "lab",
+    "corpus": "topics",
+}
 GIVEN = NAMES | {"repo": "org/name", "revision": "0" * 40, "hookpoint": "layers.1", "model": "some-model"}
 
 
@@ -49,7 +56,7 @@ def changed(params: dict[str, Any], path: str, value: Any) -> None:
     keys = rest.split(".")
     for key in [section, *keys[:-1]]:
         params = params.setdefault(key, {})
-    params[keys[-1]] = filled(value)
+    params[keys[-1]] = filled(value, keys[-1])
 
 
 def completed(params: dict[str, Any]) -> Params:

@@ -45,6 +45,10 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
         "scorers.fuzzing.negatives: must be "
         "'random', 'similar', 'cofiring', 'decoder', 'encoder', 'row', 'decoy' or 'active' (given: 'best')",
     ),
+    "literal_error of what cannot stand in": (
+        lambda p: p.update(similarity={"spliced": ["seed", "layer"]}),
+        "similarity.spliced.1: must be 'seed' or 'recipe' (given: 'layer')",
+    ),
     "missing": (lambda p: p["tokens"].pop("bos"), "tokens.bos: missing; add it"),
     "model_attributes_type": (lambda p: p["saes"].update(topk=3), "saes.topk: must hold keys and values, not one value (given: 3)"),
     "model_type": (lambda p: p.update(tokens=3), "tokens: must hold keys and values, not one value (given: 3)"),
@@ -57,6 +61,30 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
     ),
     "union_tag_not_found": (lambda p: p["saes"]["topk"].pop("source"), "saes.topk: `source` is missing; add it"),
     "value_error": (lambda p: p["saes"]["topk"].update(k=65), "saes.topk: `k` (65) is larger than `width` (64)"),
+    "value_error of explanations that nobody compares": (
+        lambda p: p.update(similarity={"measures": ["decoder", "explanation"], "explainer": "lexical"}),
+        "similarity: measure `explanation` needs an `explainer` and an `embedder`; name both, or leave the measure out",
+    ),
+    "value_error of explanations that nobody scores": (
+        lambda p: p.update(similarity={"transferred": ["seed"], "explainer": "lexical"}),
+        "similarity: `transferred` pairs need an `explainer` and a `scorer`; name both, or leave it empty",
+    ),
+    "value_error of a dictionary to compare": (
+        lambda p: p.update(similarity={"saes": ["topk", "nobody"]}),
+        "similarity.saes: 'nobody' is not defined; defined are topk",
+    ),
+    "value_error of who explains what is compared": (
+        lambda p: p.update(similarity={"measures": ["explanation"], "explainer": "nobody", "embedder": "letters"}),
+        "similarity.explainer: 'nobody' is not defined; defined are lexical",
+    ),
+    "value_error of what embeds what is compared": (
+        lambda p: p.update(similarity={"measures": ["explanation"], "explainer": "lexical", "embedder": "minilm"}),
+        "similarity.embedder: 'minilm' is not defined; defined are letters",
+    ),
+    "value_error of who scores what is transferred": (
+        lambda p: p.update(similarity={"transferred": ["seed"], "explainer": "lexical", "scorer": "intruder"}),
+        "similarity.scorer: 'intruder' is not defined; defined are detection, fuzzing",
+    ),
     "pattern of an id": (
         lambda p: p["saes"].update(My_SAE=SAE),
         "saes.My_SAE: an id may hold a-z, 0-9 and single dashes only (given: 'My_SAE')",

@@ -11,7 +11,7 @@ import pytest
 
 from builders.lake.failures import FAILURES
 from builders.lake.shards import Shards, Shelf
-from pipelines.graph.stage import folder, keep_only
+from pipelines.graph.stage import BUILD, folder, keep_only
 from pipelines.parts.ahead import Job
 
 JOB = Job("scores", ("topk", "lexical", "detection"), {"contexts": "0"}, {"seed": 0}, "code")
@@ -111,7 +111,7 @@ def test_folders_that_params_do_not_name_are_removed() -> None:
     for one in ids:
         replace(JOB, ids=one).fill(Work())
     Path("build/scores/detection/stray.txt").write_text("stray")
-    keep_only("scores", "detection", [folder("scores", *ids[0])])
+    keep_only(BUILD / "scores/detection", [folder("scores", *ids[0])])
 
     left = sorted(path.parent.relative_to("build/scores").as_posix() for path in Path("build/scores").rglob("manifest.json"))
     assert left == ["detection/topk/lexical", "fuzzing/topk/lexical"]
@@ -120,6 +120,6 @@ def test_folders_that_params_do_not_name_are_removed() -> None:
 
 def test_where_nothing_is_named_a_folder_is_left() -> None:
     """A stage without dictionaries leaves the empty folder that DVC looks for."""
-    keep_only("direct", "intruder", [])
+    keep_only(BUILD / "direct/intruder", [])
 
     assert Path("build/direct/intruder").is_dir()

@@ -144,6 +144,19 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         lambda p: p["saes"]["topk"].update(hookpoint="layers.7"),
         "saes.topk: hookpoint 'layers.7' does not exist in this model; near it: layers, layers.0, layers.1, layers.1.mlp, layers.2",
     ),
+    "final norm of no module": (
+        lambda p: p["subjects"]["lab"].update(norm="last_norm"),
+        "subjects.lab: LlamaForCausalLM: found no final norm; looked for a final norm called 'last_norm'; name it in params",
+    ),
+    "kind of lens twice": (lambda p: p["lenses"].update(kinds=["logit", "logit"]), "lenses.kinds: names one thing twice; name each once"),
+    "kind of lens": (
+        lambda p: p["lenses"].update(kinds=["fisheye"]),
+        "lenses.kinds.0: must be 'logit', 'tuned', 'jacobian', 'jacobian-later' or 'jacobian-state' (given: 'fisheye')",
+    ),
+    "dictionary called as the lenses": (
+        lambda p: p["saes"].update(lenses=p["saes"]["topk"]),
+        "saes.lenses: a release keeps the weights of lenses in the folder of that name; choose another id",
+    ),
     "no checkpoint": (lambda p: p["subjects"]["lab"].update(path="nowhere"), "nowhere: no such checkpoint folder"),
     "context": (
         lambda p: p["tokens"].update(length=256),

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from project import TOPICS, small_params, write_params
 
 from builders.contexts.contexts import CONTEXTS
@@ -26,7 +27,7 @@ from pipelines.graph.stage import shelf
 from pipelines.opened import dictionaries
 from pipelines.params import Params, load
 from pipelines.parts.windows import drawn_latents
-from pipelines.stages import activations, contexts, corpus, neighbours, sae, subject, tokens
+from pipelines.stages import activations, contexts, corpora, neighbours, saes, subjects, tokens
 
 if TYPE_CHECKING:
     from shared import Once
@@ -52,11 +53,11 @@ def fill(folder: Path, checkpoint: Path) -> None:
     shutil.copytree(checkpoint, folder / "model")
     with chdir(folder):
         asked(HARD)
-        corpus.main("topics")
-        subject.main("lab")
+        corpora.main("topics")
+        subjects.main("lab")
         tokens.main("lab")
         for name in ("random", "neurons", "planted"):
-            sae.main(name)
+            saes.main(name)
             activations.main(name)
             neighbours.main(name)
 
@@ -106,7 +107,7 @@ def test_every_measure_has_rows_where_it_has_a_meaning(here: Path) -> None:
 def test_neighbours_are_found_without_the_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coder is read from its own files: the checkpoint may be gone, and rows are the same."""
     before = shelf("neighbours", "random").read(NEIGHBOURS)
-    monkeypatch.setattr(dictionaries, "open_subject", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(dictionaries.Subjects, "open", lambda *_: pytest.fail("the model was loaded"))
     shutil.rmtree("model")
     shutil.rmtree("build/neighbours")
     neighbours.main("random")
@@ -129,6 +130,16 @@ def test_hard_windows_change_nothing_else(here: Path, name: str) -> None:
     for latent in {latent for latent, _ in have}:
         for kind in KINDS:
             assert ((latent, kind) in short) == (have.get((latent, kind), 0) < HARD[kind])
+
+
+def test_a_dictionary_that_is_not_scored_has_no_hard_windows(here: Path) -> None:
+    """Without scores a dictionary has the windows for explainers and random ones, which are the same as with scores."""
+    hard = rows_of("random")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["saes"]["random"]["scored"] = False
+    write_params(Path(), params)
+
+    assert rows_of("random").equals(plain(hard))
 
 
 def test_contexts_do_not_depend_on_how_latents_lie_in_files(here: Path) -> None:

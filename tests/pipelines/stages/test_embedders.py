@@ -26,7 +26,7 @@ from builders.embedders.kept import Kept
 from builders.embedders.letters import LetterEmbedder
 from builders.embedders.sentence import SentenceEmbedder
 from builders.errors import UserError
-from builders.subjects.checkpoints import Source
+from builders.subjects.places import Source
 from pipelines.opened.embedders import CACHE, open_embedder
 from pipelines.params import load
 from pipelines.stages import direct, explanations, scores

@@ -40,8 +40,8 @@ def here(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
 def test_it_is_a_subject_like_any_other(here: Path) -> None:
     """The check finds it in order and writes no word beside; its stages make its row and its tokens; and its model loads."""
     checked = run(here, "pipelines", "check")
-    for stage in ("corpus", "subject", "tokens"):
-        ended = run(here, f"pipelines.stages.{stage}", "topics" if stage == "corpus" else "lab")
+    for stage in ("corpora", "subjects", "tokens"):
+        ended = run(here, f"pipelines.stages.{stage}", "topics" if stage == "corpora" else "lab")
         assert ended.returncode == 0, ended.stderr
     row = shelf("subjects", "lab").read(SUBJECTS).to_pylist()[0]
 

@@ -23,9 +23,10 @@ from builders.lake.shards import Shards
 from builders.scorers.judgements import JUDGEMENTS, SCORES
 from pipelines.graph.stage import shelf
 from pipelines.opened.dictionaries import reopened
+from pipelines.opened.subjects import Subjects
 from pipelines.params import load
 from pipelines.parts.windows import drawn_latents, windows
-from pipelines.stages import activations, contexts, corpus, explanations, interventions, neighbours, sae, scores, subject, tokens
+from pipelines.stages import activations, contexts, corpora, explanations, interventions, neighbours, saes, scores, subjects, tokens
 from pipelines.stages.interventions import asked_of
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def fill(folder: Path, checkpoint: Path) -> None:
         (folder / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": length}))
     write_params(folder, params_of())
     with chdir(folder):
-        corpus.main("topics")
-        for stage in (subject, tokens):
+        corpora.main("topics")
+        for stage in (subjects, tokens):
             stage.main("lab")
         for name in (SAE, RULES):
-            for stage in (sae, activations, neighbours, contexts, interventions):
+            for stage in (saes, activations, neighbours, contexts, interventions):
                 stage.main(name)
             explanations.main("lexical", name)
 
@@ -105,7 +106,7 @@ def test_the_latent_fires_at_the_end_of_every_beginning(here: Path) -> None:
     """The model reads each beginning alone, and at its last token the latent fires as strongly as stored: in all cases, in either table."""
     change(here, "explainers", effects={"kind": "intervention", "engine": "tiny", "examples": 4, "kl": 0.02})
     interventions.main(SAE)
-    encoder = reopened(load(), SAE, shelf("saes", SAE), shelf("tokens", "lab"))
+    encoder = reopened(Subjects(load()), SAE, shelf("saes", SAE), shelf("tokens", "lab"))
     for table, split in ((INTERVENTIONS, "train"), (GENERATIONS, "test")):
         rows = shelf("interventions", SAE).read(table).to_pylist()
         assert len(rows) > 20

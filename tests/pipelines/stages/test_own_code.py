@@ -11,7 +11,7 @@ from project import run, small_params, write_params
 from builders.subjects.checkpoints import SUBJECTS
 from pipelines.graph.closure import ROOT
 from pipelines.graph.stage import shelf
-from pipelines.stages import subject
+from pipelines.stages import subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_steering_it_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row names its class and its code; the command that steers it ends with 2 and one line that names the class."""
-    subject.main("lab")
+    subjects.main("lab")
     row = shelf("subjects", "lab").read(SUBJECTS).to_pylist()[0]
     monkeypatch.setenv("HF_MODULES_CACHE", str(here / "modules"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -33,13 +33,13 @@ from pipelines.stages import (
     agreement,
     calibration,
     contexts,
-    corpus,
+    corpora,
     explanations,
     interventions,
     neighbours,
-    sae,
+    saes,
     scores,
-    subject,
+    subjects,
     tokens,
 )
 
@@ -104,10 +104,10 @@ def fill(folder: Path, checkpoint: Path, judge: Path) -> None:
         params = small()
         params["engines"]["instruct"] |= {"base_url": server.url, "model": MODEL}
         write_params(folder, params)
-        corpus.main("python-docs")
-        for stage in (subject, tokens):
+        corpora.main("python-docs")
+        for stage in (subjects, tokens):
             stage.main("lab-transformer")
-        for stage in (sae, activations, neighbours, contexts, interventions):
+        for stage in (saes, activations, neighbours, contexts, interventions):
             stage.main(SAE)
         for section, each in ((params["explainers"], explanations), (params["scorers"], scores)):
             for name in section:

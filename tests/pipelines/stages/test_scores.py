@@ -401,6 +401,20 @@ def test_only_the_dictionaries_named_are_scored(here: Path, server: Server) -> N
     assert server.bodies == []
 
 
+def test_a_dictionary_that_is_not_scored_has_no_scores(here: Path) -> None:
+    """With `scored: false` no scorer works on a dictionary, whether it needs explanations or not; its earlier scores are gone."""
+
+    def found() -> list[bool]:
+        scores.main("lexical", SAE, WHO)
+        direct.main("counted", SAE)
+        return [bool(rows_of(*place, "scores")) for place in (("scores", "lexical"), ("direct", "counted"))]
+
+    before = found()
+    amend(here, "saes", SAE, scored=False)
+
+    assert (before, found()) == ([True, True], [False, False])
+
+
 @pytest.mark.parametrize(
     ("scorer", "negatives", "count"),
     [

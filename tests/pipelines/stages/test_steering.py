@@ -28,7 +28,7 @@ from pipelines.graph.stage import shelf
 from pipelines.opened.behaviours import some_of
 from pipelines.params import SteeringParams
 from pipelines.parts.steered_answers import ways
-from pipelines.stages import steering, subject
+from pipelines.stages import steering, subjects
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -88,7 +88,7 @@ def fill(folder: Path) -> None:
 def make(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Table]:
     """Run the stages of subject *name* and return what they leave, by name of table."""
     write_params(folder, params)
-    subject.main(name)
+    subjects.main(name)
     steering.main(name)
     return {table.name: shelf("steering", name).read(table) for table in TABLES}
 
@@ -360,7 +360,7 @@ def test_the_published_behaviours_run(name: str, tmp_path: Path, monkeypatch: py
     params["subjects"][name]["path"] = str(ROOT / params["subjects"][name]["path"])
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
-    subject.main(name)
+    subjects.main(name)
     steering.main(name)
     frame = shelf("steering", name).read(STEERING).to_pandas()
     counts = frame[(frame["site"] == "residual") & (frame["multiplier"] == 1)].groupby(["behaviour", "layer"])[["n", "n_failed"]].sum()

@@ -1,4 +1,4 @@
-"""Stage `sae`: train a dictionary, fetch it, or make a baseline, and measure it on held-out tokens."""
+"""Stage `saes`: train dictionaries, fetch them, or make baselines, and measure each on held-out tokens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from builders.subjects.harvest import harvest
 from builders.text.tokens import TOKENS
 from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same
-from pipelines.graph.stage import WEIGHTS, code, folder, run, shelf
+from pipelines.graph.stage import WEIGHTS, folder, for_each, run, shelf
 from pipelines.opened.dictionaries import mounted, neuron_basis, place_of, planted, published
-from pipelines.opened.subjects import Opened, open_subject
+from pipelines.opened.subjects import Opened, Subjects
 from pipelines.params import (
     InModelParams,
     NeuronBasisParams,
@@ -35,17 +35,27 @@ from pipelines.params import (
     RandomSaeParams,
     TrainedSaeParams,
 )
-from pipelines.parts.training import inputs_of, job_of, settings_of, trained
+from pipelines.parts.training import job_of, trained
 
 KINDS = {"train": "trained"}
 
 
-def main(sae_id: str) -> None:
-    """Write dictionary *sae_id* and its row."""
-    params = declared("sae", sae_id)
+def main(*only: str) -> None:
+    """Write every dictionary, or *only* the one given, unless it is finished."""
+    params = declared("saes")
+    subjects = Subjects(params)
+
+    def fill(sae_id: str) -> None:
+        job_of(params, sae_id).fill(lambda shards: write(subjects, sae_id, shards))
+
+    for_each("saes", params.by_subject, only, fill)
+
+
+def write(subjects: Subjects, sae_id: str, shards: Shards) -> bool:
+    """Write dictionary *sae_id* and its row; another try gives the same."""
+    params = subjects.params
     spec = params.saes[sae_id]
     tokens = shelf("tokens", spec.subject)
-    shards = Shards(folder("saes", sae_id), inputs_of(spec.subject), settings_of(params, sae_id), code("sae"))
     rows = tokens.read(TOKENS, columns=["row", "ids", "special", "held_out"])
     held_out = rows.filter(rows["held_out"])
     if held_out.num_rows < 2:  # the standard error of one row is not defined
@@ -54,7 +64,7 @@ def main(sae_id: str) -> None:
     if isinstance(spec, PlantedRulesParams):
         shards.write(SAES, [SAES.rows([{**described(sae_id, params), **counted(tokens, measured)}])])
     else:
-        opened = open_subject(params, spec.subject)
+        opened = subjects.open(spec.subject)
         found = harvest(opened.model, [spec.reads, spec.rebuilds], rows.slice(0, 1), opened.device).vectors
         sizes = [found[hookpoint].shape[1] for hookpoint in (spec.reads, spec.rebuilds)]
         mounted_coder = mounted(spec, made(sae_id, params, opened, rows, sizes[0]).to(opened.device))
@@ -62,11 +72,9 @@ def main(sae_id: str) -> None:
         for file in sorted((folder("saes", sae_id) / WEIGHTS).glob("*")):
             shards.enter(file)
         row = {**described(sae_id, params), **of_coder(sae_id, mounted_coder)}
-        row |= fidelity(opened.model, mounted_coder, measured, params.training.batch_rows, opened.device)
+        row |= fidelity(opened.model, mounted_coder, measured, opened.batch or params.training.batch_rows, opened.device)
         shards.write(SAES, [SAES.rows([row])])
-    shards.finish()
-    if isinstance(spec, TrainedSaeParams):
-        job_of(params, sae_id).note_done()
+    return True
 
 
 def measured_rows(sae_id: str, params: Params, rows: int) -> pa.Array:
@@ -109,7 +117,8 @@ def counted(tokens: Shelf, rows: pa.Table) -> dict[str, Any]:
 def described(sae_id: str, params: Params) -> dict[str, Any]:
     """Return the columns of SAES that follow from params."""
     spec = params.saes[sae_id]
-    recipe = {"seed": params.seed, **spec.model_dump()} | (params.training.model_dump() if isinstance(spec, TrainedSaeParams) else {})
+    training = params.training.model_dump() if isinstance(spec, TrainedSaeParams) else {}
+    recipe = {"seed": params.seed, **spec.model_dump(exclude={"scored"}), **training}
     own = not isinstance(spec, PretrainedSaeParams)
     return {
         "sae": sae_id,
