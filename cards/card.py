@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from builders.lake.table import Table, TableError
+from builders.lenses.lenses import LENSES
+from builders.lenses.trajectories import TRAJECTORIES
+from builders.lenses.transfer import LENS_TRANSFER
+from builders.similarity.partners import MATCHES
 from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
-from cards import anatomy, charts, steering, summary, tables
-from cards.paper import COSTS
+from cards import anatomy, charts, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
+from cards.paper import COSTS, SIMILARITY
 from cards.printed import printed_latents
 from cards.render import render
 
@@ -25,6 +29,8 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6,
 READ = (
     *("scores", "latents", "explanations", "saes", "subjects", "failures"),
     *("agreement", "anatomy", "best_of", "calibration", "judges", "steering", "steering_ranges"),
+    *("similarity", "stability", "stability_scores"),
+    *("lenses", "lens_decisions", "lens_training"),
 )
 
 
@@ -36,6 +42,7 @@ BLOCKS = {
     "fidelity": "fidelity.md.j2",
     "calibration": "calibration.md.j2",
     "scores": "scores.md.j2",
+    "similarity": "similarity.md.j2",
     "printed": "printed.md.j2",
 }
 
@@ -110,6 +117,9 @@ def write(
     read = {table.name: _read(release, table) for table in tables if table.name in READ}
     found = {**results(read, facts["seed"]), "printed": printed_latents(release, read, facts["seed"]), "costs": list(costs)}
     draw(release / "figures", found, read)
+    kinds = {row["sae"]: row["kind"] for row in found["dictionaries"]}
+    similarity_charts.draw_similarity(read, _read(release, MATCHES, similarity_charts.READ), kinds, release / "figures")
+    lens_charts.draw_lenses({table.name: _read(release, table) for table in (LENSES, LENS_TRANSFER, TRAJECTORIES)}, release / "figures")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
     filling = {
         **facts,
@@ -126,6 +136,7 @@ def write(
         else "",
         "costs": render("costs.md.j2", {**found, "paper": COSTS}) if costs or found["calibration"] else "",
         "failures": summary.failure_summary(read["failures"]),
+        "figures": {path.name for path in (release / "figures").iterdir()},
         "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
     }
@@ -157,9 +168,12 @@ def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def blocks(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of a release's results, which the card and the page of results share; one without rows is empty."""
-    filling = {"printed": [], **found, "by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
+    filling = {"printed": [], "similarity": [], "stability": [], "published": SIMILARITY, **found}
+    filling |= {"similarity_tables": similarity.similarity_tables(filling["similarity"])}
+    filling |= {"by_scorer": summary.by_scorer(found["scores"]), **tables.of_dictionaries(found["scores"])}
     filling["corrected"] = any(row["corrected_score"]["n"] for row in found["anatomy"])
-    return {name: render(template, filling) for name, template in BLOCKS.items()}
+    parts = {name: render(template, filling) for name, template in BLOCKS.items()}
+    return {**parts, "lenses": render("lenses.md.j2", {**lenses.NOTHING, **found.get("lenses", {})})}
 
 
 def results_page(found: Mapping[str, Any], run: str | None = None) -> str:
@@ -167,6 +181,11 @@ def results_page(found: Mapping[str, Any], run: str | None = None) -> str:
     records = found["steering"]
     parts = {**blocks(found), "steering": steering.steering_block(records)}
     return render("results_page.md.j2", {**parts, "run": run, "steered": any(record["status"] == "ok" for record in records)})
+
+
+def local_block(found: Mapping[str, Any]) -> str:
+    """Return what the README tells of the run of a real language model, from its figures."""
+    return render("local.md.j2", {**found, "by_scorer": summary.by_scorer(found["scores"])})
 
 
 def numbers_block(found: Mapping[str, Any]) -> str:
@@ -180,6 +199,8 @@ def numbers_block(found: Mapping[str, Any]) -> str:
     gains = [row["kinds"] for row in found["differences"] if row["differ"] == "permuted" and (row["scorer_a"], row["explainer_a"]) == own]
     gain = next((by_kind["trained"] for by_kind in gains if "trained" in by_kind), None)
     facts = {"detection": kinds, "gain": gain, "margin": margin, "phases": steering.phases_of_states(found["steering"])}
+    facts["similar"] = similarity.by_distance(found.get("similarity", []))
+    facts["decided"] = found.get("lenses", {}).get("decided", [])
     return render("numbers.md.j2", {**facts, "fuzzing": calibrated["fuzzing"], "calibrated": calibrated["detection"]})
 
 
@@ -212,11 +233,16 @@ def results(read: Mapping[str, pa.Table], seed: int) -> dict[str, Any]:
         "calibration": summary.calibration_summary(read["calibration"]),
         "judges": anatomy.judge_rows(read["judges"]),
         "steering": steering.steering_summary(read["steering"], read["steering_ranges"]),
+        "similarity": similarity.similarity_summary(read["similarity"], kinds),
+        "stability": similarity.stability_summary(read["stability"], read["stability_scores"]),
+        "lenses": lenses.lens_facts(read),
     }
 
 
-def _read(release: Path, table: Table) -> pa.Table:
-    return pa.concat_tables([table.empty(), *(pq.read_table(path) for path in sorted((release / table.name).glob("*.parquet")))])
+def _read(release: Path, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+    names = [column.name for column in table.columns] if columns is None else list(columns)
+    paths = sorted((release / table.name).glob("*.parquet"))
+    return pa.concat_tables([table.empty().select(names), *(pq.read_table(path, columns=names) for path in paths)])
 
 
 def open_once(release: Path, part: Part, cache: Path) -> None:

@@ -57,7 +57,8 @@ def _score_panels(values: Sequence[Mapping[str, Any]], title: str) -> Any:
     quartiles = base.mark_bar(opacity=0.45, height=9).encode(x=alt.X("q1:Q", title=title, scale=scale), x2="q3:Q", color=colour)
     medians = base.mark_tick(thickness=3, size=16).encode(x="median:Q", color=colour)
     permuted = base.mark_point(color=PERMUTED, shape="diamond", filled=True, size=60, opacity=1).encode(x="permuted:Q")
-    chance = base.mark_rule(color=PERMUTED, strokeDash=[3, 3]).encode(x="chance:Q", y=alt.value(0), y2=alt.value("height"))
+    whole = {"y": alt.value(0), "y2": alt.value("height"), "yOffset": alt.value(0)}
+    chance = base.mark_rule(color=PERMUTED, strokeDash=[3, 3]).encode(x="chance:Q", **whole)
     return alt.layer(chance, quartiles, medians, permuted).facet(facet=alt.Facet("scorer:N", title=None), columns=3)
 
 

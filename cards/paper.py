@@ -1,4 +1,4 @@
-"""Figures from two papers, which the card shows beside those of a release."""
+"""Figures from papers, which the card shows beside those of a release."""
 
 from __future__ import annotations
 
@@ -38,4 +38,21 @@ STEERED: tuple[dict[str, Any], ...] = tuple(
     {"model": model, "behaviour": behaviour, "residual": residual / whole, "state": state / whole, "both": both / whole}
     for model, figures, whole in (("Mamba 2.8b", MAMBA_HALF_RANGES, 100), ("RWKV-v5 7b", RWKV_FULL_RANGES, 200))
     for behaviour, (residual, state, both) in figures.items()
+)
+
+# How alike SAEs are that others trained. Where decoder and encoder rows assign the same partner, no threshold applies.
+_AGREE = "decoder and encoder assign the same partner (files of EleutherAI/sae_overlap, for arXiv 2501.16615)"
+SIMILARITY: tuple[dict[str, str], ...] = tuple(
+    {"where": where, "what": what, "value": value}
+    for where, what, value in (
+        ("Pythia-160m, MLP, 32k latents, k = 32, 35 pairs of seeds", _AGREE, "0.79–0.81"),
+        ("the same, 131k latents", _AGREE, "0.70"),
+        ("the same, 32k latents, k = 64, 128, 256", _AGREE, "0.71, 0.62, 0.62"),
+        ("the same, trained for shorter, for longer", _AGREE, "0.46, 0.88"),
+        ("the same, ReLU, gated", _AGREE, "0.90, 0.93"),
+        ("Llama, 147k latents", _AGREE, "0.62"),
+        ("Llama-3-8B, 131k latents, two seeds", "shared latents (arXiv 2501.16615)", "about 0.30"),
+        ("Pythia-160m, two seeds", "shared latents (arXiv 2501.16615)", "about 0.53"),
+        ("TopK SAEs, pairs of runs", "PW-MCC: mean decoder cosine of one-to-one partners (arXiv 2505.20254)", "about 0.80"),
+    )
 )

@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from builders.errors import UserError, one_of
+from cards.partners import partners
 
 
 def show_latent(release: Path, sae: str, latent: int, most: int, console: Console | None = None) -> None:
@@ -42,6 +43,9 @@ def show_latent(release: Path, sae: str, latent: int, most: int, console: Consol
         console.print(_scores(scores))
         for note in dict.fromkeys(note for row in scores for _, _, note in _below(row)):
             console.print(Text(note, style="dim"))
+    if matches := _read(release, "matches", own).to_pylist():
+        console.print(Text("\npartners in other dictionaries (= the nearest of both)", style="bold"))
+        console.print(partners(matches, _explained(release, matches)))
     if contexts:
         _print_windows(console, contexts, _pieces(release, dictionaries[sae]["subject"]), most)
 
@@ -59,6 +63,13 @@ def _print_windows(console: Console, contexts: list[dict[str, Any]], pieces: lis
 def _read(release: Path, name: str, filters: Any = None) -> pa.Table:
     parts = [pq.read_table(path, filters=filters) for path in sorted((release / name).glob("*.parquet"))]
     return pa.concat_tables(parts) if parts else pa.table({})  # a config without rows is not in the release
+
+
+def _explained(release: Path, matches: list[dict[str, Any]]) -> dict[tuple[str, int], str]:
+    """Return the first explanation of each partner, by dictionary and latent."""
+    wanted = [("sae", "in", {row["other"] for row in matches}), ("latent", "in", {row["partner"] for row in matches})]
+    rows = [row for row in _read(release, "explanations", wanted).to_pylist() if row["text"]]
+    return {(row["sae"], row["latent"]): row["text"] for row in reversed(rows)}
 
 
 def _heading(row: dict[str, Any]) -> Text:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lens_rows import LOGIT, TUNED
 from rows import rows_of
 
+from builders.lenses.lenses import LENSES
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.scorers.judgements import SCORES
@@ -14,13 +16,14 @@ from cards.card import READ, results, results_page
 from pipelines.registry import CONFIGS
 
 
-def page(inclusion: float, *scores: dict[str, Any]) -> str:
-    """Return the page of results of a release that holds a dictionary of one latent, and *scores* of it."""
+def page(inclusion: float, *scores: dict[str, Any], lenses: list[dict[str, Any]] | None = None) -> str:
+    """Return the page of results of a release that holds a dictionary of one latent, *scores* of it, and rows of *lenses*."""
     latent = {"sae": "sae", "latent": 0, "status": "alive", "inclusion": inclusion}
     known = {
         "saes": rows_of(SAES, {"sae": "sae", "kind": "trained", "loss_added_se": 0.1}),
         "latents": rows_of(LATENTS, latent),
         "scores": rows_of(SCORES, *({"sae": "sae", "latent": 0, "scorer": "intervention", "unit": "nats", **row} for row in scores)),
+        "lenses": rows_of(LENSES, *(lenses or [])),
     }
     empty = {config.table.name: config.table.empty() for config in CONFIGS}
     return results_page(results({name: known.get(name, empty[name]) for name in READ}, 0))
@@ -54,3 +57,20 @@ def test_the_page_has_its_parts_without_scores(heading: str) -> None:
     """Where nothing could be scored the page still tells of the dictionaries."""
     assert f"## {heading}\n" in page(1.0)
     assert "| sae | trained, x |" in page(1.0)
+
+
+def test_lenses_have_a_section_where_there_are_some() -> None:
+    """The page tells of lenses and shows their figure; without lenses there is no word of them, nor where old figures know of none."""
+    told, silent = page(1.0, lenses=[*LOGIT, *TUNED]), page(1.0)
+
+    assert "## Lenses\n\n**Cross-entropy of the next token, bits per byte**\n" in told
+    assert "![What lenses read, by depth](lenses.png)" in told
+    assert "lens" not in silent
+    assert "lens" not in page_of_old_figures()
+
+
+def page_of_old_figures() -> str:
+    """Return the page of results of figures from before there were lenses."""
+    empty = {config.table.name: config.table.empty() for config in CONFIGS}
+    found = results({name: empty[name] for name in READ}, 0)
+    return results_page({name: part for name, part in found.items() if name != "lenses"})

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from rows import FITS
 
+from builders.explainers.explanations import EXPLANATIONS
 from builders.lake.failures import FAILURES
 from builders.lake.shards import write_parquet
 from builders.lake.table import Table
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.scorers.judgements import SCORES
+from builders.similarity.partners import MATCHES
+from cards.partners import partners
 from cards.show import coloured, show_latent
 from pipelines.cli import main
 
@@ -39,15 +43,14 @@ def test_a_character_of_several_tokens_is_whole() -> None:
 
 def row_of(table: Table, **known: Any) -> dict[str, Any]:
     """Return a row of *table* with *known* columns, nothing where nothing may stand, and else something that fits."""
-    usual = {"string": "x", "int32": 1, "int64": 1, "float64": 0.5}
-    fits = {column.name: [] if column.is_list else None if column.nullable else usual[column.dtype] for column in table.columns}
+    fits = {column.name: [] if column.is_list else None if column.nullable else FITS[column.dtype] for column in table.columns}
     return fits | {"sae": "sae", "latent": 0} | known
 
 
 def shown(folder: Path, inclusion: float, **more: list[dict[str, Any]]) -> list[str]:
     """Return the lines that are printed of a latent whose release has some *more* rows."""
     rows = {SAES: [{**row_of(SAES, width=1), "kind": "trained"}], LATENTS: [row_of(LATENTS, status="alive", max=1.0, inclusion=inclusion)]}
-    tables = {"scores": SCORES, "failures": FAILURES}
+    tables = {"scores": SCORES, "failures": FAILURES, "matches": MATCHES, "explanations": EXPLANATIONS}
     for table, some in (rows | {tables[name]: some for name, some in more.items()}).items():
         kept = [{column.name: row[column.name] for column in table.columns} for row in some]
         (folder / table.name).mkdir(parents=True)
@@ -93,6 +96,62 @@ def test_scores_are_told_with_what_could_change_them(tmp_path: Path) -> None:
         "AUROC of: the examples whose answer has a probability",
         "over null: the score less that of a random direction pushed to the same KL; its",
         "chance is 0",
+    ]
+
+
+def match(other: str, measure: str, partner: int, value: float, *, mutual: bool = False) -> dict[str, Any]:
+    """Return a MATCHES row of the latent that is shown."""
+    return row_of(MATCHES, other=other, measure=measure, partner=partner, value=value, mutual=mutual)
+
+
+def told(matches: list[dict[str, Any]], explanations: dict[tuple[str, int], str]) -> list[str]:
+    """Return the lines of the table of partners, on a wide screen."""
+    console = Console(file=StringIO(), width=140)
+    console.print(partners(matches, explanations))
+    assert isinstance(console.file, StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_partners_are_told_with_their_explanations(tmp_path: Path) -> None:
+    """After the scores each other dictionary has the nearest latent, whether it is mutual, its values, and its own explanation."""
+    matches = [
+        match("mamba", "pearson", 4, 0.25),
+        match("sister", "decoder", 3, 0.5),
+        match("sister", "pearson", 3, 0.75, mutual=True),
+    ]
+    fixed = {"status": "ok", "explainer": "lexical", "sample": 0}
+    explanations = [
+        row_of(EXPLANATIONS, sae="mamba", latent=3, text="of another latent", **fixed),
+        row_of(EXPLANATIONS, sae="mamba", latent=4, text=None, **{**fixed, "explainer": "asked", "status": "no answer"}),
+        row_of(EXPLANATIONS, sae="mamba", latent=4, text="words about rivers", **fixed),
+        row_of(EXPLANATIONS, sae="mamba", latent=4, text="of another latent", **{**fixed, "explainer": "lexical-permuted"}),
+        row_of(EXPLANATIONS, sae="sister", latent=3, text="rivers and boats", **fixed),
+    ]
+    lines = shown(tmp_path, 1.0, matches=matches, explanations=explanations)
+
+    assert lines[lines.index("partners in other dictionaries (= the nearest of both)") + 1 :] == [
+        "other   partner  decoder  pearson  explanation",
+        "mamba   4        –        0.25     words about rivers",
+        "sister  3 =      0.50     0.75     rivers and boats",
+    ]
+    assert not any("partners" in line for line in shown(tmp_path / "alone", 1.0))
+
+
+def test_values_are_those_of_the_partner_that_is_shown() -> None:
+    """By activations where there are any; another latent that decoder rows name has no value here. Long explanations are cut."""
+    matches = [
+        match("sister", "decoder", 7, 0.9, mutual=True),
+        match("sister", "pearson", 3, 0.75),
+        match("layers", "decoder", 5, 0.5, mutual=True),
+        match("words", "explanation", 6, 0.9),
+    ]
+    lines = told(matches, {("sister", 3): "a" * 61, ("layers", 5): "b" * 60})
+
+    assert lines == [
+        "other   partner  decoder  pearson  explanation",
+        f"layers  5 =      0.50     –        {'b' * 60}",
+        f"sister  3        –        0.75     {'a' * 59}…",
+        "words   6        –        –",
     ]
 
 
