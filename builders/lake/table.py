@@ -56,14 +56,28 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A foreign key: the values of *columns* in each row are those of the columns *theirs* in some row of the table *to*.
+
+    Rows where one of *columns* is null or among the values of *unless* refer to nothing.
+    """
+
+    columns: tuple[str, ...]
+    to: str
+    theirs: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
-    """A published config: what one row is, its columns, and the key that identifies and orders its rows."""
+    """A published config: what one row is, its columns, the key that identifies and orders its rows, and what they refer to."""
 
     name: str
     row: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     row_group: int = 50_000
+    references: tuple[Reference, ...] = ()
 
     @cached_property
     def schema(self) -> pa.Schema:

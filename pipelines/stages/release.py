@@ -16,6 +16,7 @@ from builders.explainers.explanations import EXPLANATIONS, PERMUTED
 from builders.lake.shards import Shelf, write_parquet
 from builders.lake.table import Table
 from builders.progress import track
+from builders.releases.release import write_contents
 from builders.scorers.judgements import SCORES
 from builders.scorers.judges import JUDGES
 from builders.similarity.similarity import SIMILARITY, TRANSFERS
@@ -50,6 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for config in track(configs, "opening every config"):
             card.open_once(staging, config, Path(cache))
+    write_contents(staging, params.release.name, params.release.version, [config.table for config in configs])
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
     print(f"release {params.release.version}: {len(configs)} configs in {final}")

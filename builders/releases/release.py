@@ -1,0 +1,83 @@
+"""A release opened by what it says of itself: `release.json` lists its tables with their columns and keys, and every file with its hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.errors import UserError, one_of
+from builders.lake.shards import file_sha256, write_atomic
+from builders.lake.table import Column, Reference, Table
+
+CONTENTS = "release.json"
+FORMAT = 1  # of release.json: raise it when older code could no longer read it
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a release: its size and the SHA-256 of its bytes."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The release in the folder *root*: its tables by config, and its files by path within it, release.json itself left out."""
+
+    root: Path
+    name: str
+    version: str
+    tables: Mapping[str, Table]
+    files: Mapping[str, File]
+
+    def paths(self, config: str) -> list[Path]:
+        """Return the parquet files of a config in order; raise UserError where the release does not have it."""
+        if config not in self.tables:
+            raise UserError(f"{self.root}: has no config {config}; it has {one_of(self.tables)}")
+        return [self.root / name for name in sorted(self.files) if name.startswith(f"{config}/") and name.endswith(".parquet")]
+
+    def read(self, config: str, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+        """Return the rows of a config: all, or only some *columns* and the rows that pass *filters* (as pyarrow takes them)."""
+        names = None if columns is None else list(columns)
+        return pa.concat_tables(pq.read_table(path, columns=names, filters=filters) for path in self.paths(config))
+
+    def batches(self, config: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a config in batches, so that memory does not grow with them."""
+        for path in self.paths(config):
+            yield from pq.ParquetFile(path).iter_batches(columns=None if columns is None else list(columns))
+
+
+def write_contents(root: Path, name: str, version: str, tables: Iterable[Table]) -> None:
+    """Write release.json of the finished folder *root*, whose configs are *tables*."""
+    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file() and path.name != CONTENTS}
+    listed = {place: asdict(File(path.stat().st_size, file_sha256(path))) for place, path in files.items()}
+    found = {"format": FORMAT, "name": name, "version": version, "tables": [asdict(table) for table in tables], "files": listed}
+    write_atomic(root / CONTENTS, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def open_release(root: Path) -> Release:
+    """Return the release in the folder *root*; raise UserError where there is none, or where newer code made it."""
+    path = root / CONTENTS
+    if not path.is_file():
+        raise UserError(f"{root}: holds no {CONTENTS}, so it is no release; build one with `dvc repro`")
+    found = json.loads(path.read_bytes())
+    if found["format"] != FORMAT:
+        raise UserError(f"{path}: has format {found['format']}, and this version reads {FORMAT}; update interplake")
+    tables = {spec["name"]: _table(spec) for spec in found["tables"]}
+    files = {name: File(**entry) for name, entry in found["files"].items()}
+    return Release(root, found["name"], found["version"], tables, files)
+
+
+def _table(spec: Mapping[str, Any]) -> Table:
+    columns = tuple(Column(**column) for column in spec["columns"])
+    references = tuple(
+        Reference(tuple(one["columns"]), one["to"], tuple(one["theirs"]), tuple(one["unless"])) for one in spec["references"]
+    )
+    return Table(spec["name"], spec["row"], tuple(spec["key"]), columns, spec["row_group"], references)
