@@ -118,3 +118,32 @@ def cache(prune: bool) -> None:
         click.echo(f"dropped {prune_cache():,} answers that nothing uses")
     for engine, model, answers, size in sizes():
         click.echo(f"{engine} {model}: {answers:,} answers, {size / 1e6:.1f} MB")
+
+
+@main.command()
+@click.option("--repo", required=True, metavar="OWNER/NAME", help="The dataset repository on the Hub; it is made if it is not there.")
+@click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Check everything, and list what would travel; publish nothing.")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is not there yet.")
+@click.option("--branch", default="main", show_default=True, help="Publish on another branch, which is made from main.")
+@click.option("--pr", is_flag=True, help="Open a pull request instead; it gets no tag.")
+@click.option("--endpoint", default=None, metavar="URL", help="Another Hub than huggingface.co.")
+@click.option("--viewer", default=None, metavar="URL", help="The viewer's address, if it is another than that of huggingface.co.")
+@click.option("--yes", is_flag=True, help="Do not ask before publishing.")
+@click.option("--read-back/--no-read-back", default=True, help="Load every row from the Hub afterwards and compare it.", show_default=True)
+def publish(release: Path, *, dry_run: bool, yes: bool, read_back: bool, viewer: str | None, **place: Any) -> None:
+    """Publish a release on the Hugging Face Hub: one commit, and a tag that pins it."""
+    from pipelines.publishing import plan, readback, remote, upload
+
+    target = remote.Target(**place)
+    found = plan.prepare(release, target, dry=dry_run)
+    for line in plan.described(found):
+        click.echo(line)
+    if dry_run:
+        return
+    if not (yes or found.tagged):
+        click.confirm("Publish this?", abort=True)
+    published = upload.publish(found)
+    click.echo(published.told(target.repo))
+    for line in readback.compared(release, target, published, viewer) if read_back else ():
+        click.echo(line)
