@@ -121,6 +121,41 @@ def cache(prune: bool) -> None:
 
 
 @main.command()
+@click.argument("release", type=click.Path(path_type=Path), default=RELEASE)
+def verify(release: Path) -> None:
+    """Check a release: its files, schemas, bounds and keys, and that every row that it refers to is there."""
+    from builders.releases.foreign import references
+    from builders.releases.release import open_release
+    from builders.releases.verify import verify as problems
+
+    opened = open_release(release)
+    if found := problems(opened):
+        for line in found:
+            click.echo(line, err=True)
+        raise UserError(f"{release}: {len(found)} problems")
+    rows, size = sum(opened.rows(name) for name in opened.tables), sum(file.bytes for file in opened.files.values())
+    click.echo(f"ok: {len(opened.tables)} configs, {rows:,} rows, {size / 1e6:.1f} MB, {len(references(opened))} references")
+
+
+@main.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--all", "everything", is_flag=True, help="Show every explanation that changed.")
+@click.option("--json", "file", type=click.Path(path_type=Path), default=None, help="Write all that differs to a JSON file, too.")
+@click.option("--endpoint", default=None, help="The Hub to ask instead of huggingface.co.")
+def diff(before: str, after: str, everything: bool, file: Path | None, endpoint: str | None) -> None:
+    """Compare two releases: folders, or datasets on the Hub such as org/name@v1.0.0."""
+    from builders.releases.compare import compare
+    from builders.releases.hub import release_at
+    from cards.difference import show_difference, write_json
+
+    found = compare(release_at(before, endpoint), release_at(after, endpoint))
+    show_difference(found, everything=everything)
+    if file is not None:
+        write_json(found, file)
+
+
+@main.command()
 @click.option("--repo", required=True, metavar="OWNER/NAME", help="The dataset repository on the Hub; it is made if it is not there.")
 @click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Check everything, and list what would travel; publish nothing.")

@@ -18,6 +18,7 @@ from builders.arrays import Bools, Ints
 from builders.contexts.negatives import Hard
 from builders.contexts.selection import KINDS, Selected
 from builders.contexts.windows import window_activations
+from builders.lake.references import OF_LATENT, OF_ROW, to_latents
 from builders.lake.table import Column, Table
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
@@ -49,6 +50,7 @@ CONTEXTS = Table(
         Column("neighbour_activations", "list<float32>", "the neighbour's activation on each token; empty in other windows", low=0),
     ),
     row_group=20_000,
+    references=(OF_LATENT, OF_ROW, to_latents("sae", "neighbour")),
 )
 STRONG = 0.3  # share of the largest activation
 READ = ["latent", "split", "example", "kind", "quantile", "row", "start", "tokens", "activations", "neighbour_activations"]  # for Examples

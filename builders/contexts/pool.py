@@ -16,6 +16,7 @@ import pyarrow as pa
 from builders.arrays import Ints, among
 from builders.contexts.contexts import Examples
 from builders.contexts.selection import Selected
+from builders.lake.references import OF_ROW, OF_SAE
 from builders.lake.table import Column, Table
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
@@ -35,6 +36,7 @@ POOL = Table(
         Column("firing", "list<int32>", "the latents that fire in it", low=0),
         Column("drawn", "list<int32>", "silent latents that have it, or one that overlaps it, among their windows in `contexts`", low=0),
     ),
+    references=(OF_SAE, OF_ROW),
 )
 KIND = "pool"  # of the windows, in Examples and in scores
 ROOM = 2**32  # above every latent

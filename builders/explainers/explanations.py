@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builders.lake.references import OF_LATENT, to_latents
 from builders.lake.table import Column, Table
 from builders.seeds import uniforms
 
@@ -39,6 +40,7 @@ EXPLANATIONS = Table(
         Column("cached_tokens", "int64", "those of the tokens read that the engine had read before", unit="tokens", nullable=True, low=0),
         Column("output_tokens", "int64", "tokens written", unit="tokens", nullable=True, low=0),
     ),
+    references=(OF_LATENT, to_latents("sae", "source_latent")),
 )
 
 

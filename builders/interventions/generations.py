@@ -25,6 +25,7 @@ from builders.arrays import Floats, Ints
 from builders.contexts.contexts import Examples
 from builders.interventions.beginnings import Beginnings, TokenIds, beginnings
 from builders.interventions.interventions import Ablation, Direction, Intervention, Push, Tuner, near
+from builders.lake.references import OF_LATENT, OF_TEST_WINDOW
 from builders.lake.table import Column, Table
 from builders.seeds import seed_of, uniforms
 
@@ -64,6 +65,7 @@ GENERATIONS = Table(
         Column("kl", "float64", "mean KL divergence of the next token over these beginnings", unit="nats", nullable=True, low=0),
         Column("kl_asked", "float64", "the KL divergence that was asked for", unit="nats", nullable=True, low=0),
     ),
+    references=(OF_LATENT, OF_TEST_WINDOW),
 )
 
 

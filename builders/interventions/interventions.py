@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from builders.contexts.contexts import Examples
 from builders.interventions.beginnings import TokenIds, beginnings
+from builders.lake.references import OF_LATENT
 from builders.lake.table import Column, Table
 
 INTERVENTIONS = Table(
@@ -36,6 +37,7 @@ INTERVENTIONS = Table(
         Column("strength", "float64", "what the direction is multiplied by", low=0),
         Column("kl", "float64", "mean KL divergence of the next-token distributions over the latent's prompts", unit="nats", low=0),
     ),
+    references=(OF_LATENT,),
 )
 RAISED = 5  # tokens that are published for each prompt
 TOLERANCE = 0.1  # how far a KL divergence may be from the one that is asked for, as a share of it

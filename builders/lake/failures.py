@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from builders.lake.references import OF_LATENT
 from builders.lake.table import Column, Table
 
 FAILURES = Table(
@@ -17,6 +18,7 @@ FAILURES = Table(
         Column("item", "string", "what was dropped: the whole latent, a kind of windows, an explainer or a scorer", categorical=True),
         Column("reason", "string", "why it was dropped"),
     ),
+    references=(OF_LATENT,),
 )
 
 

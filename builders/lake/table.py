@@ -59,13 +59,17 @@ class Column:
 class Reference:
     """A foreign key: the values of *columns* in each row are those of the columns *theirs* in some row of the table *to*.
 
-    Rows where one of *columns* is null or among the values of *unless* refer to nothing.
+    Rows where one of *columns* is null, or a column has the value that *unless* pairs with it, refer to nothing. Only rows of *to* count
+    whose columns have the values that *where* pairs with them. Where *through* names a table, the first of *columns* is its key, and the
+    value of the first of *theirs* in its row stands in place of the key.
     """
 
     columns: tuple[str, ...]
     to: str
     theirs: tuple[str, ...]
-    unless: tuple[str, ...] = ()
+    unless: tuple[tuple[str, str], ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+    through: str = ""
 
 
 @dataclass(frozen=True)

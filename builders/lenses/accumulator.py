@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from builders.errors import UserError
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 
 LENS_CONVERGENCE = Table(
@@ -37,6 +38,7 @@ LENS_CONVERGENCE = Table(
             nullable=True,
         ),
     ),
+    references=(OF_SUBJECT,),
 )
 
 STEP = 2.0**-32  # of the fixed-point grid. Float32 has coarser steps from 2⁻⁸ on, so little is lost where entries matter.

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders.arrays import Floats
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 
 LAST, POINTS = 3, 3  # the slope is that of the last third of a layer's rows, but of no fewer than three
@@ -60,6 +61,7 @@ LENS_TRAINING = Table(
             nullable=True,
         ),
     ),
+    references=(OF_SUBJECT,),
 )
 
 

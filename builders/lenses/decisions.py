@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from builders.arrays import Bools, Floats, Ints
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 from builders.lenses.comparison import error_of
 from builders.lenses.lenses import Tops
@@ -51,6 +52,7 @@ LENS_DECISIONS = Table(
         Column("n", "int64", "tokens", unit="tokens", low=1),
         Column("rows", "int32", "rows of tokens that they stand in", unit="rows", low=1),
     ),
+    references=(OF_SUBJECT,),
 )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from builders.arrays import Ints
 from builders.errors import UserError
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 from builders.lenses.comparison import QUANTITIES, Constant, Sums, compared, error_of, readings
 from builders.lenses.lens import Lens, chunks
@@ -60,6 +61,7 @@ LENSES = Table(
         Column("n", "int64", "tokens that were predicted: text tokens, the first of a row only after a special token", "tokens", low=1),
         Column("rows", "int32", "rows of tokens that they stand in", "rows", low=1),
     ),
+    references=(OF_SUBJECT,),
 )
 
 

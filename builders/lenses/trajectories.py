@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from builders.errors import UserError
-from builders.lake.table import Column, Table
+from builders.lake.references import OF_SUBJECT
+from builders.lake.table import Column, Reference, Table
 from builders.lenses.lens import Lens
 from builders.subjects.anatomy import Anatomy
 from builders.subjects.harvest import Harvest, harvest
@@ -48,6 +49,7 @@ TRAJECTORIES = Table(
         Column("final", "int32", "id of the token that the model itself finds likeliest to follow", low=0),
         Column("final_probability", "float32", "the probability that the lens gives to `final`", low=0, high=1),
     ),
+    references=(OF_SUBJECT, *(Reference(("subject", token), "vocabulary", ("subject", "token")) for token in ("token", "final"))),
 )
 
 

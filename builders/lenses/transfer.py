@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from builders.errors import UserError
-from builders.lake.table import Column, Table
+from builders.lake.table import Column, Reference, Table
 from builders.lenses.comparison import QUANTITIES, Sums, compared, error_of
 from builders.lenses.lens import Lens, LogitLens, chunks
 from builders.progress import track
@@ -37,6 +37,7 @@ LENS_TRANSFER = Table(
         Column("n", "int64", "tokens that were predicted", unit="tokens", low=1),
         Column("rows", "int32", "rows of tokens that they stand in", unit="rows", low=1),
     ),
+    references=(Reference(("subject", "lens", "layer"), "lenses", ("subject", "lens", "layer")),),
 )
 
 

@@ -16,6 +16,7 @@ from builders.lake.shards import file_sha256, write_atomic
 from builders.lake.table import Column, Reference, Table
 
 CONTENTS = "release.json"
+Pairs = Iterable[tuple[str, str]]  # of columns and values
 FORMAT = 1  # of release.json: raise it when older code could no longer read it
 
 
@@ -41,17 +42,31 @@ class Release:
         """Return the parquet files of a config in order; raise UserError where the release does not have it."""
         if config not in self.tables:
             raise UserError(f"{self.root}: has no config {config}; it has {one_of(self.tables)}")
-        return [self.root / name for name in sorted(self.files) if name.startswith(f"{config}/") and name.endswith(".parquet")]
+        return [self.path(name) for name in self.parquet(config)]
+
+    def parquet(self, config: str) -> list[str]:
+        """Return the names of a config's parquet files in order, none where the release does not have it."""
+        return [name for name in sorted(self.files) if name.startswith(f"{config}/") and name.endswith(".parquet")]
+
+    def rows(self, config: str) -> int:
+        """Return how many rows a config has."""
+        return sum(pq.read_metadata(path).num_rows for path in self.paths(config))
+
+    def path(self, name: str) -> Path:
+        """Return where the file *name* of the release lies on this machine."""
+        return self.root / name
 
     def read(self, config: str, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
         """Return the rows of a config: all, or only some *columns* and the rows that pass *filters* (as pyarrow takes them)."""
         names = None if columns is None else list(columns)
         return pa.concat_tables(pq.read_table(path, columns=names, filters=filters) for path in self.paths(config))
 
-    def batches(self, config: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a config in batches, so that memory does not grow with them."""
-        for path in self.paths(config):
-            yield from pq.ParquetFile(path).iter_batches(columns=None if columns is None else list(columns))
+    def batches(self, config: str, columns: Sequence[str] | None = None, among: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a config, or of the files *among* its own, in batches, so that memory does not grow with them."""
+        size, names = self.tables[config].row_group, None if columns is None else list(columns)
+        for name in self.parquet(config) if among is None else among:
+            with pq.ParquetFile(self.path(name)) as file:
+                yield from file.iter_batches(batch_size=size, columns=names)
 
 
 def write_contents(root: Path, name: str, version: str, tables: Iterable[Table]) -> None:
@@ -77,7 +92,13 @@ def open_release(root: Path) -> Release:
 
 def _table(spec: Mapping[str, Any]) -> Table:
     columns = tuple(Column(**column) for column in spec["columns"])
-    references = tuple(
-        Reference(tuple(one["columns"]), one["to"], tuple(one["theirs"]), tuple(one["unless"])) for one in spec["references"]
-    )
+    references = tuple(_reference(**reference) for reference in spec["references"])
     return Table(spec["name"], spec["row"], tuple(spec["key"]), columns, spec["row_group"], references)
+
+
+def _reference(columns: list[str], to: str, theirs: list[str], unless: Pairs, where: Pairs, through: str) -> Reference:
+    return Reference(tuple(columns), to, tuple(theirs), _pairs(unless), _pairs(where), through)
+
+
+def _pairs(listed: Pairs) -> tuple[tuple[str, str], ...]:
+    return tuple((column, value) for column, value in listed)

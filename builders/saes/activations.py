@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from builders.arrays import Ints
+from builders.lake.references import OF_LATENT, OF_ROW
 from builders.lake.table import Column, Table
 
 ACTIVATIONS = Table(
@@ -33,6 +34,7 @@ ACTIVATIONS = Table(
         Column("value", "float32", "the latent's activation, in units of the hookpoint's vectors", low=0),
     ),
     row_group=65_536,
+    references=(OF_LATENT, OF_ROW),
 )
 
 Ints32 = npt.NDArray[np.int32]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from builders.arrays import Floats, Ints
+from builders.lake.references import OF_SAE
 from builders.lake.table import Column, Table
 from builders.saes.activations import Firings
 from builders.text.rows import Corpus
@@ -45,6 +46,7 @@ LATENTS = Table(
             high=1,
         ),
     ),
+    references=(OF_SAE,),
 )
 TOP = 10
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from builders.arrays import Ints, ranks, sort_order
+from builders.lake.references import OF_LATENT, to_latents
 from builders.lake.table import Column, Table
 
 NEIGHBOURS = Table(
@@ -35,6 +36,7 @@ NEIGHBOURS = Table(
         Column("neighbour", "int32", "the latent that is near it", low=0),
         Column("value", "float32", "the value of the measure; only pairs with a value above zero are listed", low=0),
     ),
+    references=(OF_LATENT, to_latents("sae", "neighbour")),
 )
 CELLS = 2**23  # most pairs of latents in memory at a time
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 
 SAES = Table(
@@ -42,4 +43,5 @@ SAES = Table(
         Column("loss_recovered", "float64", "(ce_zeroed − ce_spliced) / (ce_zeroed − ce_clean); 1 is lossless", nullable=True),
         Column("recipe", "string", "how it was made, as JSON", nullable=True),
     ),
+    references=(OF_SUBJECT,),
 )

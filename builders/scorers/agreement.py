@@ -16,6 +16,7 @@ import pandas as pd
 
 from builders.arrays import Floats, Ints
 from builders.explainers.explanations import PERMUTED, named, sample_of
+from builders.lake.references import OF_SAE
 from builders.lake.table import Column, Table
 from builders.scorers.bootstrap import ENDS, RESAMPLES, resamples
 from builders.seeds import seed_of
@@ -60,6 +61,7 @@ AGREEMENT = Table(
         Column("difference_low", "float64", "lower end of its 95 % interval: whole latents are resampled, so it is paired", nullable=True),
         Column("difference_high", "float64", "upper end of that interval", nullable=True),
     ),
+    references=(OF_SAE,),
 )
 Way = tuple[str, str]  # a scorer, and the explainer whose explanations it scored
 

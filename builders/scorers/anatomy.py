@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from builders.arrays import Floats
 from builders.lake.table import Column, Table
-from builders.scorers.judgements import IDENTITY, KEY
+from builders.scorers.judgements import IDENTITY, KEY, OF_SCORE
 from builders.scorers.judges import Z
 from builders.scorers.statistics import rate_variance
 
@@ -52,6 +52,7 @@ ANATOMY = Table(
         *_estimate("corrected_ppv", "ppv without them, at most 1; null where firing windows are accepted by false alarm alone"),
         *_estimate("corrected_score", "balanced accuracy without them"),
     ),
+    references=(OF_SCORE,),
 )
 
 

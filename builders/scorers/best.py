@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from builders.arrays import Bools, Floats, Ints, ranks, sort_order
 from builders.explainers.explanations import named
+from builders.lake.references import OF_SAE
 from builders.lake.table import Column, Table
 from builders.scorers.agreement import ALL, LEAST
 from builders.scorers.bootstrap import RESAMPLES, bootstrapped
@@ -52,6 +53,7 @@ BEST = Table(
             )
         ),
     ),
+    references=(OF_SAE,),
 )
 READ = ["latent", "explainer", "example", "truth", "answer", "value"]  # of JUDGEMENTS
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from builders.contexts.contexts import Examples
 from builders.engines.requests import Answer, Chat, Outcome, Request, Score
+from builders.lake.references import OF_LATENT
 from builders.lake.table import Column, Table
 from builders.saes.planted import RULES
 from builders.scorers.judging import Judged, Scorer, Task
@@ -57,6 +58,7 @@ CALIBRATION = Table(
         _characters("prefix", "of these, what prompts share at their beginning"),
         _characters("answer", "length of all answers"),
     ),
+    references=(OF_LATENT,),
 )
 
 

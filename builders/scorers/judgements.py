@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from builders.arrays import Floats
 from builders.engines.requests import Answer, Outcome
-from builders.lake.table import Column, Table
+from builders.lake.references import OF_EXPLANATION, OF_LATENT, OF_TEST_WINDOW
+from builders.lake.table import Column, Reference, Table
 from builders.scorers.judging import Judged, Scorer
 
 IDENTITY = (
@@ -23,6 +24,11 @@ IDENTITY = (
     Column("judge", "string", "the judge or embedder that answered", categorical=True),
 )
 KEY = tuple(column.name for column in IDENTITY)
+OF_SCORE = Reference(KEY, "scores", KEY)
+# Scorers without explanations number their trials, and interventions their prompts. Windows of `pool`, and windows whose active tokens are
+# marked wrongly, are numbered after those of `contexts`, so that a number alone does not say whether it is theirs.
+UNNUMBERED = (("explainer", "none"), *(("negatives", kind) for kind in ("none", "pool", "active")))
+OF_WINDOW = replace(OF_TEST_WINDOW, unless=UNNUMBERED)
 PER_EXAMPLE = ("number", "truth", "answer", "probability", "value", "null_value", "status")  # fields of Judged that become columns
 
 
@@ -53,6 +59,7 @@ JUDGEMENTS = Table(
         Column("null_value", "float64", "intervention: the same where a random direction is pushed", unit="nats", nullable=True),
         Column("status", "string", "ok, or why there is no answer", categorical=True),
     ),
+    references=(OF_SCORE, OF_WINDOW),
 )
 
 SCORES = Table(
@@ -103,6 +110,7 @@ SCORES = Table(
         _tokens("cached_tokens", "tokens of the prompts that the engine took from its cache"),
         _tokens("output_tokens", "tokens of the answers"),
     ),
+    references=(OF_LATENT, OF_EXPLANATION),
 )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from builders.arrays import Bools, Ints
+from builders.lake.references import OF_LATENT, to_latents
 from builders.lake.table import Column, Table
 from builders.similarity.assignment import assigned
 from builders.similarity.measures import Measure
@@ -53,6 +54,7 @@ MATCHES = Table(
             nullable=True,
         ),
     ),
+    references=(OF_LATENT, to_latents("other", "partner"), to_latents("other", "assigned")),
 )
 DIRECTIONS = ("decoder", "encoder")
 Values = npt.NDArray[np.float32]

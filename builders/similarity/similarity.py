@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from builders.arrays import Floats
+from builders.lake.references import to_saes
 from builders.lake.table import Column, Table
 from builders.scorers.bootstrap import RESAMPLES, bootstrapped
 from builders.seeds import seed_of
@@ -78,6 +79,7 @@ SIMILARITY = Table(
             high=1,
         ),
     ),
+    references=(to_saes("sae_a"), to_saes("sae_b")),
 )
 Record = dict[str, Any]
 

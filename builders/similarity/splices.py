@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from builders.arrays import Ints
 from builders.errors import UserError
+from builders.lake.references import to_saes
 from builders.lake.table import Column, Table
 from builders.progress import track
 from builders.saes.coder import Coder, Mounted, SparseCode
@@ -48,6 +49,7 @@ SPLICES = Table(
         Column("recovered", "float64", "1 − added / added of `removed`; null where leaving the latents out adds nothing", nullable=True),
         Column("recovered_se", "float64", "standard error of recovered, over rows", nullable=True, low=0),
     ),
+    references=(to_saes("sae_a"), to_saes("sae_b")),
 )
 VARIANTS = {
     "original": "A's reconstruction, with nothing replaced",

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from builders.arrays import Floats
+from builders.lake.references import OF_LATENT, OF_SAE
 from builders.lake.table import Column, Table
 from builders.scorers.agreement import LEAST
 from builders.scorers.bootstrap import ENDS, RESAMPLES, resamples
@@ -38,6 +39,7 @@ STABILITY = Table(
         ),
         Column("value", "float32", "mean value of its nearest latents in them", low=-1, high=1),
     ),
+    references=(OF_LATENT,),
 )
 STABILITY_SCORES = Table(
     name="stability_scores",
@@ -62,6 +64,7 @@ STABILITY_SCORES = Table(
             )
         ),
     ),
+    references=(OF_SAE,),
 )
 
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from scipy.special import expit
 
 from builders.arrays import Floats
-from builders.lake.table import Column, Table
+from builders.lake.references import OF_SUBJECT
+from builders.lake.table import Column, Reference, Table
 from builders.seeds import seed_of
 from builders.steering.ways import RESIDUAL, Push, columns_of
 from builders.steering.weights import Letters, counted, mean_and_error
@@ -76,6 +77,7 @@ STEERING = Table(
         Column("template", "string", "the subject's template for a question, with the opening of an answer", categorical=True),
         Column("answers", "string", "how the options are named: letters or numbers", categorical=True),
     ),
+    references=(OF_SUBJECT,),
 )
 
 STEERING_ANSWERS = Table(
@@ -94,6 +96,7 @@ STEERING_ANSWERS = Table(
         Column("nonsense", "float32", "probability of anything but both answers", nullable=True, low=-1e-5, high=1),
         Column("effect", "float32", "matching minus matching without steering", nullable=True, low=-1, high=1),
     ),
+    references=(Reference((*KEY, "half"), "steering", (*KEY, "half")),),
 )
 
 STEERING_VECTORS = Table(
@@ -111,6 +114,7 @@ STEERING_VECTORS = Table(
         Column("pairs", "int32", "pairs of answers that the vector was made from", unit="pairs", low=0),
     ),
     row_group=100,
+    references=(OF_SUBJECT,),
 )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders.arrays import Bools, Floats, Ints
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 from builders.seeds import seed_of
 from builders.steering.effects import IDENTITY, WAY, Setting
@@ -90,6 +91,7 @@ STEERING_RANGES = Table(
             nullable=True,
         ),
     ),
+    references=(OF_SUBJECT,),
 )
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from builders.engines.prompts import Prompts, quote
 from builders.engines.requests import Answer, Chat, Engine, Failure, Message, Outcome
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 from builders.steering.effects import IDENTITY, KEY, Setting
 from builders.steering.ways import NONE, Push, columns_of
@@ -65,6 +66,7 @@ STEERING_TEXTS = Table(
         Column("cached_tokens", "int64", "those of the tokens read that the engine had read before", unit="tokens", nullable=True, low=0),
         Column("output_tokens", "int64", "tokens written by the judge", unit="tokens", nullable=True, low=0),
     ),
+    references=(OF_SUBJECT,),
 )
 
 

@@ -107,7 +107,7 @@ def snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(f"{repo}@{revision}"):
+    with hub_errors(f"{repo}@{revision}"):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
@@ -115,13 +115,18 @@ def repository_files(repo: str, revision: str) -> list[str]:
     """Return the names of all files of a Hub repository; raise UserError as :func:`snapshot` does."""
     from huggingface_hub import HfApi
 
-    with _hub_errors(f"{repo}@{revision}"):
+    with hub_errors(f"{repo}@{revision}"):
         return list(HfApi().list_repo_files(repo, revision=revision))
 
 
 @contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
-    """Silence the Hub's client, and turn every error that it raises into a UserError of one line."""
+def hub_errors(
+    what: str, *, name: str = "correct `repo`", commit: str = "correct `revision`", offline: str = "set `path` to a local copy"
+) -> Iterator[None]:
+    """Silence the Hub's client, and turn every error that it raises into a UserError of one line.
+
+    *name*, *commit* and *offline* say what to do where there is no such repository, no such commit, and no connection.
+    """
     from huggingface_hub import errors
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -133,8 +138,8 @@ def _hub_errors(what: str) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise UserError(f"{what}: is gated; accept its licence on its page on the Hub, then run `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{what}: no such repository on the Hub, or a private one; correct `repo`, or run `hf auth login`") from error
+        raise UserError(f"{what}: no such repository on the Hub, or a private one; {name}, or run `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
-        raise UserError(f"{what}: the repository has no such commit; correct `revision`") from error
+        raise UserError(f"{what}: the repository has no such commit; {commit}") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise MissingError(f"cannot fetch {what}: {first_line(error)}; offline, set `path` to a local copy") from error
+        raise MissingError(f"cannot fetch {what}: {first_line(error)}; offline, {offline}") from error

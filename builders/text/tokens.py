@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from builders.errors import UserError
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TOKENS = Table(
         Column("text", "string", "the row's text"),
     ),
     row_group=2_000,
+    references=(OF_SUBJECT,),
 )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builders.arrays import Ints
+from builders.lake.references import OF_SUBJECT
 from builders.lake.table import Column, Table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ VOCABULARY = Table(
         Column("special", "bool", "whether it is a special token"),
         Column("count", "int64", "how often it occurs in `tokens`", low=0),
     ),
+    references=(OF_SUBJECT,),
 )
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")

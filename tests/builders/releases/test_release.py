@@ -14,7 +14,9 @@ from builders.lake.table import Column, Reference, Table
 from builders.releases.release import CONTENTS, File, open_release, write_contents
 
 COLUMNS = (Column("sae", "string", "the dictionary", categorical=True), Column("latent", "int32", "the latent", low=0))
-TABLE = Table("things", "a thing", ("sae", "latent"), COLUMNS, references=(Reference(("sae",), "saes", ("sae",), unless=("none",)),))
+TABLE = Table(
+    "things", "a thing", ("sae", "latent"), COLUMNS, references=(Reference(("sae",), "saes", ("sae",), unless=(("sae", "none"),)),)
+)
 
 
 def written(root: Path) -> Path:
