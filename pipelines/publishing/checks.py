@@ -47,7 +47,9 @@ def check_current() -> None:
     try:
         stale: dict[str, list[Any]] = Repo().status([STAGE], with_deps=True)
     except DvcException as error:
-        raise UserError(f"{PIPELINE.name}: DVC cannot say whether it is up to date ({first_line(error)}); run this in the project") from error
+        raise UserError(
+            f"{PIPELINE.name}: DVC cannot say whether it is up to date ({first_line(error)}); run this in the project"
+        ) from error
     changed = {name: [entry for entry in entries if entry != "always changed"] for name, entries in stale.items()}
     late = {name: entries for name, entries in changed.items() if entries}
     if not late:
@@ -97,7 +99,9 @@ def check_filled(release: Release) -> None:
     """Refuse an empty table: `load_dataset` cannot open one."""
     for config in release.tables:
         if not any(batch.num_rows for batch in release.batches(config, release.tables[config].key)):
-            raise UserError(f"{release.root}: config {config} has no rows, and load_dataset opens no empty one; leave it out and run `dvc repro`")
+            raise UserError(
+                f"{release.root}: config {config} has no rows, and load_dataset opens no empty one; leave it out and run `dvc repro`"
+            )
 
 
 def check_whole(release: Release) -> None:

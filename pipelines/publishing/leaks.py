@@ -105,7 +105,7 @@ def packed(content: bytes) -> dict[str, bytes]:
         translated = rest[2:].split(b"\0", 2)[-1] if rest[:1] == b"\1" else b""  # after the names of languages
         if whole := {b"zTXt": rest[1:], b"iTXt": translated}.get(kind):
             with suppress(zlib.error):  # a text that cannot be unpacked has been searched as it is
-                found[f"text {ascii(name.decode('latin-1'))}"] = zlib.decompress(whole)
+                found[f"text {name.decode('latin-1')!a}"] = zlib.decompress(whole)
         place += 12 + length
     return found
 
@@ -127,4 +127,4 @@ def leaf(kind: pa.DataType) -> pa.DataType:
 
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type may hold text."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())

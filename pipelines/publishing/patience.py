@@ -11,7 +11,8 @@ from http import HTTPStatus
 import httpx2
 import stamina
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import disable_progress_bars, parse_ratelimit_headers
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # loaded when it is first used
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from builders.errors import UserError, first_line
 

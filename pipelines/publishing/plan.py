@@ -27,8 +27,8 @@ CHANGES = "CHANGELOG.md"
 class State:
     """What a repository holds: the newest commit of the branch (None without a repository), its files, and those that its release lists.
 
-    *changes* is the changelog of the newest version, and *tagged* the files under the tag of the version that is to be published, None where
-    it has no tag.
+    *changes* is the changelog of the newest version. *tagged* are the files under the tag of the version that is to be published, None where
+    there is no such tag.
     """
 
     head: str | None = None
@@ -44,8 +44,8 @@ class State:
 class Plan:
     """A release that has passed every check, beside what the Hub holds.
 
-    *cargo* has the files that the repository is to hold, *there* those that the branch holds now, *gone* those of them that go. *head* is the
-    newest commit of the branch, None where there is no repository yet. *tagged* says that the Hub has the tag with this very release.
+    *cargo* has the files that the repository is to hold, *there* those that the branch holds now, *gone* those of them that go. *head* is
+    the newest commit of the branch, None where there is no repository yet. *tagged* says that the Hub has the tag with this very release.
     """
 
     release: Release

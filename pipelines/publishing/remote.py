@@ -9,11 +9,10 @@ from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, Discussion, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, Discussion, HfApi, get_token
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
-
 
 MAIN = "main"
 TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
@@ -130,8 +129,8 @@ class Remote:
         return refs.branches[target.branch]
 
     def commit(self, title: str, added: Mapping[str, Parcel], gone: Sequence[str], parent: str) -> CommitInfo:
-        """Make one commit of files added or replaced and of files that go; refuse with 412 where *parent* is no longer the newest commit."""
-        operations = [
+        """Make one commit of files added or replaced and files that go; it fails with 412 where *parent* is not the newest commit."""
+        operations: list[CommitOperationAdd | CommitOperationDelete | CommitOperationCopy] = [
             *(CommitOperationAdd(path, parcel.content) for path, parcel in added.items()),
             *(CommitOperationDelete(path, is_folder=False) for path in gone),
         ]

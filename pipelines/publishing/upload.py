@@ -1,7 +1,7 @@
 """Publishing: one commit with every change of a release, then the tag that pins it.
 
-Whatever breaks off, main and the tags hold whole releases only: the files go ahead of the commit, and the commit ahead of the tag. Each attempt
-looks at what is there first, so that it goes on where the last one ended.
+Whatever breaks off, main and the tags hold whole releases only: the files go ahead of the commit, and the commit ahead of the tag. Each
+attempt looks at what is there first, so that it goes on where the last one ended.
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ class DatasetHub:
     def write(self, repo_id: str, path: str, text: str) -> None:
         """Commit a file as somebody else would, on the website."""
         content = base64.b64encode(text.encode()).decode()
-        self.commit(repo_id, "main", [{"key": "header", "value": {"summary": "by hand"}}, {"key": "file", "value": {"path": path, "content": content}}])
+        file = {"key": "file", "value": {"path": path, "content": content}}
+        self.commit(repo_id, "main", [{"key": "header", "value": {"summary": "by hand"}}, file])
 
     def met(self, request: str) -> Fault | None:
         """Return the fault that a request meets, if any, and put the request on record."""
@@ -201,7 +202,7 @@ class DatasetHub:
             return next((fault for fault in self.faults if fault.hits(request)), None)
 
     def sent(self) -> list[str]:
-        """The SHA-256 of each whole file that was sent since the last call of :meth:`forget`."""
+        """Return the SHA-256 of each whole file that was sent since the last call of :meth:`forget`."""
         return [request.rpartition("/")[2] for request in self.requests if request.startswith("PUT /lfs/")]
 
     def forget(self) -> None:

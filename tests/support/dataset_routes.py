@@ -185,8 +185,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def discussions(self, repo: str) -> tuple[Any, ...]:
         """List the open pull requests."""
-        common = {"author": {"name": "tester"}, "status": "open", "isPullRequest": True, "createdAt": now(), "repo": {"name": repo, "type": "dataset"}}
-        found = [{"num": number, "title": title, **common} for number, (title, _) in self.hub.repo(repo).requests.items()]
+        common = {"author": {"name": "tester"}, "status": "open", "isPullRequest": True, "createdAt": now()}
+        found = [
+            {"num": number, "title": title, "repo": {"name": repo, "type": "dataset"}, **common}
+            for number, (title, _) in self.hub.repo(repo).requests.items()
+        ]
         return ({"count": len(found), "start": 0, "discussions": found},)
 
     def info(self, repo: str, rev: str) -> tuple[Any, ...]:

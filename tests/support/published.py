@@ -1,15 +1,16 @@
-"""A project whose lake is one folder and whose release is a copy of it, in real git and DVC, so that releases to publish are made in a second."""
+"""A project whose lake is one folder and whose release is a copy of it, in real git and DVC: a release is made in a second."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from pathlib import Path
 
 import pyarrow as pa
 import yaml
+from click.testing import Result
 from dvc.repo import Repo
 from project import small_params
 from releases import small_tables, write_release
@@ -17,6 +18,7 @@ from releases import small_tables, write_release
 from builders.lake.table import Table
 from pipelines.stages import inputs
 
+Publish = Callable[..., Result]
 REPO = "lab/small"
 TEXTS = {"one": ["dogs", "cats", "birds"], "two": ["rivers", "mills"]}
 GRAPH = {
@@ -25,7 +27,11 @@ GRAPH = {
         "always_changed": True,
         "outs": [{"build/inputs": {"persist": True}}],
     },
-    "scores": {"cmd": "rm -rf build/scores && cp -r draft build/scores", "deps": ["draft", "build/inputs/params.txt"], "outs": ["build/scores"]},
+    "scores": {
+        "cmd": "rm -rf build/scores && cp -r draft build/scores",
+        "deps": ["draft", "build/inputs/params.txt"],
+        "outs": ["build/scores"],
+    },
     "release": {
         "cmd": "cp -r build/scores build/release",
         "deps": ["build/scores", "build/inputs/params.txt"],
