@@ -64,8 +64,7 @@ def _broken(release: Release, table: Table, name: str) -> str | None:
     """Return the line about the first mistake in a file, None where it has none."""
     schema = pq.read_schema(release.path(name))
     if not schema.equals(table.schema):
-        wrong = sorted({str(field) for field in schema} ^ {str(field) for field in table.schema})
-        return f"{name}: its columns are not those of {CONTENTS}: {', '.join(wrong) or 'they have another order'}"
+        return f"{name}: its columns are not those of {CONTENTS}: {_columns(schema, table.schema)}"
     last, rows = None, 0
     for batch in release.batches(table.name, among=[name]):
         group = pa.Table.from_batches([batch], table.schema)
@@ -74,6 +73,14 @@ def _broken(release: Release, table: Table, name: str) -> str | None:
             return f"{name}: row {rows + place} ({key_text(group.select(table.key).slice(place, 1).to_pylist()[0])}): {said}"
         last, rows = group.slice(group.num_rows - 1), rows + group.num_rows
     return None if rows else f"{name}: has no rows, and such a file cannot be loaded"
+
+
+def _columns(found: pa.Schema, expected: pa.Schema) -> str:
+    """Return in words how the columns of two schemas differ."""
+    types = [{field.name: field.type for field in schema} for schema in (found, expected)]
+    names = [name for name in dict.fromkeys((*found.names, *expected.names)) if types[0].get(name) != types[1].get(name)]
+    wrong = [f"{name} is {types[0].get(name, 'missing')}, not {types[1].get(name, 'there')}" for name in names]
+    return ", ".join(wrong) or "they have another order, or differ in nulls"
 
 
 def _fault(table: Table, rows: pa.Table, after: pa.Table | None) -> str:

@@ -1,4 +1,4 @@
-"""The model side of the Hugging Face Hub on loopback, for the real client: files below a folder, at one commit."""
+"""The reading side of the Hugging Face Hub on loopback, for the real client: files below a folder, at one commit with one tag."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     import pytest
 
 COMMIT = "5f" * 20
+TAG = "v1.0.0"
 
 
 @dataclass
 class Hub:
-    """A hub of the repositories *root*/<owner>/<name>, each with one commit COMMIT; *requests* holds (method, path) of every request."""
+    """A hub of the repositories *root*/<owner>/<name>, each with one commit COMMIT, tagged TAG.
+
+    *requests* holds (method, path) of every request.
+    """
 
     root: Path
     endpoint: str = ""
@@ -34,7 +38,11 @@ class Hub:
     @property
     def downloads(self) -> list[str]:
         """The files whose content was asked for, as <owner>/<name>/<file>."""
-        found = (path.partition(f"/resolve/{COMMIT}/") for method, path in self.requests if method == "GET")
+        found = (
+            path.removeprefix("/datasets").replace(TAG, COMMIT).partition(f"/resolve/{COMMIT}/")
+            for method, path in self.requests
+            if method == "GET"
+        )
         return sorted(f"{repo.strip('/')}/{file}" for repo, resolve, file in found if resolve)
 
     @property
@@ -48,7 +56,10 @@ class Hub:
         self.requests.clear()
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body for a path without its query."""
+        """Return status, headers and body for a path without its query; models and datasets have the same names."""
+        path = path.replace("/datasets/", "/models/" if path.startswith("/api/") else "/", 1).replace(
+            f"/resolve/{TAG}/", f"/resolve/{COMMIT}/"
+        )
         api = path.startswith("/api/models/")
         owner, name, *rest = path.removeprefix("/api/models/").strip("/").split("/")[:5] if path.count("/") > 1 else ("", "")
         repo = self.root / owner / name
