@@ -20,10 +20,12 @@ from builders.lenses.transfer import LENS_TRANSFER
 from builders.similarity.partners import MATCHES
 from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
-from cards import anatomy, charts, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
+from cards import anatomy, charts, croissant, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
+from cards.about import about
 from cards.paper import COSTS, SIMILARITY
 from cards.printed import printed_latents
 from cards.render import render
+from cards.snippets import example
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 READ = (
@@ -109,7 +111,7 @@ def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
 def write(
     release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write README.md, figures/ and metrics.json of *release* from its own tables and from *costs*, what its language models cost.
+    """Write README.md, figures/, metrics.json and croissant.json of *release* from its tables and from *costs*, what its models cost.
 
     *parts* are the configs that the release holds, *absent* the tables without rows.
     """
@@ -130,7 +132,11 @@ def write(
         "dictionaries": found["dictionaries"],
         "studied": len(set(read["saes"]["subject"].to_pylist())),
         **blocks(found),
-        **steering_part(found["steering"]),
+        **steering_part(found["steering"], read["subjects"]),
+        "browse": any(part.table.name == "browse" for part in parts),
+        "example": example(release, [part.table for part in parts]),
+        "kinds": sorted({row["kind"] for row in found["dictionaries"]}),
+        "names": [part.table.name for part in parts],
         "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
         if read["agreement"].num_rows
         else "",
@@ -140,8 +146,10 @@ def write(
         "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
     }
+    filling |= about(filling)
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
-    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', filling)}")
+    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', filling)}", encoding="utf-8")
+    croissant.write(release, filling["tables"], filling["croissant"])
 
 
 def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) -> None:
@@ -155,13 +163,15 @@ def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) 
         charts.layers_chart(steering.layer_effects(read["steering"]), figures / "steering-layers.png")
 
 
-def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the card's section on steering is filled with; its *example* is the vector that the card shows how to load."""
+def steering_part(records: Sequence[dict[str, Any]], subjects: pa.Table) -> dict[str, Any]:
+    """Return what the card's section on steering is filled with; its *vector* is the one that the card shows how to add."""
     done = [record for record in records if record["status"] == "ok"]
+    shown = next((record for record in done if record["site"] == RESIDUAL), None)
+    places = {row["subject"]: {name: row[name] for name in ("source", "revision")} for row in subjects.to_pylist()}
     return {
         "steering": steering.steering_block(records),
         "effects": steering.effects_table(records) if done else "",
-        "example": next((record for record in done if record["site"] == RESIDUAL), None),
+        "vector": {**shown, **places[shown["subject"]]} if shown else None,
         "steered": {name: sorted({record[name] for record in done}) for name in ("subject", "pairs", "last")},
     }
 

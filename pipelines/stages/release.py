@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ from cards import card
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
 from pipelines.params import InModelParams, Params, PretrainedSaeParams
+from pipelines.parts import provenance
+from pipelines.parts.ingredients import ingredients
 from pipelines.registry import CONFIGS, Config
 
 # The stages that ask language models, and the table whose rows they answer for.
@@ -47,7 +50,9 @@ def main() -> None:
     configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
     copy_weights(params, staging)
     absent = [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}]
-    card.write(staging, configs, absent, {**facts(params), "versions": versions(params)}, costs(params))
+    packages, spent = versions(params), costs(params)
+    card.write(staging, configs, absent, {**facts(params), "versions": packages}, spent)
+    provenance.write(staging, params, packages, spent)
     with tempfile.TemporaryDirectory() as cache:
         for config in track(configs, "opening every config"):
             card.open_once(staging, config, Path(cache))
@@ -122,9 +127,16 @@ def rows_paid(path: Path, table: Table) -> int:
 def facts(params: Params) -> dict[str, object]:
     """Return the facts about params that the card states."""
     spec = params.model_dump()
-    kept = ("seed", "corpora", "tokens", "contexts")
+    kept = ("seed", "corpora", "tokens", "contexts", "explainers", "judges", "scorers", "direct_scorers")
     engines = sorted({explainer.kind for explainer in params.explainers.values()} | {judge.kind for judge in params.judges.values()})
-    return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
+    return {
+        **{name: spec[name] for name in kept},
+        **spec["release"],
+        "engines": engines,
+        "ingredients": ingredients(params),
+        "made_by": version("interplake"),
+        "pipeline": pipeline_hash(params),
+    }
 
 
 def versions(params: Params) -> dict[str, str]:
