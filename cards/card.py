@@ -1,11 +1,10 @@
-"""The card of a release: its YAML header, which `datasets` reads, and its text, filled with numbers from the tables."""
+"""The card of a release: its text, filled with numbers from the tables, below the YAML header that `datasets` reads."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from builders.lake.table import Table, TableError
+from builders.lake.table import Table
 from builders.lenses.lenses import LENSES
 from builders.lenses.trajectories import TRAJECTORIES
 from builders.lenses.transfer import LENS_TRANSFER
 from builders.similarity.partners import MATCHES
-from builders.steering.effects import STEERING
 from builders.steering.ways import RESIDUAL
 from cards import anatomy, charts, croissant, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
 from cards.about import about
+from cards.header import Part, header
 from cards.paper import COSTS, SIMILARITY
 from cards.printed import printed_latents
 from cards.render import render
 from cards.snippets import example
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 READ = (
     *("scores", "latents", "explanations", "saes", "subjects", "failures"),
     *("agreement", "anatomy", "best_of", "calibration", "judges", "steering", "steering_ranges"),
@@ -47,65 +45,6 @@ BLOCKS = {
     "similarity": "similarity.md.j2",
     "printed": "printed.md.j2",
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """The size of one config of a release: rows, parquet files, *bytes* on disk and *arrow_bytes* in memory."""
-
-    table: Table
-    rows: int
-    files: int
-    bytes: int
-    arrow_bytes: int
-
-    @staticmethod
-    def of(table: Table, paths: Sequence[Path]) -> Part:
-        """Return the size of a config's parquet files, read one row group at a time."""
-        rows = arrow = 0
-        for path in paths:
-            file = pq.ParquetFile(path)
-            for group in range(file.num_row_groups):
-                batch = file.read_row_group(group)
-                rows, arrow = rows + batch.num_rows, arrow + batch.nbytes
-        return Part(table, rows, len(paths), sum(path.stat().st_size for path in paths), arrow)
-
-
-def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the YAML header of the card: exact sizes, and a version in each config, so that `datasets` uses no stale cache."""
-    most = max(part.rows for part in parts)
-    return {
-        "license": facts["license"],
-        "language": facts["language"],
-        "pretty_name": facts["title"],
-        "size_categories": [next((name for limit, name in SIZES if most < limit), "n>100M")],
-        "tags": [
-            "interpretability",
-            "sparse-autoencoder",
-            "explanations",
-            *(part.table.name for part in parts if part.table is STEERING),
-        ],
-        "task_categories": ["other"],
-        "configs": [
-            {
-                "config_name": part.table.name,
-                "version": facts["version"],
-                "data_files": [{"split": "train", "path": f"{part.table.name}/train-*"}],
-                **({"default": True} if number == 0 else {}),
-            }
-            for number, part in enumerate(parts)
-        ],
-        "dataset_info": [
-            {
-                "config_name": part.table.name,
-                "features": part.table.features()._to_yaml_list(),
-                "splits": [{"name": "train", "num_bytes": part.arrow_bytes, "num_examples": part.rows}],
-                "download_size": part.bytes,
-                "dataset_size": part.arrow_bytes,
-            }
-            for part in parts
-        ],
-    }
 
 
 def write(
@@ -253,18 +192,3 @@ def _read(release: Path, table: Table, columns: Sequence[str] | None = None) -> 
     names = [column.name for column in table.columns] if columns is None else list(columns)
     paths = sorted((release / table.name).glob("*.parquet"))
     return pa.concat_tables([table.empty().select(names), *(pq.read_table(path, columns=names) for path in paths)])
-
-
-def open_once(release: Path, part: Part, cache: Path) -> None:
-    """Open a config with `load_dataset`, map-style and streaming; raise TableError where it differs from what was written."""
-    from datasets import disable_progress_bars, load_dataset
-
-    disable_progress_bars()
-    name = part.table.name
-    data = load_dataset(str(release), name, split="train", cache_dir=str(cache))
-    if len(data) != part.rows or data.features != part.table.features():
-        written = f"{part.rows} rows of {part.table.features()}"
-        raise TableError(f"{name}: load_dataset gives {len(data)} rows of {data.features}, not {written}; rebuild the release")
-    first = next(iter(load_dataset(str(release), name, split="train", streaming=True, cache_dir=str(cache))))
-    if first.keys() != data[0].keys():
-        raise TableError(f"{name}: streaming gives other columns than map style; rebuild the release")

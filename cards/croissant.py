@@ -115,7 +115,7 @@ def _field(table: Table, column: Column, reference: Reference | None) -> dict[st
         "name": column.name,
         "description": f"{column.doc}.{unit}{null}",
         "dataType": TYPES.get(column.element, f"cr:{column.element.capitalize()}"),
-        **({"isArray": True, "arrayShape": str(getattr(column, "length", None) or -1)} if column.is_list else {}),
+        **({"isArray": True, "arrayShape": str(column.length or -1)} if column.is_list else {}),
         "source": {"fileSet": {"@id": f"{table.name}-files"}, "extract": {"column": column.name}},
         **({"references": {"field": {"@id": f"{reference.to}/{reference.theirs[0]}"}}} if reference else {}),
     }

@@ -24,6 +24,10 @@ from builders.lenses.lenses import LENSES
 from builders.lenses.published import LENS_REFERENCE, reference_rows
 from builders.lenses.trajectories import TRAJECTORIES
 from builders.lenses.transfer import LENS_TRANSFER
+from builders.readers.browse import BROWSE
+from builders.readers.embeddings import EMBEDDINGS
+from builders.readers.vectors import BIASES, VECTORS
+from builders.releases.release import Release
 from builders.saes.activations import ACTIVATIONS
 from builders.saes.latents import LATENTS
 from builders.saes.neighbours import NEIGHBOURS
@@ -44,6 +48,9 @@ from builders.steering.ratings import STEERING_TEXTS
 from builders.subjects.checkpoints import SUBJECTS
 from builders.text.tokens import TOKENS
 from builders.text.vocabulary import VOCABULARY
+from pipelines.params import Params
+from pipelines.parts import readers
+from pipelines.parts.readers import Made
 
 
 @dataclass(frozen=True)
@@ -54,21 +61,27 @@ class Config:
     file in key order.
 
     Where no stage writes the rows, *constant* makes them; the release has them if the *stages* have rows of the table *beside*, to which
-    they belong.
+    they belong. Or they are *derived* from the configs that stages write, which may give several tables, as for dictionaries of several
+    sizes.
     """
 
     table: Table
-    stages: tuple[str, ...]
+    stages: tuple[str, ...] = ()
     copied: bool = False
     constant: Callable[[], pa.Table] | None = None
     beside: Table | None = None
+    derived: Callable[[Params, Release], Made] | None = None
 
 
 CONFIGS = (
+    Config(BROWSE, derived=readers.browse),
     Config(SCORES, ("scores", "direct")),
     Config(ANATOMY, ("agreement",)),
     Config(EXPLANATIONS, ("explanations",)),
     Config(LATENTS, ("contexts",)),
+    Config(VECTORS, derived=readers.vectors),
+    Config(BIASES, derived=readers.biases),
+    Config(EMBEDDINGS, derived=readers.embeddings),
     Config(CONTEXTS, ("contexts",), copied=True),
     Config(POOL, ("contexts",)),
     Config(JUDGEMENTS, ("scores", "direct"), copied=True),

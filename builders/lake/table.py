@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from datasets import Features
 
 
+GROUP = 2**24  # bytes that the long lists of a row group take: readers hold a row group at a time
+
+
 class TableError(ValueError):
     """Rows that break a rule of their table. This is a bug in the code, not a user's mistake, so its traceback is shown."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type as text (``int32``, ``list<float32>``), meaning, unit and bounds (inclusive)."""
+    """One column: its Arrow type as text (``int32``, ``list<float32>``), meaning, unit and bounds (inclusive).
+
+    All lists of a column with a *length* have that many values; without one they have any number.
+    """
 
     name: str
     dtype: str
@@ -32,6 +38,7 @@ class Column:
     high: float | None = None
     nullable: bool = False
     categorical: bool = False  # few distinct strings: stored with a dictionary, and the dataset viewer draws bars
+    length: int | None = None
 
     @property
     def is_list(self) -> bool:
@@ -44,10 +51,15 @@ class Column:
         return self.dtype[5:-1] if self.is_list else self.dtype
 
     @property
+    def type(self) -> str:
+        """The type as readers are told it, with the length of its lists where they have one: ``list<float32>[128]``."""
+        return self.dtype if self.length is None else f"{self.dtype}[{self.length}]"
+
+    @property
     def arrow(self) -> pa.DataType:
         """The Arrow type."""
         value = pa.type_for_alias(self.element)
-        return pa.list_(value) if self.is_list else value
+        return pa.list_(value, -1 if self.length is None else self.length) if self.is_list else value
 
     @property
     def leaf(self) -> str:
@@ -91,6 +103,12 @@ class Table:
         from datasets import Features  # this import takes two seconds, and most stages never need it
 
         return Features.from_arrow_schema(self.schema)
+
+    def sized(self, **lengths: int) -> Table:
+        """Return this table with lists of these *lengths*, by column, and with row groups whose lists take at most GROUP bytes."""
+        columns = tuple(replace(column, length=lengths.get(column.name, column.length)) for column in self.columns)
+        row = sum(column.length * pa.type_for_alias(column.element).bit_width // 8 for column in columns if column.length)
+        return replace(self, columns=columns, row_group=min(self.row_group, max(1, GROUP // max(row, 1))))
 
     def build(self, columns: Mapping[str, Any]) -> pa.Table:
         """Return Arrow rows from *columns* (arrays, lists, or one scalar for all rows), in this table's order.
@@ -169,7 +187,9 @@ class Table:
 
 def _feature(column: Column) -> dict[str, Any]:
     value = {"dtype": column.element, "_type": "Value"}
-    return {"feature": value, "_type": "List"} if column.is_list else value
+    if not column.is_list:
+        return value
+    return {"feature": value, **({} if column.length is None else {"length": column.length}), "_type": "List"}
 
 
 def _is_scalar(value: Any) -> bool:
@@ -188,12 +208,15 @@ def _array(table: str, column: Column, value: Any, rows: int) -> pa.Array:
             return list_array(value, column)
         return pa.array(value, column.arrow)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise TableError(f"{table}.{column.name} ({column.dtype}): {error}") from error
+        raise TableError(f"{table}.{column.name} ({column.type}): {error}") from error
 
 
 def list_array(matrix: np.ndarray[Any, Any], column: Column) -> pa.Array:
     """Return the rows of *matrix* [rows, n] as lists of *column*'s type, without copying cell by cell."""
     rows, length = matrix.shape
-    offsets = np.arange(rows + 1, dtype=np.int32) * length
     values = pa.array(np.ascontiguousarray(matrix).reshape(-1)).cast(pa.type_for_alias(column.element))
-    return pa.ListArray.from_arrays(offsets, values)
+    if column.length is None:
+        return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, values)
+    if column.length != length:
+        raise pa.ArrowInvalid(f"lists of {length} values, not {column.length}")
+    return pa.FixedSizeListArray.from_arrays(values, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -113,10 +113,12 @@ class LabParams(Section):
 
 
 class ReleaseParams(Section):
-    """The name, version, license and languages of the release.
+    """The name, version, license and languages of the release, and what its configs for readers hold.
 
-    *repo* is where it is published, as owner/name: the card's lines of code read it from there. *licenses* are those of what it is made
-    from, by id: corpora, subjects, dictionaries, engines and embedders.
+    *scorer* chooses each latent's best explanation in `browse`; without it that is the first scorer by name. *vectors* is the type of the
+    directions in `vectors`; null leaves them out. Explanations are embedded by *embedder*, if one is named. *repo* is where
+    it is published, as owner/name: the card's lines of code read it from there. *licenses* are those of what it is made from, by id:
+    corpora, subjects, dictionaries, engines and embedders.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -124,6 +126,9 @@ class ReleaseParams(Section):
     version: Annotated[str, Field(pattern=VERSION)]
     license: str
     language: list[str]
+    scorer: Id | None = None
+    vectors: Literal["float32", "float16"] | None = "float32"
+    embedder: Id | None = None
     repo: Annotated[str, Field(pattern=REPO)] | None = None
     licenses: dict[Id, str] = Field(default_factory=dict)
 
@@ -219,9 +224,9 @@ class Params(Section):
         if self.contexts.negatives.embedder is not None:
             yield "contexts.negatives.embedder", self.contexts.negatives.embedder, "embedders"
         yield from (("similarity.saes", sae_id, "saes") for sae_id in self.similarity.saes or ())
-        for name in ("explainer", "embedder", "scorer"):
-            if (used_id := getattr(self.similarity, name)) is not None:
-                yield f"similarity.{name}", used_id, f"{name}s"
+        for part, name in (("similarity", "explainer"), *product(("similarity", "release"), ("embedder", "scorer"))):
+            if (used_id := getattr(getattr(self, part), name)) is not None:
+                yield f"{part}.{name}", used_id, f"{name}s"
 
     def _explainers(self) -> Iterator[tuple[str, ExplainerParams]]:
         yield from ((f"explainers.{explainer_id}", explainer) for explainer_id, explainer in self.explainers.items())

@@ -6,40 +6,26 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections import Counter
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builders.explainers.explanations import EXPLANATIONS, PERMUTED
 from builders.lake.shards import Shelf, write_parquet
 from builders.lake.table import Table
 from builders.progress import track
-from builders.releases.release import write_contents
-from builders.scorers.judgements import SCORES
-from builders.scorers.judges import JUDGES
-from builders.similarity.similarity import SIMILARITY, TRANSFERS
-from builders.steering.ratings import STEERING_TEXTS
+from builders.releases.release import Release, open_release, write_contents
 from cards import card
+from cards.header import Part, open_once, require_loadable
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import BUILD, USAGE, WEIGHTS, folder, folders, run
+from pipelines.graph.stage import BUILD, WEIGHTS, folder, folders, run
 from pipelines.params import InModelParams, Params, PretrainedSaeParams
 from pipelines.parts import provenance
+from pipelines.parts.costs import costs
 from pipelines.parts.ingredients import ingredients
 from pipelines.registry import CONFIGS, Config
-
-# The stages that ask language models, and the table whose rows they answer for.
-PAYING = {
-    "explanations": EXPLANATIONS,
-    "scores": SCORES,
-    "direct": SCORES,
-    "similarity": SIMILARITY,
-    "calibration": JUDGES,
-    "steering": STEERING_TEXTS,
-}
-OF_ALL = {"similarity": "transfers", "calibration": "all judges"}  # stages whose costs are one sum
 
 
 def main() -> None:
@@ -47,37 +33,72 @@ def main() -> None:
     params = declared("release")
     staging, final = BUILD / ".release", BUILD / "release"
     shutil.rmtree(staging, ignore_errors=True)
-    configs = [made for config in track(CONFIGS, "assembling the release") if (made := assemble(config, params, staging))]
+    made = assemble(params, staging)
+    parts = [part for config in CONFIGS for part in made[config.table.name]]
+    absent = [config.table for config in CONFIGS if not made[config.table.name]]
     copy_weights(params, staging)
-    absent = [c.table for c in CONFIGS if c.table.name not in {made.table.name for made in configs}]
     packages, spent = versions(params), costs(params)
-    card.write(staging, configs, absent, {**facts(params), "versions": packages}, spent)
+    card.write(staging, parts, absent, {**facts(params), "versions": packages}, spent)
     provenance.write(staging, params, packages, spent)
     with tempfile.TemporaryDirectory() as cache:
-        for config in track(configs, "opening every config"):
-            card.open_once(staging, config, Path(cache))
-    write_contents(staging, params.release.name, params.release.version, [config.table for config in configs])
+        for part in track(parts, "opening every config"):
+            open_once(staging, part, Path(cache))
+    contents(params, staging, parts)
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
-    print(f"release {params.release.version}: {len(configs)} configs in {final}")
+    print(f"release {params.release.version}: {len(parts)} configs in {final}")
 
 
-def assemble(config: Config, params: Params, release: Path) -> card.Part | None:
-    """Write the files of one config and return what they hold; without any row write nothing and return None."""
+def assemble(params: Params, staging: Path) -> dict[str, list[Part]]:
+    """Write the files of all configs and return what each one's tables hold, by name: nothing for one without rows.
+
+    What is derived from other configs comes after them.
+    """
+    for config in CONFIGS:
+        require_loadable(config.table.name)
+    kept, derived = ([config for config in CONFIGS if (config.derived is not None) == last] for last in (False, True))
+    made = {config.table.name: collect(config, params, staging) for config in track(kept, "assembling the release")}
+    release = contents(params, staging, [part for parts in made.values() for part in parts])
+    for config in track(derived, "deriving configs for readers"):
+        made[config.table.name] = derive(config, params, release)
+    return made
+
+
+def collect(config: Config, params: Params, staging: Path) -> list[Part]:
+    """Write what the stages made for one config and return what it holds; without any row write nothing and return nothing."""
     shelves = [Shelf(path) for stage in config.stages for path in folders(params, stage)]
-    table, target = config.beside or config.table, release / config.table.name
+    table, target = config.beside or config.table, staging / config.table.name
     sources = [path for shelf in shelves for path in shelf.paths(table) if shelf.entries(table)[path]["rows"]]
     if not sources:
-        return None
-    target.mkdir(parents=True)
-    if config.copied:
-        for number, path in enumerate(sources):
-            shutil.copyfile(path, target / f"train-{number:05d}-of-{len(sources):05d}.parquet")
-    else:
+        return []
+    if not config.copied:
         found = config.constant() if config.constant else pa.concat_tables(pq.read_table(path) for path in sources)
-        rows = config.table.sort(found)
-        write_parquet(target / "train-00000-of-00001.parquet", config.table, config.table.row_groups(rows))
-    return card.Part.of(config.table, sorted(target.iterdir()))
+        return write(config.table, config.table.row_groups(config.table.sort(found)), staging)
+    target.mkdir(parents=True)
+    for number, path in enumerate(sources):
+        shutil.copyfile(path, target / f"train-{number:05d}-of-{len(sources):05d}.parquet")
+    return [Part.of(config.table, sorted(target.iterdir()))]
+
+
+def derive(config: Config, params: Params, release: Release) -> list[Part]:
+    """Write the tables of one config that follow from the *release* so far, and return what they hold."""
+    found = config.derived(params, release) if config.derived else ()
+    return [part for table, groups in found for part in write(table, groups, release.root)]
+
+
+def write(table: Table, groups: Iterable[pa.Table], staging: Path) -> list[Part]:
+    """Write *groups* as one file and return what it holds; without any row write nothing and return nothing."""
+    path = staging / table.name / "train-00000-of-00001.parquet"
+    if write_parquet(path, table, groups):
+        return [Part.of(table, [path])]
+    shutil.rmtree(path.parent)
+    return []
+
+
+def contents(params: Params, staging: Path, parts: Iterable[Part]) -> Release:
+    """Write release.json for what lies in the folder, and return it as a release."""
+    write_contents(staging, params.release.name, params.release.version, [part.table for part in parts])
+    return open_release(staging)
 
 
 def copy_weights(params: Params, release: Path) -> None:
@@ -89,39 +110,6 @@ def copy_weights(params: Params, release: Path) -> None:
     for made, target in places.items():
         if (made / WEIGHTS).is_dir():
             shutil.copytree(made / WEIGHTS, release / WEIGHTS / target, copy_function=shutil.copyfile)
-
-
-def costs(params: Params) -> list[dict[str, object]]:
-    """Return what the answers of language models cost, by explainer and scorer, summed over all dictionaries.
-
-    The number of latents counts rows, so that a latent with several explanations counts once for each.
-    """
-    found: list[dict[str, object]] = []
-    for stage, table in PAYING.items():
-        spent: dict[str, Counter[str]] = {}
-        for path in folders(params, stage):
-            if (path / USAGE).exists():
-                name = OF_ALL.get(stage) or path.relative_to(BUILD / stage).parts[0]
-                whole = spent.setdefault(name, Counter())
-                whole.update({**json.loads((path / USAGE).read_bytes()), "latents": rows_paid(path, table)})
-        found += [{"stage": stage, "name": name, **numbers} for name, numbers in sorted(spent.items()) if numbers["latents"]]
-    return found
-
-
-def rows_paid(path: Path, table: Table) -> int:
-    """Return how many rows of a finished folder language models answered for; permuted explanations cost nothing.
-
-    Of the calibration of judges, and of transferred explanations, it is the number of explanations that they read.
-    """
-    shelf = Shelf(path)
-    if table is SIMILARITY:
-        rows = shelf.read(table, columns=["statistic", "n"]).to_pylist()
-        return sum(row["n"] for row in rows if row["statistic"] in TRANSFERS)
-    if table is JUDGES:
-        return sum(row["rules"] for row in shelf.read(table, columns=["rules", "model"]).to_pylist() if row["model"] is not None)
-    if table is not EXPLANATIONS:
-        return shelf.rows(table)
-    return sum(not explainer.endswith(PERMUTED) for explainer in shelf.read(table, columns=["explainer"])["explainer"].to_pylist())
 
 
 def facts(params: Params) -> dict[str, object]:

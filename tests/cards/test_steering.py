@@ -25,6 +25,7 @@ from builders.subjects.checkpoints import SUBJECTS
 from builders.subjects.hookpoints import blocks_of, capture, edited
 from cards import card
 from cards.charts import layers_chart, steering_chart
+from cards.header import Part
 from cards.render import points
 from cards.steering import (
     effects_table,
@@ -381,7 +382,7 @@ def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
     } | tables
     for table, rows in everything.items():
         write_parquet(folder / table.name / "train-00000-of-00001.parquet", table, [rows])
-    parts = [card.Part.of(table, sorted((folder / table.name).iterdir())) for table in everything]
+    parts = [Part.of(table, sorted((folder / table.name).iterdir())) for table in everything]
     absent = [config.table for config in CONFIGS if config.table not in everything]
     told = {**facts(load(ROOT / "params.yaml")), "name": str(folder), "versions": {"torch": "2.13.0"}}
     card.write(folder, parts, absent, told, [])

@@ -13,7 +13,6 @@ from builders.explainers.explanations import EXPLANATIONS
 from builders.lake.table import Column, Table
 from builders.saes.latents import LATENTS
 from builders.scorers.judgements import SCORES
-from cards.card import Part, header
 from cards.render import decimal, figure, gained, measured, ranged
 from cards.summary import by_scorer, calibration_summary, difference_summary, margin_summary, score_summary, status_summary
 
@@ -203,18 +202,6 @@ def test_a_calibration_says_how_meanings_rank() -> None:
     assert found["auroc"] == pytest.approx(8 / 9)
     assert found["auroc_se"] == pytest.approx(((1 / 27) / 3 + (1 / 27) / 3) ** 0.5)
     assert [found[name] for name in ("examples", "prompt", "cached", "output")] == [100, 1000, 750, 10]
-
-
-def test_the_header_gives_exact_sizes_and_a_version() -> None:
-    """Every config has its version and its exact sizes, and the first is the default."""
-    facts = {"license": "mit", "language": ["en"], "title": "t", "version": "1.2.3"}
-    found = header([Part(TABLE, 5, 1, 100, 20), Part(TABLE, 2000, 2, 300, 40)], facts)
-
-    assert found["size_categories"] == ["1K<n<10K"]
-    assert [config["version"] for config in found["configs"]] == ["1.2.3", "1.2.3"]
-    assert [config.get("default") for config in found["configs"]] == [True, None]
-    assert found["dataset_info"][1]["splits"] == [{"name": "train", "num_bytes": 40, "num_examples": 2000}]
-    assert found["dataset_info"][1]["download_size"] == 300
 
 
 @pytest.mark.parametrize(("number", "text"), [(None, "–"), (float("nan"), "–"), (0.12345, "0.123"), (12345.6, "12,346"), (12.0, "12")])

@@ -60,6 +60,7 @@ def small_params() -> dict[str, Any]:
     for section in ("explainers", "judges"):
         params[section] = {"lexical": params[section]["lexical"]}
     params["embedders"] = {"letters": {"kind": "lexical"}}
+    params["release"] |= {"scorer": None, "embedder": "letters"}
     params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
     params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}
     params["steering"] |= {"multipliers": [-1, 1], "pairs": 8, "questions": 6, "open": {"questions": 1, "tokens": 4}}

@@ -126,6 +126,48 @@ def test_a_column_names_its_arrow_type(dtype: str, arrow: pa.DataType, element: 
     assert column.is_list == (dtype != element)
 
 
+def test_a_column_of_lists_may_have_their_length() -> None:
+    """With a length a column has a fixed-size type, which readers are told; its values lie where those of other lists lie."""
+    column = Column("x", "list<float32>", "a column", length=3)
+    assert (column.arrow, column.type, column.leaf) == (pa.list_(pa.float32(), 3), "list<float32>[3]", "x.list.element")
+    assert Column("x", "list<float32>", "a column").type == "list<float32>"
+
+
+def test_a_table_is_sized() -> None:
+    """A table of open lists gets their lengths once they are known; its schema is what `datasets` would write, and only such lists fit."""
+    from datasets import List, Value
+
+    table = SMALL.sized(values=2)
+    assert table.schema.metadata == table.features().arrow_schema.metadata
+    assert table.features() == {**SMALL.features(), "values": List(Value("float32"), length=2)}
+    usual = {"kind": ["a", "b"], "number": [1, 0], "share": None, "raw": [b"", b""]}
+    rows = [[0.5, -0.5], [1.0, 0.0]]
+    for values in (rows, np.array(rows), pa.array(rows), pa.array(rows, pa.list_(pa.float32(), 2))):
+        built = table.build({**usual, "values": values})
+        table.validate(built)
+        assert built["values"].to_pylist() == rows
+    for wrong in ([[0.5], [1.0, 0.0]], np.zeros((2, 3)), pa.array([[0.5], [0.5]])):
+        with pytest.raises(TableError, match=r"^small\.values \(list<float32>\[2\]\): "):
+            table.build({**usual, "values": wrong})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([[0.5, None], [0.0, 0.0]], "nulls inside lists"), ([[float("nan"), 0.0]] * 2, "NaN"), ([[0.0, 0.0], [0.0, -2.0]], "below -1")],
+)
+def test_bad_values_in_sized_lists_are_refused(values: list[Any], message: str) -> None:
+    """Nulls, NaN and values out of bounds are refused in lists of one length as in others."""
+    table = SMALL.sized(values=2)
+    with pytest.raises(TableError, match=message):
+        table.validate(table.build({"kind": ["a", "b"], "number": [1, 0], "share": None, "raw": [b"", b""], "values": values}))
+
+
+@pytest.mark.parametrize(("length", "rows"), [(8, 50_000), (2**20, 4), (2**23, 1)])
+def test_long_lists_make_short_row_groups(length: int, rows: int) -> None:
+    """A row group holds at most 16 MB of lists, but at least one row."""
+    assert SMALL.sized(values=length).row_group == rows
+
+
 def test_build_takes_arrays_lists_and_scalars() -> None:
     """Arrow arrays, numpy arrays, lists and one scalar for all rows become columns in the table's order and types."""
     columns = {
@@ -295,13 +337,14 @@ CELLS: dict[str, st.SearchStrategy[Any]] = {
 def tables(draw: st.DrawFn) -> tuple[Table, list[dict[str, Any]]]:
     """Draw a Table keyed by a number, and records for it."""
     columns = [Column("n", "int64", "a number")]
-    kinds = draw(st.lists(st.tuples(st.sampled_from(sorted(CELLS)), st.booleans(), st.booleans(), st.booleans()), max_size=4))
+    lengths = st.none() | st.integers(1, 3)
+    kinds = draw(st.lists(st.tuples(st.sampled_from(sorted(CELLS)), st.booleans(), st.booleans(), st.booleans(), lengths), max_size=4))
     cells: dict[str, st.SearchStrategy[Any]] = {}
-    for place, (element, is_list, nullable, categorical) in enumerate(kinds):
-        dtype = f"list<{element}>" if is_list else element
+    for place, (element, is_list, nullable, categorical, length) in enumerate(kinds):
+        dtype, length = (f"list<{element}>", length) if is_list else (element, None)
         name = f"c{place}"
-        columns.append(Column(name, dtype, "drawn", nullable=nullable, categorical=categorical and element == "string"))
-        cell = st.lists(CELLS[element], max_size=3) if is_list else CELLS[element]
+        columns.append(Column(name, dtype, "drawn", nullable=nullable, categorical=categorical and element == "string", length=length))
+        cell = st.lists(CELLS[element], min_size=length or 0, max_size=length or 3) if is_list else CELLS[element]
         cells[name] = st.none() | cell if nullable else cell
     records = draw(st.lists(st.fixed_dictionaries({"n": CELLS["int64"], **cells}), unique_by=lambda record: str(record["n"]), max_size=5))
     return Table("drawn", "a drawn row", ("n",), tuple(columns), row_group=2), records

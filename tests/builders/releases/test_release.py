@@ -38,6 +38,18 @@ def test_a_release_says_what_it_holds(tmp_path: Path) -> None:
     assert [row for batch in release.batches("things", ["latent"]) for row in batch["latent"].to_pylist()] == [0, 1, 2]
 
 
+def test_lists_of_one_length_come_back(tmp_path: Path) -> None:
+    """A table whose lists have a length is told with it."""
+    table = Table("rows", "a row", ("n",), (Column("n", "int32", "a number"), Column("x", "list<float32>", "values"))).sized(x=2)
+    write_parquet(tmp_path / "rows/train-00000-of-00001.parquet", table, [table.build({"n": [0], "x": [[0.5, 1.0]]})])
+    write_contents(tmp_path, "mine", "1.0.0", [table])
+
+    release = open_release(tmp_path)
+
+    assert release.tables["rows"] == table
+    assert release.read("rows").schema.equals(table.schema)
+
+
 def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
     """A folder without release.json, one of a newer format, and a config that is not there are named."""
     with pytest.raises(UserError, match=r"holds no release\.json, so it is no release; build one"):

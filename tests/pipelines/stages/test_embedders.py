@@ -78,14 +78,16 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def opened(here: Path, **spec: Any) -> Model:
     """Return the embedder `e` of params in *here*."""
-    write_params(here, small_params() | {"embedders": {"e": {"kind": "sentence", "device": "cpu"} | spec}})
+    params = small_params()
+    params["embedders"]["e"] = {"kind": "sentence", "device": "cpu"} | spec
+    write_params(here, params)
     return open_embedder(load(), "e")
 
 
 def test_the_lexical_embedder_is_itself(here: Path) -> None:
     """Kind `lexical` embeds letters and keeps nothing on disk."""
-    write_params(here, small_params() | {"embedders": {"e": {"kind": "lexical"}}})
-    embedder = open_embedder(load(), "e")
+    write_params(here, small_params())
+    embedder = open_embedder(load(), "letters")
     assert isinstance(embedder, LetterEmbedder)
     assert embedder.name == "lexical"
     assert not CACHE.exists()
