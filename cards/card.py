@@ -62,33 +62,41 @@ def write(
     similarity_charts.draw_similarity(read, _read(release, MATCHES, similarity_charts.READ), kinds, release / "figures")
     lens_charts.draw_lenses({table.name: _read(release, table) for table in (LENSES, LENS_TRANSFER, TRAJECTORIES)}, release / "figures")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
-    filling = {
+    known = filling(release, parts, absent, {**facts, **told(read, found)})
+    top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
+    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', known)}", encoding="utf-8")
+    croissant.write(release, [part.table for part in parts], known["croissant"])
+
+
+def filling(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that the card's template is filled with: *facts*, the configs of the folder *release*, and what it says of itself."""
+    known = {
         **facts,
         "configs": parts,
         "absent": absent,
-        "tables": [part.table for part in parts],
-        "subjects": read["subjects"].to_pylist(),
-        "dictionaries": found["dictionaries"],
-        "studied": len(set(read["saes"]["subject"].to_pylist())),
-        **blocks(found),
-        **steering_part(found["steering"], read["subjects"]),
-        "browse": any(part.table.name == "browse" for part in parts),
-        "example": example(release, [part.table for part in parts]),
-        "kinds": sorted({row["kind"] for row in found["dictionaries"]}),
         "names": [part.table.name for part in parts],
-        "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
-        if read["agreement"].num_rows
-        else "",
-        "costs": render("costs.md.j2", {**found, "paper": COSTS}) if costs or found["calibration"] else "",
-        "failures": summary.failure_summary(read["failures"]),
+        "example": example(release, [part.table for part in parts]),
         "figures": {path.name for path in (release / "figures").iterdir()},
-        "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
     }
-    filling |= about(filling)
-    top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
-    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', filling)}", encoding="utf-8")
-    croissant.write(release, filling["tables"], filling["croissant"])
+    return {**known, **about(known)}
+
+
+def told(read: Mapping[str, pa.Table], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the card tells of the tables *read* and the figures *found* in them."""
+    agreement, first = read["agreement"].to_pylist(), found["dictionaries"][0]["kind"]
+    return {
+        **blocks(found),
+        **steering_part(found["steering"], read["subjects"]),
+        "subjects": read["subjects"].to_pylist(),
+        "dictionaries": found["dictionaries"],
+        "kinds": sorted({row["kind"] for row in found["dictionaries"]}),
+        "studied": len(set(read["saes"]["subject"].to_pylist())),
+        "agreement": render("agreement.md.j2", {"agreement": agreement, "kind": first}) if agreement else "",
+        "costs": render("costs.md.j2", {**found, "paper": COSTS}) if found["costs"] or found["calibration"] else "",
+        "failures": summary.failure_summary(read["failures"]),
+        "scored": read["scores"].num_rows > 0,
+    }
 
 
 def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) -> None:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from builders.lake.table import Table
 
-QUOTED = re.compile(r'"([^"]*)"')  # the tokens that an explanation names
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')  # the tokens that an explanation names
+TRIED = 100  # of the best explanations, of which the first that names a word is shown
 WORD = re.compile(r"[^\W\d_]{3,}")
 ANY = "the"  # where nothing is explained
 LEARNED = ("trained", "pretrained")  # kinds of dictionaries whose latents are the better examples
@@ -40,11 +41,12 @@ def example(release: Path, tables: Sequence[Table]) -> dict[str, Any]:
 
 def word_of(explanation: str) -> str:
     """Return the longest word that an explanation names in quotes, else the longest that it says; the first of several."""
-    for text in (" ".join(QUOTED.findall(explanation)), explanation):
-        if words := WORD.findall(text):
-            longest: str = max(words, key=len)
-            return longest
-    return ANY
+    return max(_named(explanation) or WORD.findall(explanation) or [ANY], key=len)
+
+
+def _named(explanation: str) -> list[str]:
+    """Return the words in the quoted tokens of an explanation."""
+    return WORD.findall(re.sub(r"\\.", " ", " ".join(QUOTED.findall(explanation))))
 
 
 def _best(release: Path) -> Mapping[str, Any] | None:
@@ -54,8 +56,8 @@ def _best(release: Path) -> Mapping[str, Any] | None:
     rows = rows.filter(pc.is_valid(rows["explanation"]))
     rows = rows.append_column("learned", pc.is_in(rows["kind"], pa.array(LEARNED)))
     order = [("learned", "descending"), ("score", "descending"), ("sae", "ascending"), ("latent", "ascending")]
-    best: list[dict[str, Any]] = rows.sort_by(order).slice(0, 1).to_pylist()
-    return next(iter(best), None)
+    best: list[dict[str, Any]] = rows.sort_by(order).slice(0, TRIED).to_pylist()
+    return next((row for row in best if _named(row["explanation"])), next(iter(best), None))
 
 
 def _first(release: Path, config: str) -> dict[str, Any]:
