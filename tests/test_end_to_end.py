@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -18,6 +20,9 @@ from llm_server import MODEL, chat, serving
 from project import SAE, STAGES, digests, environment, fill, make_project, repro, run, sae, small_params, write_params
 from shared import Once
 
+from builders.embedders.letters import LetterEmbedder
+from builders.releases.release import open_release
+from builders.saes import formats
 from pipelines.graph.closure import ROOT
 from pipelines.registry import CONFIGS
 
@@ -40,18 +45,54 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_every_config_loads(finished: Path, tmp_path: Path) -> None:
-    """Every config of the release opens with load_dataset, map-style and streaming, with exactly its table's features."""
+    """Every config of the release opens with load_dataset, map-style and streaming, with exactly the features that release.json tells."""
     release = finished / "build/release"
+    tables = open_release(release).tables
 
-    for config in CONFIGS:
-        name = config.table.name
-        if not (release / name).exists():
-            assert name in ABSENT
-            continue
+    assert {config.table.name for config in CONFIGS} - tables.keys() <= ABSENT
+    for name, table in tables.items():
         data = load_dataset(str(release), name, split="train", cache_dir=str(tmp_path))
         streamed = next(iter(load_dataset(str(release), name, split="train", streaming=True)))
-        assert data.features == config.table.features()
-        assert list(streamed) == [column.name for column in config.table.columns]
+        assert data.features == table.features()
+        assert list(streamed) == [column.name for column in table.columns]
+
+
+def test_browse_says_what_the_other_configs_say(finished: Path, tmp_path: Path) -> None:
+    """The config that loads where none is named has a row for each latent, whose links lead to rows that say the same."""
+    root = finished / "build/release"
+    release = open_release(root)
+    rows = load_dataset(str(root), split="train", cache_dir=str(tmp_path)).to_list()
+    scores = {(row["latent"], row["explainer"]): row for row in release.read("scores", filters=[("scorer", "==", "detection")]).to_pylist()}
+    texts = {(row["latent"], row["explainer"]): row["text"] for row in release.read("explanations").to_pylist()}
+    scored = [row for row in rows if row["scorer"] is not None]
+
+    assert [row["latent"] for row in rows] == release.read("latents")["latent"].to_pylist()
+    assert {row["scorer"] for row in scored} == {"detection"}  # no scorer is named in params, and it is the first by name
+    assert {row["beats_permuted"] for row in scored} == {True, False}
+    for row in scored:
+        key = (row["latent"], row["explainer"])
+        own, twin = scores[key], scores[row["latent"], "lexical-permuted"]
+        assert (row["explanation"], row["score"], row["score_se"]) == (texts[key], own["score"], own["score_se"])
+        assert row["permuted_score"] == twin["score"]
+        assert row["beats_permuted"] == (own["score"] - twin["score"] > 2 * math.hypot(own["score_se"], twin["score_se"]))
+        assert len(row["contexts"]) == 3
+        assert all("<<" in text and ">>" in text for text in row["contexts"])
+
+
+def test_directions_and_embeddings_belong_to_their_latents(finished: Path) -> None:
+    """The rows of `vectors` and `biases` are those of the dictionary's own file, and explanations have the vectors of their texts."""
+    release = open_release(finished / "build/release")
+    coder = formats.read(release.root / "weights" / SAE / "layers.1")
+    vectors, (biases,), embedded = release.read("vectors"), release.read("biases").to_pylist(), release.read("embeddings")
+
+    assert np.array_equal(np.array(vectors["encoder"].to_pylist(), dtype=np.float32), coder.w_enc.numpy())
+    assert np.array_equal(np.array(vectors["decoder"].to_pylist(), dtype=np.float32), coder.w_dec.numpy())
+    assert np.array_equal(np.array(biases["shift"], dtype=np.float32), coder.b_pre.numpy())
+    own = release.read("explanations", filters=[("explainer", "==", "lexical"), ("status", "==", "ok")])
+    assert embedded["text"].to_pylist() == own["text"].to_pylist()
+    assert np.array_equal(
+        np.array(embedded["vector"][:5].to_pylist(), dtype=np.float32), LetterEmbedder().embed(own["text"][:5].to_pylist())
+    )
 
 
 def test_real_explanations_beat_permuted_ones(finished: Path) -> None:

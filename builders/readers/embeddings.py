@@ -28,7 +28,11 @@ EMBEDDINGS = Table(
             "the embedding model; lexical: counts of letter sequences, which know spelling and no meaning",
             categorical=True,
         ),
-        Column("vector", "list<float32>", "the vector, of norm 1, so that products are cosines; zeros where a text has nothing to read"),
+        Column(
+            "vector",
+            "list<float32>",
+            "the vector, all of one length and of norm 1, so that products are cosines; zeros where a text has nothing to read",
+        ),
     ),
     references=(Reference(("sae", "latent", "explainer"), "explanations", ("sae", "latent", "explainer")),),
 )

@@ -22,7 +22,7 @@ from builders.saes.coder import Gated, JumpReLU, ReLU, SparseCoder
 OF_GATED = "; null in other dictionaries"
 VECTORS = Table(
     name="vectors",
-    row="the directions that a latent reads and writes, and its own numbers",
+    row="the directions that a latent reads and writes, as lists of one length, and its own numbers",
     key=("sae", "latent"),
     columns=(
         Column(
@@ -58,7 +58,7 @@ BIASES = Table(
             "norm",
             "string",
             "how a vector x is normalised first: none; centered: x − mean(x); layer_norm: (x − mean(x)) / (std(x) + 1e-5), with the sample "
-            "standard deviation; constant_norm: x · √d / |x|",
+            "standard deviation; constant_norm: √d · x / length of x",
             categorical=True,
         ),
         Column("shift", "list<float32>", "what is then subtracted"),
