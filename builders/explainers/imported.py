@@ -1,4 +1,7 @@
-"""Existing explanations read from files: a table, a JSON object of latent → explanation, or a folder with one file for each latent."""
+"""Existing explanations read from files: a table, a JSON object of latent → explanation, or a folder.
+
+A folder holds one file for each latent, or Neuronpedia's explanations in batches.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from builders.errors import UserError, first_line, one_of
 COLUMNS = ("explanation", "text", "interpretation", "description")  # names that a table's column of explanations may have
 NUMBERED = re.compile(r"_(?:latent|feature)(\d+)\.txt$")
 KEY = re.compile(r"(?:.*_(?:latent|feature))?(\d+)")
+BATCHES = "batch-*.jsonl.gz"  # Neuronpedia's files of explanations; a latent's number is text there
+BULK = pyarrow.json.ParseOptions(pa.schema({"index": pa.string(), "description": pa.string()}), unexpected_field_behavior="ignore")
 AS_TEXT = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))  # even if all of them look like numbers
 
 Explanations = dict[int, str]
@@ -53,8 +58,18 @@ def _published(path: Path) -> Explanations:
     return _once([(int(number[1]), found[key]) for key, number in numbers.items() if number and found[key]], path)
 
 
+def _bulk(path: Path) -> Explanations:
+    """Read a batch of Neuronpedia's explanations, or the batches in a folder."""
+    files = sorted(path.glob(BATCHES)) if path.is_dir() else [path]
+    found = pa.concat_tables(pyarrow.json.read_json(file, parse_options=BULK) for file in files)
+    return _table(found.rename_columns({"index": "latent"}), path)
+
+
 def _folder(path: Path) -> Explanations:
-    """Read a folder of files named …_latent7.txt, each holding one explanation as a JSON string."""
+    """Read a folder of files named …_latent7.txt, each holding one explanation as a JSON string; or Neuronpedia's batches."""
+    for place in (path, path / "explanations"):
+        if any(place.glob(BATCHES)):
+            return _bulk(place)
     files = [(int(number[1]), file) for file in sorted(path.iterdir()) if (number := NUMBERED.search(file.name))]
     if not files:
         raise UserError(f"{path}: holds no files called …_latent<number>.txt; give a folder that does")
@@ -70,6 +85,7 @@ READERS: dict[str, Callable[[Path], Explanations]] = {
     ".csv": lambda path: _table(pyarrow.csv.read_csv(path, convert_options=AS_TEXT), path),
     ".jsonl": lambda path: _table(pyarrow.json.read_json(path), path),
     ".json": _published,
+    ".gz": _bulk,
     "": _folder,
 }
 
