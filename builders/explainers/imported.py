@@ -38,11 +38,11 @@ def _table(table: pa.Table, path: Path) -> Explanations:
 
 
 def _once(pairs: list[tuple[int, str]], path: Path) -> Explanations:
-    """Return *pairs* by latent; raise UserError if a latent comes twice, which happens if one file holds several dictionaries."""
+    """Return *pairs* by latent; raise UserError if a latent comes twice, as where a file holds several dictionaries."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = {latent for latent, count in Counter(latent for latent, _ in pairs).items() if count > 1}
-        raise UserError(f"{path}: latents come twice: {one_of(twice)}; give each dictionary a file of its own")
+        raise UserError(f"{path}: latents come twice: {one_of(twice)}; give each dictionary and each explainer files of its own")
     return found
 
 
@@ -62,6 +62,8 @@ def _bulk(path: Path) -> Explanations:
     """Read a batch of Neuronpedia's explanations, or the batches in a folder."""
     files = sorted(path.glob(BATCHES)) if path.is_dir() else [path]
     found = pa.concat_tables(pyarrow.json.read_json(file, parse_options=BULK) for file in files)
+    if found["index"].null_count == len(found) or found["description"].null_count == len(found):
+        raise UserError(f"{path}: no record has an `index` and a `description`; give Neuronpedia's explanations")
     return _table(found.rename_columns({"index": "latent"}), path)
 
 
@@ -72,7 +74,7 @@ def _folder(path: Path) -> Explanations:
             return _bulk(place)
     files = [(int(number[1]), file) for file in sorted(path.iterdir()) if (number := NUMBERED.search(file.name))]
     if not files:
-        raise UserError(f"{path}: holds no files called …_latent<number>.txt; give a folder that does")
+        raise UserError(f"{path}: holds no files called …_latent<number>.txt or {BATCHES}; give a folder that does")
     explanations = [(latent, json.loads(file.read_text(encoding="utf-8"))) for latent, file in files]
     strange = [file.name for (_, file), (_, explanation) in zip(files, explanations, strict=True) if not isinstance(explanation, str)]
     if strange:
