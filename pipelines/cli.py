@@ -182,3 +182,17 @@ def publish(release: Path, *, dry_run: bool, yes: bool, read_back: bool, viewer:
     click.echo(published.told(target.repo))
     for line in readback.compared(release, target, published, viewer) if read_back else ():
         click.echo(line)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "layout", type=click.Choice(["neuronpedia", "original", "circuit-tracer"]), required=True, help="Who shall read it.")
+@click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
+@click.option("--sae", "saes", multiple=True, metavar="ID", help="A dictionary to export instead of all; may be repeated.")
+def export(out: Path, layout: str, release: Path, saes: tuple[str, ...]) -> None:
+    """Write a release into the new folder OUT, in the layout that another tool reads."""
+    from builders.exports.export import export as write_export
+    from builders.releases.release import open_release
+
+    for line in write_export(open_release(release), layout, out, saes):
+        click.echo(line)

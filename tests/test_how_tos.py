@@ -295,3 +295,20 @@ def test_recover_after_a_crash(project: Path) -> None:
 
     assert digests(project / "build") == whole
     assert repro(project) == []
+
+
+def test_export_a_release(project: Path) -> None:
+    """A release is exported in every layout of the page, and explanations come back from a file as an explainer's."""
+    followed(project, page_of("export-a-release"))
+    explained = {}
+    for explainer in ("lexical", "theirs"):
+        rows = pq.read_table(project / f"build/explanations/{explainer}/{SAE}/explanations-00000.parquet").to_pylist()
+        explained[explainer] = {row["latent"]: row["text"] for row in rows if row["explainer"] == explainer}
+    written = {path.relative_to(project / "exported").as_posix() for path in (project / "exported").rglob("*")}
+
+    assert explained["theirs"] == explained["lexical"] != {}
+    assert written >= {
+        f"neuronpedia/v1/lab/1-{SAE}/scores/batch-0.jsonl.gz",
+        f"original/{SAE}/lexical/detection.json",
+        f"circuit-tracer/{SAE}/features/layer_1.bin",
+    }
