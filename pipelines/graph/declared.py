@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from builders.errors import UserError
+from builders.errors import UserError, one_of
 from pipelines.graph.closure import ROOT
 from pipelines.params import Params, load
 
@@ -76,7 +76,7 @@ class Named(dict[str, Any]):
 
 
 def declared(stage: str, *ids: str) -> Params:
-    """Return the params that *stage* declares for *ids*.
+    """Return the params that *stage* declares for *ids*; raise UserError where params do not have such an id.
 
     Reading any other raises AttributeError or KeyError: a mistake in the code, not the user's.
     """
@@ -93,6 +93,8 @@ def restricted(whole: Params, paths: Sequence[str]) -> Params:
         if not part:
             kept[section] = held
         elif isinstance(held, dict):
+            if part not in held:
+                raise UserError(f"{section}.{part}: params have no such entry; there are {one_of(held)}")
             kept.setdefault(section, Named())[part] = held[part]
         else:
             kept.setdefault(section, _emptied(type(held))).__dict__[part] = getattr(held, part)
