@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,12 +16,16 @@ from pipelines.graph.closure import ROOT
 from pipelines.params import Params, load
 
 PIPELINE = ROOT / "dvc.yaml"  # beside the code, whatever the working folder is
-WHOLE = {"build/inputs", "build/inputs/params.txt"}  # a stage that depends on one of these may read all params
+WHOLE = {"build/inputs", "build/inputs/sections"}  # a stage that depends on one of these may read all params
+SECTION = re.compile(r"^build/inputs/sections/(\w+)\.txt$")  # a stage that depends on such a file may read that section
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A stage of dvc.yaml: the params that it reads, as they are written there, what it depends on, and whether it always runs."""
+    """A stage of dvc.yaml: the params that it reads, as they are written there, what it depends on, and whether it always runs.
+
+    A section of params may be one of its `params`, or a file among its `deps`.
+    """
 
     params: tuple[str, ...]
     deps: tuple[str, ...]
@@ -44,7 +49,8 @@ def stages() -> dict[str, Declared]:
     for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # a safe loader
         body, over = entry.get("do", entry), entry.get("foreach", "")
         deps = tuple(body.get("deps", ()))
-        params = tuple(Params.model_fields) if WHOLE & set(deps) else tuple(body.get("params", ()))
+        as_files = [section for dep in deps for section in SECTION.findall(dep)]
+        params = tuple(Params.model_fields) if WHOLE & set(deps) else (*body.get("params", ()), *as_files)
         section = over.removeprefix("${").removesuffix("}") if isinstance(over, str) else ""
         found[name] = Declared(params, deps, section, bool(body.get("always_changed")))
     return found

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BUILD = Path("build")
 SOURCES = BUILD / "sources"  # what stage `sources` writes: hashes of the code of every stage
 INPUTS = BUILD / "inputs"  # what stage `inputs` writes: hashes of the files outside the project that params name
+SECTIONS = INPUTS / "sections"  # and the values of each section of params
 USAGE = "usage.json"  # how many tokens a stage's language models read and wrote, and their price
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
