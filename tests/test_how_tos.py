@@ -312,3 +312,21 @@ def test_export_a_release(project: Path) -> None:
         f"original/{SAE}/lexical/detection.json",
         f"circuit-tracer/{SAE}/features/layer_1.bin",
     }
+
+
+def test_keep_the_lake_on_a_remote(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone gets the release, then everything, and has nothing to run; another clone pulls one stage and gets that stage alone."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
+    made = digests(project / "build/release")
+
+    said = followed(project, page_of("keep-the-lake-on-a-remote"))
+    subprocess.run(["git", "clone", "--quiet", project, tmp_path / "reader"], check=True)  # noqa: S607
+    ended = run(tmp_path / "reader", "dvc", "pull", "contexts")
+
+    assert re.findall("Running stage '(.*)'", said) == ["inputs"]
+    assert digests(tmp_path / "colleague/build/release") == made
+    assert ended.returncode == 0, ended.stderr
+    assert [path.name for path in (tmp_path / "reader/build").iterdir()] == ["contexts"]
+    assert digests(tmp_path / "reader/build/contexts") == digests(project / "build/contexts")
