@@ -55,6 +55,10 @@ class Release:
         """Return the names of a config's parquet files in order, none where the release does not have it."""
         return [name for name in sorted(self.files) if name.startswith(f"{config}/") and name.endswith(".parquet")]
 
+    def has(self, config: str, *columns: str) -> bool:
+        """Return whether the release has a config, with all of these columns."""
+        return config in self.tables and set(columns) <= {column.name for column in self.tables[config].columns}
+
     def rows(self, config: str) -> int:
         """Return how many rows a config has."""
         return sum(self.files[name].rows for name in self.parquet(config))
