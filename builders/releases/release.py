@@ -93,7 +93,10 @@ def open_release(root: Path) -> Release:
     path = root / CONTENTS
     if not path.is_file():
         raise UserError(f"{root}: holds no {CONTENTS}, so it is no release; build one with `dvc repro`")
-    found = json.loads(path.read_bytes())
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); build the release again with `dvc repro`, or fetch it again") from error
     if found["format"] != FORMAT:
         raise UserError(f"{path}: has format {found['format']}, and this version reads {FORMAT}; update interplake")
     tables = {spec["name"]: _table(spec) for spec in found["tables"]}
