@@ -132,7 +132,7 @@ def verify(release: Path) -> None:
     if found := problems(opened):
         for line in found:
             click.echo(line, err=True)
-        raise UserError(f"{release}: {len(found)} problems")
+        raise UserError(f"{release}: this many problems: {len(found)}")
     rows, size = sum(opened.rows(name) for name in opened.tables), sum(file.bytes for file in opened.files.values())
     click.echo(f"ok: {len(opened.tables)} configs, {rows:,} rows, {size / 1e6:.1f} MB, {len(references(opened))} references")
 

@@ -283,6 +283,16 @@ def test_run_a_language_model_here(project: Path) -> None:
     assert all(row["auroc"] is not None for row in scores)
 
 
+def test_compare_two_releases(project: Path) -> None:
+    """A release is checked, built anew with shorter explanations, and compared with what it was; the JSON has every text."""
+    followed(project, page_of("compare-two-releases"))
+    found = json.loads((project / "difference.json").read_bytes())
+
+    assert {change["explainer"] for change in found["explanations"]} >= {"lexical"}
+    assert all(len(change["after"]) < len(change["before"]) for change in found["explanations"])
+    assert {row["explainer"] for row in found["scores"]} >= {"lexical", "lexical-permuted"}
+
+
 def test_recover_after_a_crash(project: Path) -> None:
     """A damaged file is told in the page's words, healed, and nothing is left to be done."""
     whole = digests(project / "build")
