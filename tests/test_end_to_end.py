@@ -76,7 +76,7 @@ def test_browse_says_what_the_other_configs_say(finished: Path, tmp_path: Path) 
         assert row["permuted_score"] == twin["score"]
         assert row["beats_permuted"] == (own["score"] - twin["score"] > 2 * math.hypot(own["score_se"], twin["score_se"]))
         assert len(row["contexts"]) == 3
-        assert all("<<" in text and ">>" in text for text in row["contexts"])
+        assert all(re.search("<<.+>>|⟦.+⟧", text, re.DOTALL) for text in row["contexts"])
 
 
 def test_directions_and_embeddings_belong_to_their_latents(finished: Path) -> None:

@@ -85,6 +85,18 @@ PROBLEMS: dict[str, tuple[Change, str]] = {
         lambda p: p.update(similarity={"transferred": ["seed"], "explainer": "lexical", "scorer": "intruder"}),
         "similarity.scorer: 'intruder' is not defined; defined are detection, fuzzing",
     ),
+    "value_error of the release's scorer": (
+        lambda p: p["release"].update(scorer="nobody"),
+        "release.scorer: 'nobody' is not defined; defined are detection, fuzzing",
+    ),
+    "value_error of the release's embedder": (
+        lambda p: p["release"].update(embedder="minilm"),
+        "release.embedder: 'minilm' is not defined; defined are letters",
+    ),
+    "literal_error of the release's vectors": (
+        lambda p: p["release"].update(vectors="float64"),
+        "release.vectors: must be 'float32' or 'float16' (given: 'float64')",
+    ),
     "pattern of an id": (
         lambda p: p["saes"].update(My_SAE=SAE),
         "saes.My_SAE: an id may hold a-z, 0-9 and single dashes only (given: 'My_SAE')",
