@@ -66,7 +66,7 @@ def test_every_config_has_its_columns(written: str) -> None:
     assert "One row is an explanation as a vector" in section
     assert "identified and sorted by `sae`, `latent`, `explainer`." in section
     assert "- `sae`, `latent`, `explainer` refer to those of `explanations`." in section
-    assert "| `vector` | `list<float32>[2]` | the vector, of norm 1" in section
+    assert "| `vector` | `list<float32>[2]` | the vector, " in section
 
 
 @pytest.mark.parametrize("name", ["title", "place", "results", "limits", "ingredients", "citation", "configs", "example", "tokens"])
