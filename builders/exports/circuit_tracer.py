@@ -16,13 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from builders.errors import UserError, first_line
 from builders.exports.dictionaries import Dictionary, Row, sets_of
 from builders.exports.files import Record, dumped, gzipped
-from builders.exports.rows import Firing, beside, by_latent, latent_rows, pieces_of, shortest
+from builders.exports.rows import Firing, activating, beside, by_latent, latent_rows, pieces_of
 from builders.progress import track
 from builders.releases.release import Release
 
@@ -48,7 +46,7 @@ def features(release: Release, dictionary: Dictionary) -> Iterator[Record]:
     pieces = pieces_of(release, dictionary.subject)
     windows = beside(range(dictionary.row["width"]), by_latent(release, "contexts", dictionary.sae, WINDOWS))
     for (row, firing), rows in zip(latent_rows(release, dictionary.sae), windows, strict=True):
-        yield feature(row, firing, [] if rows is None else rows.filter(pc.field("kind") == "activating").to_pylist(), pieces)
+        yield feature(row, firing, [] if rows is None else activating(rows), pieces)
 
 
 def feature(row: Row, firing: Firing, windows: Iterable[Row], pieces: npt.NDArray[np.object_]) -> Record:
@@ -78,7 +76,7 @@ def quantiles(windows: Iterable[Row], pieces: npt.NDArray[np.object_]) -> list[R
 
 def example(row: Row, pieces: npt.NDArray[np.object_]) -> Record:
     """Return a window; their pages put the token at `train_token_ind` in the middle."""
-    values = shortest(pa.array(row["activations"], pa.float32()))
+    values = row["activations"]
     return {
         "tokens_acts_list": values,
         "train_token_ind": values.index(max(values)),

@@ -48,4 +48,4 @@ def export(release: Release, layout: str, out: Path, saes: Sequence[str] = ()) -
         out.rmdir()
     staging.rename(out)
     left = [f"left out, since their hookpoints name no layer: {one_of(without)}"] if without else []
-    return [f"wrote {len(kept)} dictionaries of {release.name} {release.version} to {out}", *left]
+    return [f"wrote {release.name} {release.version} to {out}; dictionaries: {len(kept)}", *left]

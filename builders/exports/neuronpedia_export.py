@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from builders.explainers.explanations import PERMUTED
 from builders.exports import neuronpedia_records as records
 from builders.exports.dictionaries import Dictionary, Row
 from builders.exports.files import BATCH, Record, dumped, write_batches, write_lines
 from builders.exports.neuronpedia_records import CREATOR, OURS, Source
-from builders.exports.rows import by_latent, key_rows, latent_rows, pieces_of
+from builders.exports.rows import activating, by_latent, key_rows, latent_rows, pieces_of
 from builders.progress import track
 from builders.releases.release import Release
 
@@ -93,5 +91,5 @@ def write_activations(release: Release, dictionary: Dictionary, folder: Path) ->
     source, pieces = Source.of(dictionary), pieces_of(release, dictionary.subject)
     groups = by_latent(release, "contexts", dictionary.sae, WINDOWS)
     for number, several in groupby(groups, key=lambda group: group[0] // BATCH):
-        firing = (row for _, rows in several for row in rows.filter(pc.field("kind") == "activating").to_pylist())
+        firing = (row for _, rows in several for row in activating(rows))
         write_lines(folder / f"batch-{number}.jsonl.gz", (records.activation(source, row, pieces) for row in firing))

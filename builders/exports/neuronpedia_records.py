@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from builders.explainers.explanations import explanation_record
 from builders.exports.dictionaries import Dictionary, Row
 from builders.exports.files import Record, dumped
-from builders.exports.rows import Firing, shortest
+from builders.exports.rows import Firing
 
 CREATOR = "clkht01d40000jv08hvalcvly"  # the user whom every new Neuronpedia has
 OURS = "interplake_"  # begins our names where all projects share one list of names
@@ -125,7 +124,7 @@ def score_row(record: Record, explained: Mapping[str, Row]) -> Row:
 
 def activation(source: Source, row: Mapping[str, Any], pieces: npt.NDArray[np.object_]) -> Record:
     """Return the Activation of a row of `contexts`, a window in which the latent fires; *pieces* holds the text of each token id."""
-    values = shortest(pa.array(row["activations"], pa.float32()))
+    values = row["activations"]
     return {
         "id": _id(source, row["latent"], row["split"], row["example"]),
         **source.at(row["latent"]),

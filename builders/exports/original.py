@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from builders.contexts.pool import KIND as POOL
 from builders.exports.dictionaries import Dictionary, Row
 from builders.exports.files import Record, dumped
-from builders.exports.rows import beside, by_latent, key_rows, pieces_of, shortest
+from builders.exports.rows import beside, by_latent, key_rows, pieces_of
 from builders.progress import track
 from builders.releases.release import Release
 
@@ -71,10 +69,10 @@ def judged(release: Release, dictionary: Dictionary, scorers: set[str]) -> Itera
     latents = (latent for latent, _ in by_latent(release, "judgements", sae, []))
     windows = beside(latents, by_latent(release, "contexts", sae, WINDOWS))
     for (latent, answers), rows in zip(by_latent(release, "judgements", sae, ANSWERS), windows, strict=True):
-        wanted = answers.filter(pc.field("scorer").isin(sorted(scorers))).to_pylist() if scorers else []
+        wanted = [row for row in answers.to_pylist() if row["scorer"] in scorers]
         if rows is None or not wanted:
             continue
-        shown = {row["example"]: row for row in rows.filter(pc.field("split") == "test").to_pylist()}
+        shown = {row["example"]: row for row in rows.to_pylist() if row["split"] == "test"}
         of: dict[Path, list[Record]] = defaultdict(list)
         for row in wanted:
             place = Path(row["explainer"], "scores", row["scorer"], f"{dictionary.hookpoint}_latent{latent}.txt")
@@ -84,11 +82,10 @@ def judged(release: Release, dictionary: Dictionary, scorers: set[str]) -> Itera
 
 def window(answer: Row, shown: Row, pieces: npt.NDArray[np.object_]) -> Record:
     """Return a judged window: the row *answer* of `judgements`, and what was *shown*, a row of `contexts` or of `pool`."""
-    values = shown.get("activations") or [0.0] * len(shown["tokens"])
     said = answer["answer"]
     return {
         "str_tokens": pieces[shown["tokens"]].tolist(),
-        "activations": shortest(pa.array(values, pa.float32())),
+        "activations": shown.get("activations") or [0.0] * len(shown["tokens"]),
         "distance": shown["quantile"] if answer["truth"] else NO_NEIGHBOUR,
         "activating": answer["truth"],
         "prediction": said,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def key_rows(release: Release, config: str, sae: str) -> Iterator[Row]:
     if config in release.tables:
         table = release.tables[config]
         for _, rows in by_latent(release, config, sae, [column.name for column in table.columns]):
-            yield from table.sort(rows).to_pylist()
+            yield from sorted(rows.to_pylist(), key=itemgetter(*table.key))
 
 
 def beside(latents: Iterable[int], groups: Iterator[Group]) -> Iterator[pa.Table | None]:
@@ -76,9 +77,18 @@ def latent_rows(release: Release, sae: str) -> Iterator[tuple[Row, Firing]]:
 
 def firing(values: npt.NDArray[np.float32]) -> Firing:
     """Return the Firing of a latent from its non-zero activations."""
-    counts, edges = np.histogram(values, BINS, (0.0, float(values.max())))
-    percentiles = np.percentile(values, PERCENTILES, method="lower")
-    return Firing(counts.tolist(), shortest(pa.array((edges[:-1] + edges[1:]) / 2, pa.float32())), shortest(pa.array(percentiles)))
+    ordered = np.sort(values).astype(np.float64)
+    bins = np.minimum(ordered * BINS / ordered[-1], BINS - 1).astype(np.int64)
+    centres = (np.arange(BINS) + 0.5) * ordered[-1] / BINS
+    percentiles = ordered[PERCENTILES * (len(ordered) - 1) // 100]
+    found = pa.array(np.concatenate([centres, percentiles]), pa.float32())
+    decimals = shortest(found).to_pylist()
+    return Firing(np.bincount(bins, minlength=BINS).tolist(), decimals[:BINS], decimals[BINS:])
+
+
+def activating(rows: pa.Table) -> list[Row]:
+    """Return those of a latent's rows of `contexts` in which it fires."""
+    return [row for row in rows.to_pylist() if row["kind"] == "activating"]  # for few rows faster than a filter of Arrow
 
 
 def pieces_of(release: Release, subject: str) -> npt.NDArray[np.object_]:
@@ -87,10 +97,9 @@ def pieces_of(release: Release, subject: str) -> npt.NDArray[np.object_]:
     return np.array(rows["piece"].to_pylist(), dtype=object)
 
 
-def shortest(values: pa.Array) -> list[float]:
-    """Return float32 *values* as the shortest decimals that are read as the same float32."""
-    found: list[float] = values.cast(pa.float32()).cast(pa.string()).cast(pa.float64()).to_pylist()
-    return found
+def shortest(values: pa.Array) -> pa.Array:
+    """Return float32 *values* as float64 whose decimals are the shortest that are read as the same float32."""
+    return values.cast(pa.string()).cast(pa.float64())
 
 
 def _latent(group: Group) -> int:
@@ -103,7 +112,7 @@ def _groups(path: Path, sae: str, columns: Sequence[str]) -> Iterator[Group]:
     with pq.ParquetFile(path) as file:
         names = dict.fromkeys(["sae", "latent", *columns])
         for batch in file.iter_batches(BATCH, row_groups=_row_groups(file, sae), columns=list(names)):
-            rows = pa.Table.from_batches([batch]).filter(pc.field("sae") == sae)
+            rows = _decimals(pa.Table.from_batches([batch]).filter(pc.field("sae") == sae))
             numbers = rows["latent"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
             for start, stop in pairwise([*starts, len(numbers)]):
@@ -114,6 +123,15 @@ def _groups(path: Path, sae: str, columns: Sequence[str]) -> Iterator[Group]:
                 held.append(rows.slice(start, stop - start))
     if held:
         yield latent, pa.concat_tables(held)
+
+
+def _decimals(rows: pa.Table) -> pa.Table:
+    """Return *rows* with the lists of float32 as :func:`shortest` gives them; whole batches, since a cast costs much for a few values."""
+    for place, field in enumerate(rows.schema):
+        if field.type == pa.list_(pa.float32()):
+            lists = rows[field.name].cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))
+            rows = rows.set_column(place, field.name, lists)
+    return rows
 
 
 def _row_groups(file: pq.ParquetFile, sae: str) -> list[int]:

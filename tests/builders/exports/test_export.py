@@ -33,7 +33,7 @@ def test_a_layout_is_written_into_a_new_folder(layout: str, release: Path, tmp_p
     code, said = run(release, "--to", layout, tmp_path / "deep/out")
     left = "left out, since their hookpoints name no layer: toy-rules\n" if LAYOUTS[layout].layered else ""
 
-    assert (code, said) == (0, f"wrote {2 if left else 3} dictionaries of mine 1.2.0 to {tmp_path / 'deep/out'}\n{left}")
+    assert (code, said) == (0, f"wrote mine 1.2.0 to {tmp_path / 'deep/out'}; dictionaries: {2 if left else 3}\n{left}")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
 
 
@@ -41,7 +41,7 @@ def test_one_dictionary_is_chosen(release: Path, tmp_path: Path) -> None:
     """Only the dictionaries that are named are exported; a set of one layer has the id of its dictionary."""
     assert run(release, "--to", "neuronpedia", "--sae", "toy-l2-top", tmp_path / "one") == (
         0,
-        f"wrote 1 dictionaries of mine 1.2.0 to {tmp_path / 'one'}\n",
+        f"wrote mine 1.2.0 to {tmp_path / 'one'}; dictionaries: 1\n",
     )
     run(release, "--to", "circuit-tracer", "--sae", "toy-l2-top", tmp_path / "set")
 
