@@ -27,8 +27,8 @@ CHANGES = "CHANGELOG.md"
 class State:
     """What a repository holds: the newest commit of the branch (None without a repository), its files, and those that its release lists.
 
-    *changes* is the changelog of the newest version. *tagged* are the files under the tag of the version that is to be published, None where
-    there is no such tag.
+    *changes* is the changelog of the newest version. *tagged* are the files under the tag of the version that is to be
+    published, None where there is no such tag.
     """
 
     head: str | None = None
