@@ -18,11 +18,13 @@ from builders.lenses.trajectories import TRAJECTORIES
 from builders.lenses.transfer import LENS_TRANSFER
 from builders.similarity.partners import MATCHES
 from builders.steering.ways import RESIDUAL
-from cards import anatomy, charts, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
+from cards import anatomy, charts, croissant, lens_charts, lenses, similarity, similarity_charts, steering, summary, tables
+from cards.about import about
 from cards.header import Part, header
 from cards.paper import COSTS, SIMILARITY
 from cards.printed import printed_latents
 from cards.render import render
+from cards.snippets import example
 
 READ = (
     *("scores", "latents", "explanations", "saes", "subjects", "failures"),
@@ -48,7 +50,7 @@ BLOCKS = {
 def write(
     release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write README.md, figures/ and metrics.json of *release* from its own tables and from *costs*, what its language models cost.
+    """Write README.md, figures/, metrics.json and croissant.json of *release* from its tables and from *costs*, what its models cost.
 
     *parts* are the configs that the release holds, *absent* the tables without rows.
     """
@@ -60,27 +62,41 @@ def write(
     similarity_charts.draw_similarity(read, _read(release, MATCHES, similarity_charts.READ), kinds, release / "figures")
     lens_charts.draw_lenses({table.name: _read(release, table) for table in (LENSES, LENS_TRANSFER, TRAJECTORIES)}, release / "figures")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
-    filling = {
+    known = filling(release, parts, absent, {**facts, **told(read, found)})
+    top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
+    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', known)}", encoding="utf-8")
+    croissant.write(release, [part.table for part in parts], known["croissant"])
+
+
+def filling(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that the card's template is filled with: *facts*, the configs of the folder *release*, and what it says of itself."""
+    known = {
         **facts,
         "configs": parts,
         "absent": absent,
-        "tables": [part.table for part in parts],
-        "subjects": read["subjects"].to_pylist(),
-        "dictionaries": found["dictionaries"],
-        "studied": len(set(read["saes"]["subject"].to_pylist())),
-        **blocks(found),
-        **steering_part(found["steering"]),
-        "agreement": render("agreement.md.j2", {"agreement": read["agreement"].to_pylist(), "kind": found["dictionaries"][0]["kind"]})
-        if read["agreement"].num_rows
-        else "",
-        "costs": render("costs.md.j2", {**found, "paper": COSTS}) if costs or found["calibration"] else "",
-        "failures": summary.failure_summary(read["failures"]),
+        "names": [part.table.name for part in parts],
+        "example": example(release, [part.table for part in parts]),
         "figures": {path.name for path in (release / "figures").iterdir()},
-        "scored": read["scores"].num_rows > 0,
         "python": platform.python_version(),
     }
-    top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
-    (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', filling)}")
+    return {**known, **about(known)}
+
+
+def told(read: Mapping[str, pa.Table], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the card tells of the tables *read* and the figures *found* in them."""
+    agreement, first = read["agreement"].to_pylist(), found["dictionaries"][0]["kind"]
+    return {
+        **blocks(found),
+        **steering_part(found["steering"], read["subjects"]),
+        "subjects": read["subjects"].to_pylist(),
+        "dictionaries": found["dictionaries"],
+        "kinds": sorted({row["kind"] for row in found["dictionaries"]}),
+        "studied": len(set(read["saes"]["subject"].to_pylist())),
+        "agreement": render("agreement.md.j2", {"agreement": agreement, "kind": first}) if agreement else "",
+        "costs": render("costs.md.j2", {**found, "paper": COSTS}) if found["costs"] or found["calibration"] else "",
+        "failures": summary.failure_summary(read["failures"]),
+        "scored": read["scores"].num_rows > 0,
+    }
 
 
 def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) -> None:
@@ -94,13 +110,15 @@ def draw(figures: Path, found: Mapping[str, Any], read: Mapping[str, pa.Table]) 
         charts.layers_chart(steering.layer_effects(read["steering"]), figures / "steering-layers.png")
 
 
-def steering_part(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the card's section on steering is filled with; its *example* is the vector that the card shows how to load."""
+def steering_part(records: Sequence[dict[str, Any]], subjects: pa.Table) -> dict[str, Any]:
+    """Return what the card's section on steering is filled with; its *vector* is the one that the card shows how to add."""
     done = [record for record in records if record["status"] == "ok"]
+    shown = next((record for record in done if record["site"] == RESIDUAL), None)
+    places = {row["subject"]: {name: row[name] for name in ("source", "revision")} for row in subjects.to_pylist()}
     return {
         "steering": steering.steering_block(records),
         "effects": steering.effects_table(records) if done else "",
-        "example": next((record for record in done if record["site"] == RESIDUAL), None),
+        "vector": {**shown, **places[shown["subject"]]} if shown else None,
         "steered": {name: sorted({record[name] for record in done}) for name in ("subject", "pairs", "last")},
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cards.escaping import cell, fence, one_line, plain
+
 CUT = 100  # characters of an explanation in a cell of a table
 
 
@@ -20,7 +22,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"figure": figure, "decimal": decimal, "points": points, "commas": lambda number: f"{number:,}"}
-    environment.filters |= {"cell": cell, "told": told}
+    environment.filters |= {"cell": cell, "fence": fence, "one_line": one_line, "plain": plain, "told": told}
     environment.filters |= {"upto": upto, "ranged": ranged, "gained": gained, "measured": measured}
     return environment.get_template(template).render(facts)
 
@@ -71,16 +73,11 @@ def points(share: float | None, digits: int = 1) -> str:
     return "–" if share is None or share != share else f"{100 * share:z.{digits}f}"
 
 
-def cell(text: str) -> str:
-    """Return *text* without what would end a cell of a table, or the code in it."""
-    return text.replace("|", "¦").replace("`", "ˋ").strip()
-
-
 def told(explanation: Mapping[str, Any] | None) -> str:
     """Return an explanation as a cell of a table, cut after CUT characters; why there is none, or a dash where none was asked for."""
     if explanation is None:
         return "–"
     if explanation["status"] != "ok":
         return f"*{explanation['status']}*"
-    text = cell(explanation["text"])
-    return text if len(text) <= CUT else f"{text[: CUT - 1].rstrip()}…"
+    text = explanation["text"].strip()
+    return plain(text if len(text) <= CUT else f"{text[: CUT - 1].rstrip()}…")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -124,21 +125,71 @@ def test_a_latent_lies_in_one_row_group(finished: Path) -> None:
         assert sum(group.min <= latent <= group.max for group in groups) == 1
 
 
-@pytest.mark.parametrize("page", ["README.md", "build/release/README.md"])
-def test_the_lines_for_readers_work_as_pasted(finished: Path, page: str) -> None:
-    """The Python of the README and of the card runs as it stands, apart from the name of the release."""
-    text = (ROOT / page if page == "README.md" else finished / page).read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    for name in ("interplake-lab", "build/release"):
-        code = code.replace(f'"{name}"', f'"{finished / "build/release"}"')
-    code = code.replace("lab-l1-topk-512", SAE)
+RUN = {  # how a block of each language runs in a process of its own
+    "python": lambda code: [sys.executable, "-c", code],
+    "sql": lambda code: [sys.executable, "-c", f"import duckdb; print(duckdb.sql({code!r}))"],
+    "bash": lambda code: ["bash", "-eu", "-c", re.sub(r"^interplake\b", f"{sys.executable} -m pipelines", code, flags=re.MULTILINE)],
+}
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code + "\nprint(scores.num_rows)"], env=environment(), capture_output=True, text=True, check=False
-    )
 
+def lines_of(page: Path) -> list[tuple[str, str]]:
+    """Return language and text of every block of a page that a reader may paste."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [(language, code) for language, code in found if language in RUN]
+
+
+def pasted(project: Path, language: str, code: str) -> str:
+    """Run a block in the folder of the release, which takes the place of its name, and return what it printed."""
+    release = project / "build/release"
+    places = {"hf://datasets/interplake-lab@v0.1.0": release, "interplake-lab": release, "build/release": release}
+    places["checkpoints/lab-transformer"] = ROOT / "checkpoints/lab-transformer"
+    for name, place in places.items():
+        code = code.replace(f'"{name}"', f'"{place}"')
+    env = environment() | {"PYTHONPATH": str(project), "HF_DATASETS_CACHE": str(project / "cache"), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(RUN[language](code), cwd=release, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) == pq.read_table(finished / "build/release/scores").num_rows
+    return ended.stdout
+
+
+def test_the_lines_of_the_card_work_as_pasted(project: Path) -> None:
+    """Every block of the card runs in the release's folder and finds something; only the name of the release is another."""
+    said = [pasted(project, *block) for block in lines_of(project / "build/release/README.md")]
+
+    assert len(said) == 9
+    assert all(text.strip() for text in said)
+    assert f"\n{pq.read_table(project / 'build/release/scores').num_rows}\n" in said[0]
+    assert "0 rows" not in said[1] + said[2]
+    cosines = re.findall(r"\b[01]\.\d+", said[2])
+    assert max(map(float, cosines)) == pytest.approx(1.0, abs=1e-3)
+    assert int(said[3].split()[0]) == 40
+
+
+def test_the_lines_of_the_readme_work_as_pasted(project: Path) -> None:
+    """So does the Python of the README, for a dictionary of this project."""
+    blocks = [code for language, code in lines_of(ROOT / "README.md") if language == "python"]
+
+    assert blocks
+    for code in blocks:
+        pasted(project, "python", code.replace("lab-l1-topk-512", SAE))
+
+
+def test_the_release_says_where_it_comes_from(project: Path) -> None:
+    """provenance.json has params, hashes of text, checkpoint and dictionary; made again it is the same to the byte, as is all else."""
+    release = project / "build/release"
+    before, found = digests(release), json.loads((release / "provenance.json").read_bytes())
+
+    again = run(project, "pipelines.stages.release")
+
+    assert again.returncode == 0, again.stderr
+    assert digests(release) == before
+    documents = hashlib.sha256((project / "build/corpora/topics/manifest.json").read_bytes()).hexdigest()
+    saes = pq.read_table(release / "saes").to_pylist()
+    assert found["corpora"]["topics"]["documents_sha256"] == documents
+    assert [row["sha256"] for row in found["dictionaries"]] == [row["sha256"] for row in saes]
+    assert found["params"]["saes"][SAE]["k"] == 6
+    assert found["seeds"] == {"run": 0, "dictionaries": {SAE: 0}}
+    assert {"python", "dvc", "interplake", "torch", "datasets", "kernels"} <= found["packages"].keys()
+    assert not {"time", "git", "machine", "code"} & found.keys()
 
 
 def test_code_that_changes_makes_its_rows_anew(project: Path) -> None:

