@@ -14,7 +14,8 @@ from builders.errors import one_of
 from builders.lake.shards import write_atomic
 from builders.releases.compare import Difference
 from builders.releases.versions import demands, next_version, required
-from cards.render import cell, render
+from cards.escaping import cell
+from cards.render import render
 
 SHOWN = 10  # explanations, unless all are asked for
 
