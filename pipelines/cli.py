@@ -156,7 +156,7 @@ def diff(before: str, after: str, everything: bool, file: Path | None, endpoint:
 
 
 @main.command()
-@click.option("--repo", required=True, metavar="OWNER/NAME", help="The dataset repository on the Hub; it is made if it is not there.")
+@click.option("--repo", default=None, metavar="OWNER/NAME", help="The dataset repository, if not release.repo; made if it is not there.")
 @click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Check everything, and list what would travel; publish nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private, if it is not there yet.")
@@ -166,11 +166,11 @@ def diff(before: str, after: str, everything: bool, file: Path | None, endpoint:
 @click.option("--viewer", default=None, metavar="URL", help="The viewer's address, if it is another than that of huggingface.co.")
 @click.option("--yes", is_flag=True, help="Do not ask before publishing.")
 @click.option("--read-back/--no-read-back", default=True, help="Load every row from the Hub afterwards and compare it.", show_default=True)
-def publish(release: Path, *, dry_run: bool, yes: bool, read_back: bool, viewer: str | None, **place: Any) -> None:
+def publish(release: Path, repo: str | None, *, dry_run: bool, yes: bool, read_back: bool, viewer: str | None, **place: Any) -> None:
     """Publish a release on the Hugging Face Hub: one commit, and a tag that pins it."""
-    from pipelines.publishing import plan, readback, remote, upload
+    from pipelines.publishing import bucket, plan, readback, remote, upload
 
-    target = remote.Target(**place)
+    target = remote.Target(plan.repo_of(repo), **place)
     found = plan.prepare(release, target, dry=dry_run)
     for line in plan.described(found):
         click.echo(line)
@@ -180,6 +180,8 @@ def publish(release: Path, *, dry_run: bool, yes: bool, read_back: bool, viewer:
         click.confirm("Publish this?", abort=True)
     published = upload.publish(found)
     click.echo(published.told(target.repo))
+    for line in bucket.fill(target):
+        click.echo(line)
     for line in readback.compared(release, target, published, viewer) if read_back else ():
         click.echo(line)
 

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from dataset_hub import TOKEN
+from dataset_routes import serving as serving_hub
 from datasets import load_dataset
 from llm_server import chat, listed, serving
 from project import SAE, digests, environment, fill, make_project, repro, run, small_params, write_params
@@ -291,6 +293,19 @@ def test_compare_two_releases(project: Path) -> None:
     assert {change["explainer"] for change in found["explanations"]} >= {"lexical"}
     assert all(len(change["after"]) < len(change["before"]) for change in found["explanations"])
     assert {row["explainer"] for row in found["scores"]} >= {"lexical", "lexical-permuted"}
+
+
+def test_publish_a_release(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's commands publish the release to a Hub, under its tag and with its changelog, and read it back."""
+    with serving_hub(tmp_path / "hub") as hub:
+        place = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        person = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        for name, value in (place | person).items():
+            monkeypatch.setenv(name, value)
+        followed(project, page_of("publish-a-release").replace("org/name", "lab/topics"))
+
+        assert hub.repos["lab/topics"].tags == {"v0.1.0": hub.repos["lab/topics"].branches["main"]}
+        assert hub.files("lab/topics").keys() > {"CHANGELOG.md", "README.md", "release.json", "scores/train-00000-of-00001.parquet"}
 
 
 def test_recover_after_a_crash(project: Path) -> None:

@@ -18,7 +18,7 @@ from builders.releases.release import CONTENTS, Release
 
 AGAIN = "build the release again with `dvc repro`, or fetch it again"
 # What publishing, the Hub and its client add to a release.
-ADDED = ("CHANGELOG.md", ".gitattributes", ".cache/")
+ADDED = ("CHANGELOG.md", "run.json", ".gitattributes", ".cache/")
 
 
 def verify(release: Release) -> list[str]:

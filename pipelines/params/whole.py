@@ -20,6 +20,7 @@ from pipelines.params.layers import text_of
 from pipelines.params.lenses import LensesParams
 from pipelines.params.models import EngineParams
 from pipelines.params.problems import explain, no_yaml
+from pipelines.params.publishing import BucketParams
 from pipelines.params.scoring import (
     DirectScorerParams,
     EmbedderParams,
@@ -131,6 +132,7 @@ class ReleaseParams(Section):
     embedder: Id | None = None
     repo: Annotated[str, Field(pattern=REPO)] | None = None
     licenses: dict[Id, str] = Field(default_factory=dict)
+    bucket: BucketParams | None = None
 
 
 class Params(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,19 +15,22 @@ from builders.releases.compare import compare
 from builders.releases.hub import fetch_release
 from builders.releases.release import CONTENTS, Release, open_release
 from builders.releases.versions import require_version
+from pipelines.params import FILE, load
+from pipelines.parts.provenance import varying
+from pipelines.publishing.bucket import check_bucket
 from pipelines.publishing.checks import check_clean, check_release, parcels
 from pipelines.publishing.patience import hub_errors, patient
 from pipelines.publishing.remote import MAIN, Blob, Parcel, Remote, Target
 
-CHANGES = "CHANGELOG.md"
+CHANGES, RUN = "CHANGELOG.md", "run.json"  # what publishing adds to a release
 
 
 @dataclass(frozen=True)
 class State:
     """What a repository holds: the newest commit of the branch (None without a repository), its files, and those that its release lists.
 
-    *changes* is the changelog of the newest version. *tagged* are the files under the tag of the version that is to be published, None where
-    there is no such tag.
+    *changes* is the changelog of the newest version. *tagged* are the files under the tag of the version that is to be
+    published, None where there is no such tag.
     """
 
     head: str | None = None
@@ -78,6 +80,14 @@ class Plan:
         return [name for name in self.cargo if name in self.there and not self.there[name].holds(self.cargo[name])]
 
 
+def repo_of(named: str | None) -> str:
+    """Return the repository that the command names, or else params; raise UserError where neither does."""
+    repo = named or load().release.repo
+    if repo is None:
+        raise UserError(f"{FILE}: release.repo is not set; set it to owner/name, or give --repo")
+    return repo
+
+
 def prepare(root: Path, target: Target, *, dry: bool = False) -> Plan:
     """Return what publishing the release in *root* would do; raise UserError where a check fails or the Hub refuses to be read.
 
@@ -87,6 +97,7 @@ def prepare(root: Path, target: Target, *, dry: bool = False) -> Plan:
         raise UserError("no token of the Hugging Face Hub: run `hf auth login`, or set HF_TOKEN to a token that may write")
     release = open_release(root)
     check_release(release)
+    check_bucket(release)
     with hub_errors(target.repo):
         state = look(Remote(target), f"v{release.version}")
         return planned(release, target, state)
@@ -118,20 +129,19 @@ def planned(release: Release, target: Target, state: State) -> Plan:
                 "and commit"
             )
         return Plan(release, target, cargo, there, (), state.head, state.newest, tagged=True)
-    cargo[CHANGES] = changes_since(release, target, state)
+    added = {CHANGES: changes_since(release, target, state), RUN: json.dumps(varying(), indent=1)}
+    cargo |= {name: Parcel.of(text.encode()) for name, text in added.items()}
+    check_clean({name: cargo[name] for name in added}, release)
     gone = tuple(name for name in there if name not in cargo and goes(name, release, state))
     return Plan(release, target, cargo, there, gone, state.head, state.newest, tagged=False)
 
 
-def changes_since(release: Release, target: Target, state: State) -> Parcel:
+def changes_since(release: Release, target: Target, state: State) -> str:
     """Return the changelog with the changes since the newest version on the Hub; raise UserError where the version is too low for them."""
     before = fetch_release(target.repo, state.newest, target.endpoint, get_token()) if state.newest else None
     difference = compare(before, release)
     require_version(before, release, difference)
-    text = changelog(difference, state.changes).encode()
-    parcel = Parcel(text, hashlib.sha256(text).hexdigest())
-    check_clean({CHANGES: parcel}, release)
-    return parcel
+    return changelog(difference, state.changes)
 
 
 def goes(name: str, release: Release, state: State) -> bool:

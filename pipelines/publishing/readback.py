@@ -18,12 +18,15 @@ from builders.releases.release import Release, open_release
 from pipelines.publishing.remote import MAIN, Target
 from pipelines.publishing.upload import Published
 
+PUBLIC = "https://huggingface.co"  # the only Hub whose viewer's address is known
+
 
 def compared(root: Path, target: Target, published: Published, viewer: str | None = None) -> Iterator[str]:
     """Yield what a stranger's computer makes of what was published, and what the Hub's viewer says of it if it is on main."""
     yield from read_back(root, target, published.revision)
-    if not published.request and target.branch == MAIN:
-        yield ask_viewer(target, viewer)
+    place = viewer or (constants.DATASETS_SERVER_ENDPOINT if (target.endpoint or constants.ENDPOINT) == PUBLIC else None)
+    if place and not published.request and target.branch == MAIN:
+        yield ask_viewer(target.repo, place)
 
 
 def read_back(root: Path, target: Target, revision: str) -> Iterator[str]:
@@ -71,12 +74,11 @@ def compare_config(release: Release, config: str, repo: str, revision: str) -> i
     return rows
 
 
-def ask_viewer(target: Target, viewer: str | None = None) -> str:
-    """Return what the Hub's viewer says of the newest commit; a viewer that cannot be asked, or is not ready, is no error."""
-    place = viewer or constants.DATASETS_SERVER_ENDPOINT
+def ask_viewer(repo: str, viewer: str) -> str:
+    """Return what the Hub's *viewer* says of the newest commit; one that cannot be asked, or is not ready, is no error."""
     headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
     try:
-        answer = get_session().get(f"{place}/is-valid", params={"dataset": target.repo}, headers=headers, timeout=30)
+        answer = get_session().get(f"{viewer}/is-valid", params={"dataset": repo}, headers=headers, timeout=30)
         answer.raise_for_status()
         able = sorted(name for name, can in answer.json().items() if can is True)
     except (httpx2.HTTPError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Parcel:
 
     content: Path | bytes
     sha256: str
+
+    @staticmethod
+    def of(content: bytes) -> Parcel:
+        """Return *content* as a file that is to be on the Hub."""
+        return Parcel(content, hashlib.sha256(content).hexdigest())
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from builders.errors import UserError
 from pipelines.publishing.patience import REFUSED, hub_errors, patient
-from pipelines.publishing.plan import Plan
+from pipelines.publishing.plan import RUN, Plan
 from pipelines.publishing.remote import Blob, Parcel, Remote
 
 FIRST = {".gitattributes"}  # the files of a repository that has just been made
@@ -77,6 +77,6 @@ def moving(plan: Plan) -> dict[str, Parcel]:
 
 
 def holds(plan: Plan, there: Mapping[str, Blob]) -> bool:
-    """Return whether a commit with the files *there* is this release."""
-    whole = all(name in there and there[name].holds(parcel) for name, parcel in plan.cargo.items())
+    """Return whether a commit with the files *there* is this release, whenever it was published."""
+    whole = all(name in there and (name == RUN or there[name].holds(parcel)) for name, parcel in plan.cargo.items())
     return whole and not there.keys() & set(plan.gone)

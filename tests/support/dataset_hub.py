@@ -16,6 +16,7 @@ from typing import Any
 TOKEN = "hf_" + "standin" * 5  # whose owner is `tester`, a member of the organisation `lab`
 MAY_WRITE = ("tester", "lab")
 OTHERS = "foreign"  # an owner whose repositories the token may read and not write
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 PATIENCE_S = 60  # a held request that nobody releases is let go, so that no test hangs for ever
 
 
@@ -115,7 +116,8 @@ class DatasetHub:
     root: Path
     endpoint: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
-    buckets: dict[str, dict[str, str]] = field(default_factory=dict)  # path → xet hash of each file
+    buckets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # path → what a listing says of the file
+    working: Path = field(default_factory=Path)  # the folder that a bucket is filled from: the client does not tell sizes
     requests: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     valid: dict[str, Any] = field(default_factory=lambda: {"preview": True, "viewer": True, "search": True, "filter": True})
@@ -213,4 +215,4 @@ class DatasetHub:
 
 def now() -> str:
     """Return the time as the client reads it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(UTC).strftime(TIME)

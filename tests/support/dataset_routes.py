@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_RDWR
@@ -15,7 +16,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from dataset_hub import MAY_WRITE, PATIENCE_S, TOKEN, DatasetHub, Fault, Refusal, now
+from dataset_hub import MAY_WRITE, PATIENCE_S, TIME, TOKEN, DatasetHub, Fault, Refusal, now
 
 ID, REV = r"(?P<repo>[\w.-]+/[\w.-]+)", r"(?P<rev>[^/]+)"
 LARGE = (".parquet", ".safetensors", ".png")
@@ -232,6 +233,29 @@ class Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{last}/{entry.size}"
         return content[first : last + 1], {"headers": headers, "status": 206}
 
+    def create_bucket(self, repo: str) -> tuple[Any, ...]:
+        """Make a bucket, unless it is there."""
+        if repo in self.hub.buckets:
+            raise Refusal(409, "", "it exists", url=f"{self.hub.endpoint}/buckets/{repo}")
+        self.hub.buckets[repo] = {}
+        return ({"url": f"{self.hub.endpoint}/buckets/{repo}"},)
+
+    def bucket_tree(self, repo: str, folder: str) -> tuple[Any, ...]:
+        """List the files of a bucket below a folder."""
+        return ([file for path, file in sorted(self.hub.buckets[repo].items()) if path.startswith(folder)],)
+
+    def bucket_batch(self, repo: str) -> tuple[Any, ...]:
+        """Enter files that have been uploaded, and take others out."""
+        held = self.hub.buckets[repo]
+        for line in map(json.loads, self.body.splitlines()):
+            if line["type"] == "addFile":
+                size = (self.hub.working / line["path"]).stat().st_size
+                at = datetime.fromtimestamp(line["mtime"] / 1000, UTC).strftime(TIME)
+                held[line["path"]] = {"type": "file", "path": line["path"], "size": size, "xetHash": line["xetHash"], "mtime": at}
+            else:
+                del held[line["path"]]
+        return ({"success": True, "failed": []},)
+
     def is_valid(self) -> tuple[Any, ...]:
         """Say, as the Hub's viewer, what it can show of a dataset."""
         self.hub.repo(self.query["dataset"][0])
@@ -254,6 +278,10 @@ ROUTES = (
     ("GET", rf"/api/datasets/{ID}/tree/{REV}(/(?P<folder>.*))?", "tree"),
     ("POST", rf"/api/datasets/{ID}/paths-info/{REV}", "paths"),
     ("GET|HEAD", rf"/datasets/{ID}/resolve/{REV}/(?P<path>.+)", "resolve"),
+    ("POST", rf"/api/buckets/{ID}", "create_bucket"),
+    ("GET", rf"/api/buckets/{ID}/tree(/(?P<folder>.*))?", "bucket_tree"),
+    ("GET", rf"/api/buckets/{ID}/xet-(?P<kind>write|read)-token", "xet"),
+    ("POST", rf"/api/buckets/{ID}/batch", "bucket_batch"),
     ("GET", r"/is-valid", "is_valid"),
 )
 

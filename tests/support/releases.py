@@ -17,7 +17,7 @@ from builders.releases.release import write_contents
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.subjects.checkpoints import SUBJECTS
-from cards.card import Part, header
+from cards.header import Part, header
 
 FACTS = {"license": "mit", "language": ["en"], "title": "Small"}
 
