@@ -1,4 +1,4 @@
-"""The rows of one dictionary, a latent at a time: memory holds one latent and some pages of each file, however long the config is."""
+"""The rows of one dictionary, a latent at a time: memory holds one latent and a row group of each file, however long the config is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from builders.exports.dictionaries import Row
 from builders.releases.release import Release
 
-BATCH = 16_384  # rows of a file in memory at a time
 BINS = 50  # of the histogram of a latent's activations
 PERCENTILES = np.arange(1, 100)
 Group = tuple[int, pa.Table]  # a latent and its rows
@@ -109,10 +108,10 @@ def _latent(group: Group) -> int:
 def _groups(path: Path, sae: str, columns: Sequence[str]) -> Iterator[Group]:
     """Yield each latent of dictionary *sae* in one file, with its rows; the file is sorted."""
     latent, held = -1, list[pa.Table]()
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # the buffer would keep all that was read of the file
         names = dict.fromkeys(["sae", "latent", *columns])
-        for batch in file.iter_batches(BATCH, row_groups=_row_groups(file, sae), columns=list(names)):
-            rows = _decimals(pa.Table.from_batches([batch]).filter(pc.field("sae") == sae))
+        for number in _row_groups(file, sae):
+            rows = _decimals(file.read_row_group(number, list(names)).filter(pc.field("sae") == sae))
             numbers = rows["latent"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
             for start, stop in pairwise([*starts, len(numbers)]):
@@ -126,7 +125,7 @@ def _groups(path: Path, sae: str, columns: Sequence[str]) -> Iterator[Group]:
 
 
 def _decimals(rows: pa.Table) -> pa.Table:
-    """Return *rows* with the lists of float32 as :func:`shortest` gives them; whole batches, since a cast costs much for a few values."""
+    """Return *rows* with the lists of float32 as :func:`shortest` gives them; whole row groups, since a cast of few values costs as much."""
     for place, field in enumerate(rows.schema):
         if field.type == pa.list_(pa.float32()):
             lists = rows[field.name].cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))

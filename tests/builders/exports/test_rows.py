@@ -14,7 +14,7 @@ from rows import rows_of
 
 from builders.errors import UserError
 from builders.exports.dictionaries import dictionaries, layer_of, sets_of
-from builders.exports.rows import BATCH, BINS, beside, by_latent, firing, key_rows, pieces_of, shortest
+from builders.exports.rows import BINS, beside, by_latent, firing, key_rows, pieces_of, shortest
 from builders.lake.shards import write_parquet
 from builders.releases.release import open_release, write_contents
 from builders.saes.activations import ACTIVATIONS
@@ -34,9 +34,9 @@ def test_rows_come_latent_by_latent_from_all_files(tmp_path: Path) -> None:
     assert list(by_latent(release, "neighbours", exported.SAE, [])) == []
 
 
-def test_a_latent_may_be_longer_than_a_batch(tmp_path: Path) -> None:
-    """The rows of a latent that ends in another batch and row group of its file than it began in come whole."""
-    counts = {0: BATCH - 1, 1: BATCH + 3, 5: 2}
+def test_a_latent_may_be_longer_than_a_row_group(tmp_path: Path) -> None:
+    """The rows of a latent that ends in another row group of its file than it began in come whole."""
+    counts = {0: ACTIVATIONS.row_group - 1, 1: ACTIVATIONS.row_group + 3, 5: 2}
     groups = [
         rows_of(ACTIVATIONS, *({"sae": "one", "latent": latent, "row": 0, "position": n, "value": 1.0} for n in range(count)))
         for latent, count in counts.items()
