@@ -125,7 +125,7 @@ def _groups(path: Path, sae: str, columns: Sequence[str]) -> Iterator[Group]:
 
 
 def _decimals(rows: pa.Table) -> pa.Table:
-    """Return *rows* with the lists of float32 as :func:`shortest` gives them; whole row groups: a cast of few values costs as much."""
+    """Return *rows* with lists of float32 as :func:`shortest` gives them; whole row groups, since a cast of few values costs as much."""
     for place, field in enumerate(rows.schema):
         if field.type == pa.list_(pa.float32()):
             lists = rows[field.name].cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))
