@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from builders.lake.table import Column, Table
@@ -109,7 +109,7 @@ def compare(a: Release | None, b: Release) -> Difference:
     explanations = tuple(_explanations(a, b, rows.get("explanations")))
     changed = tuple(table.name for table in tables if table.differs)
     names = Names(configs.added, configs.removed, changed, len(tables) - len(changed))
-    return Difference(**{**vars(head), "configs": names, "tables": tables, "explanations": explanations, "scores": score_shifts(a, b)})
+    return replace(head, configs=names, tables=tables, explanations=explanations, scores=score_shifts(a, b))
 
 
 def names_of(before: Mapping[str, object], after: Mapping[str, object]) -> Names:
