@@ -33,6 +33,8 @@ READ = (
     *("lenses", "lens_decisions", "lens_training"),
 )
 
+SHORT = 8  # rows of a table that needs no fold
+
 
 BLOCKS = {
     "results": "results.md.j2",
@@ -62,7 +64,7 @@ def write(
     similarity_charts.draw_similarity(read, _read(release, MATCHES, similarity_charts.READ), kinds, release / "figures")
     lens_charts.draw_lenses({table.name: _read(release, table) for table in (LENSES, LENS_TRANSFER, TRAJECTORIES)}, release / "figures")
     (release / "metrics.json").write_text(json.dumps({**found, "version": facts["version"]}, indent=1, sort_keys=True) + "\n")
-    known = filling(release, parts, absent, {**facts, **told(read, found)})
+    known = filling(release, parts, absent, {**facts, **told(read, found), "headline": headline(found, facts["scorer"])})
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
     (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', known)}", encoding="utf-8")
     croissant.write(release, [part.table for part in parts], known["croissant"])
@@ -80,6 +82,14 @@ def filling(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts
         "python": platform.python_version(),
     }
     return {**known, **about(known)}
+
+
+def headline(found: Mapping[str, Any], scorer: str | None) -> str:
+    """Return the medians of the main *scorer* alone, the first by name if it is None; nothing where all medians make a short table."""
+    rows = summary.by_scorer(found["scores"])
+    main = scorer or min((row["scorer"] for row in rows), default=None)
+    own = [row for row in rows if row["scorer"] == main]
+    return render("medians.md.j2", {**found, "by_scorer": own}) if own and len(rows) > SHORT else ""
 
 
 def told(read: Mapping[str, pa.Table], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def verify(release: Path) -> None:
     if found := problems(opened):
         for line in found:
             click.echo(line, err=True)
-        raise UserError(f"{release}: {len(found)} problems")
+        raise UserError(f"{release}: this many problems: {len(found)}")
     rows, size = sum(opened.rows(name) for name in opened.tables), sum(file.bytes for file in opened.files.values())
     click.echo(f"ok: {len(opened.tables)} configs, {rows:,} rows, {size / 1e6:.1f} MB, {len(references(opened))} references")
 
@@ -183,4 +183,18 @@ def publish(release: Path, repo: str | None, *, dry_run: bool, yes: bool, read_b
     for line in bucket.fill(target):
         click.echo(line)
     for line in readback.compared(release, target, published, viewer) if read_back else ():
+        click.echo(line)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "layout", type=click.Choice(["neuronpedia", "original", "circuit-tracer"]), required=True, help="Who shall read it.")
+@click.option("--release", type=click.Path(path_type=Path), default=RELEASE, help="Folder of the release.", show_default=True)
+@click.option("--sae", "saes", multiple=True, metavar="ID", help="A dictionary to export instead of all; may be repeated.")
+def export(out: Path, layout: str, release: Path, saes: tuple[str, ...]) -> None:
+    """Write a release into the new folder OUT, in the layout that another tool reads."""
+    from builders.exports.export import export as write_export
+    from builders.releases.release import open_release
+
+    for line in write_export(open_release(release), layout, out, saes):
         click.echo(line)

@@ -13,7 +13,7 @@ import yaml
 from builders.errors import UserError, one_of
 from pipelines.graph.lock import LOCK, Entry, stages_of
 from pipelines.graph.outside import NOTHING
-from pipelines.graph.stage import INPUTS, SOURCES
+from pipelines.graph.stage import INPUTS, SECTIONS, SOURCES
 from pipelines.stages import inputs, sources
 
 CACHE = Path(".dvc/cache/files/md5")
@@ -73,6 +73,9 @@ def changes(path: Path, md5: str, words: Mapping[str, str]) -> Iterator[str]:
     kept = CACHE / md5[:2] / md5[2:]
     if md5 and not kept.exists():
         yield f"{path} may have changed: its earlier content is no longer in DVC's cache"
+        return
+    if SECTIONS in path.parents:
+        yield from differences({path.stem: json.loads(kept.read_bytes())} if md5 else {}, {path.stem: json.loads(path.read_bytes())})
         return
     before, now = lines_of(kept) if md5 else {}, lines_of(path)
     for name in sorted(before.keys() | now.keys()):

@@ -285,6 +285,16 @@ def test_run_a_language_model_here(project: Path) -> None:
     assert all(row["auroc"] is not None for row in scores)
 
 
+def test_compare_two_releases(project: Path) -> None:
+    """A release is checked, built anew with shorter explanations, and compared with what it was; the JSON has every text."""
+    followed(project, page_of("compare-two-releases"))
+    found = json.loads((project / "difference.json").read_bytes())
+
+    assert {change["explainer"] for change in found["explanations"]} >= {"lexical"}
+    assert all(len(change["after"]) < len(change["before"]) for change in found["explanations"])
+    assert {row["explainer"] for row in found["scores"]} >= {"lexical", "lexical-permuted"}
+
+
 def test_publish_a_release(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's commands publish the release to a Hub, under its tag and with its changelog, and read it back."""
     with serving_hub(tmp_path / "hub") as hub:
@@ -310,3 +320,38 @@ def test_recover_after_a_crash(project: Path) -> None:
 
     assert digests(project / "build") == whole
     assert repro(project) == []
+
+
+def test_export_a_release(project: Path) -> None:
+    """A release is exported in every layout of the page, and explanations come back from a file as an explainer's."""
+    followed(project, page_of("export-a-release"))
+    explained = {}
+    for explainer in ("lexical", "theirs"):
+        rows = pq.read_table(project / f"build/explanations/{explainer}/{SAE}/explanations-00000.parquet").to_pylist()
+        explained[explainer] = {row["latent"]: row["text"] for row in rows if row["explainer"] == explainer}
+    written = {path.relative_to(project / "exported").as_posix() for path in (project / "exported").rglob("*")}
+
+    assert explained["theirs"] == explained["lexical"] != {}
+    assert written >= {
+        f"neuronpedia/v1/lab/1-{SAE}/scores/batch-0.jsonl.gz",
+        f"original/{SAE}/lexical/detection.json",
+        f"circuit-tracer/{SAE}/features/layer_1.bin",
+    }
+
+
+def test_keep_the_lake_on_a_remote(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone gets the release, then everything, and has nothing to run; another clone pulls one stage and gets that stage alone."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
+    made = digests(project / "build/release")
+
+    said = followed(project, page_of("keep-the-lake-on-a-remote"))
+    subprocess.run(["git", "clone", "--quiet", project, tmp_path / "reader"], check=True)  # noqa: S607
+    ended = run(tmp_path / "reader", "dvc", "pull", "contexts")
+
+    assert re.findall("Running stage '(.*)'", said) == ["inputs"]
+    assert digests(tmp_path / "colleague/build/release") == made
+    assert ended.returncode == 0, ended.stderr
+    assert [path.name for path in (tmp_path / "reader/build").iterdir()] == ["contexts"]
+    assert digests(tmp_path / "reader/build/contexts") == digests(project / "build/contexts")

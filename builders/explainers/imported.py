@@ -1,4 +1,7 @@
-"""Existing explanations read from files: a table, a JSON object of latent → explanation, or a folder with one file for each latent."""
+"""Existing explanations read from files: a table, a JSON object of latent → explanation, or a folder.
+
+A folder holds one file for each latent, or Neuronpedia's explanations in batches.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from builders.errors import UserError, first_line, one_of
 COLUMNS = ("explanation", "text", "interpretation", "description")  # names that a table's column of explanations may have
 NUMBERED = re.compile(r"_(?:latent|feature)(\d+)\.txt$")
 KEY = re.compile(r"(?:.*_(?:latent|feature))?(\d+)")
+BATCHES = "batch-*.jsonl.gz"  # Neuronpedia's files of explanations; a latent's number is text there
+BULK = pyarrow.json.ParseOptions(pa.schema({"index": pa.string(), "description": pa.string()}), unexpected_field_behavior="ignore")
 AS_TEXT = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))  # even if all of them look like numbers
 
 Explanations = dict[int, str]
@@ -33,11 +38,11 @@ def _table(table: pa.Table, path: Path) -> Explanations:
 
 
 def _once(pairs: list[tuple[int, str]], path: Path) -> Explanations:
-    """Return *pairs* by latent; raise UserError if a latent comes twice, which happens if one file holds several dictionaries."""
+    """Return *pairs* by latent; raise UserError if a latent comes twice, as where a file holds several dictionaries."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = {latent for latent, count in Counter(latent for latent, _ in pairs).items() if count > 1}
-        raise UserError(f"{path}: latents come twice: {one_of(twice)}; give each dictionary a file of its own")
+        raise UserError(f"{path}: latents come twice: {one_of(twice)}; give each dictionary and each explainer files of its own")
     return found
 
 
@@ -53,11 +58,23 @@ def _published(path: Path) -> Explanations:
     return _once([(int(number[1]), found[key]) for key, number in numbers.items() if number and found[key]], path)
 
 
+def _bulk(path: Path) -> Explanations:
+    """Read a batch of Neuronpedia's explanations, or the batches in a folder."""
+    files = sorted(path.glob(BATCHES)) if path.is_dir() else [path]
+    found = pa.concat_tables(pyarrow.json.read_json(file, parse_options=BULK) for file in files)
+    if found["index"].null_count == len(found) or found["description"].null_count == len(found):
+        raise UserError(f"{path}: no record has an `index` and a `description`; give Neuronpedia's explanations")
+    return _table(found.rename_columns({"index": "latent"}), path)
+
+
 def _folder(path: Path) -> Explanations:
-    """Read a folder of files named …_latent7.txt, each holding one explanation as a JSON string."""
+    """Read a folder of files named …_latent7.txt, each holding one explanation as a JSON string; or Neuronpedia's batches."""
+    for place in (path, path / "explanations"):
+        if any(place.glob(BATCHES)):
+            return _bulk(place)
     files = [(int(number[1]), file) for file in sorted(path.iterdir()) if (number := NUMBERED.search(file.name))]
     if not files:
-        raise UserError(f"{path}: holds no files called …_latent<number>.txt; give a folder that does")
+        raise UserError(f"{path}: holds no files called …_latent<number>.txt or {BATCHES}; give a folder that does")
     explanations = [(latent, json.loads(file.read_text(encoding="utf-8"))) for latent, file in files]
     strange = [file.name for (_, file), (_, explanation) in zip(files, explanations, strict=True) if not isinstance(explanation, str)]
     if strange:
@@ -70,6 +87,7 @@ READERS: dict[str, Callable[[Path], Explanations]] = {
     ".csv": lambda path: _table(pyarrow.csv.read_csv(path, convert_options=AS_TEXT), path),
     ".jsonl": lambda path: _table(pyarrow.json.read_json(path), path),
     ".json": _published,
+    ".gz": _bulk,
     "": _folder,
 }
 

@@ -166,8 +166,10 @@ def nearest(matches: pd.DataFrame) -> pd.DataFrame:
 
 def passages(windows: pd.DataFrame, pieces: Sequence[bytes]) -> pd.DataFrame:
     """Return the texts of the *windows* of each latent, in their order, as the list `contexts`."""
-    texts = [passage(tokens, values, pieces) for tokens, values in zip(windows["tokens"], windows["activations"], strict=True)]
-    return windows[["latent"]].assign(contexts=texts).groupby("latent", as_index=False).agg({"contexts": list})
+    found: dict[int, list[str]] = {}
+    for latent, tokens, values in zip(windows["latent"], windows["tokens"], windows["activations"], strict=True):
+        found.setdefault(latent, []).append(passage(tokens, values, pieces))
+    return pd.DataFrame({"latent": np.array(list(found), dtype=np.int32), "contexts": list(found.values())})
 
 
 def passage(tokens: npt.NDArray[np.int32], values: npt.NDArray[np.float32], pieces: Sequence[bytes]) -> str:
@@ -175,4 +177,4 @@ def passage(tokens: npt.NDArray[np.int32], values: npt.NDArray[np.float32], piec
     peak = int(values.argmax())
     start = min(max(peak - SHORT * 3 // 4, 0), max(len(tokens) - SHORT, 0))  # text before a peak tells more than text after
     cut = slice(start, start + SHORT)
-    return marked_text(tokens[cut], values[cut] > 0, pieces, free_marks([text_of(tokens[cut], pieces)]))
+    return marked_text(tokens[cut], values[cut] > 0, pieces, free_marks([text_of(tokens[cut].tolist(), pieces)]))

@@ -106,7 +106,7 @@ def compare(a: Release | None, b: Release) -> Difference:
         return head
     rows = {name: changed_rows(a, b, name) for name in b.tables if name in a.tables and a.tables[name].key == b.tables[name].key}
     tables = tuple(_config(a, b, name, rows.get(name)) for name in b.tables if name in a.tables)
-    explanations = tuple(_explanations(a, b, rows["explanations"])) if "explanations" in rows else ()
+    explanations = tuple(_explanations(a, b, rows.get("explanations")))
     changed = tuple(table.name for table in tables if table.differs)
     names = Names(configs.added, configs.removed, changed, len(tables) - len(changed))
     return Difference(**{**vars(head), "configs": names, "tables": tables, "explanations": explanations, "scores": score_shifts(a, b)})
@@ -121,7 +121,7 @@ def names_of(before: Mapping[str, object], after: Mapping[str, object]) -> Names
 
 
 def _dictionaries(release: Release) -> dict[str, object]:
-    return {row["sae"]: row for row in release.read("saes").to_pylist()} if "saes" in release.tables else {}
+    return {row["sae"]: row for row in release.read("saes").to_pylist()} if release.has("saes", "sae") else {}
 
 
 def _config(a: Release, b: Release, name: str, rows: RowChanges | None) -> ConfigDifference:
@@ -146,11 +146,11 @@ def _changes(before: Table, after: Table) -> Iterator[str]:
                     yield f"{column.name}: {aspect} {old} → {new}"
 
 
-def _explanations(a: Release, b: Release, rows: RowChanges) -> Iterator[ExplanationChange]:
+def _explanations(a: Release, b: Release, rows: RowChanges | None) -> Iterator[ExplanationChange]:
     """Yield the explanations that both releases have with different texts, in key order."""
-    if not len(rows.changed):
-        return
     columns = ["sae", "latent", "explainer", "text"]
+    if rows is None or not len(rows.changed) or not all(release.has("explanations", *columns) for release in (a, b)):
+        return
     earlier, later = (taken(release, "explanations", rows.changed, columns).to_pylist() for release in (a, b))
     for old, new in zip(earlier, later, strict=True):
         if old["text"] != new["text"]:

@@ -82,7 +82,8 @@ def _dangling(release: Release, config: str, reference: Reference, known: Hashes
     where = "".join(f" and {name} {value!r}" for name, value in reference.where)
     keys = "; ".join(key_text(row) for row in shown)
     theirs = ", ".join(reference.theirs)
-    return f"{config}: {count} rows whose {', '.join(reference.columns)} no row of {reference.to} has as {theirs}{where}: {keys}"
+    own = ", ".join(reference.columns)
+    return f"{config}: rows whose {own} no row of {reference.to} has as {theirs}{where}: {count:,}, such as {keys}"
 
 
 def _missing(arrays: list[pa.Array]) -> npt.NDArray[np.bool_]:

@@ -55,6 +55,10 @@ class Release:
         """Return the names of a config's parquet files in order, none where the release does not have it."""
         return [name for name in sorted(self.files) if name.startswith(f"{config}/") and name.endswith(".parquet")]
 
+    def has(self, config: str, *columns: str) -> bool:
+        """Return whether the release has a config, with all of these columns."""
+        return config in self.tables and set(columns) <= {column.name for column in self.tables[config].columns}
+
     def rows(self, config: str) -> int:
         """Return how many rows a config has."""
         return sum(self.files[name].rows for name in self.parquet(config))
@@ -89,7 +93,10 @@ def open_release(root: Path) -> Release:
     path = root / CONTENTS
     if not path.is_file():
         raise UserError(f"{root}: holds no {CONTENTS}, so it is no release; build one with `dvc repro`")
-    found = json.loads(path.read_bytes())
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); build the release again with `dvc repro`, or fetch it again") from error
     if found["format"] != FORMAT:
         raise UserError(f"{path}: has format {found['format']}, and this version reads {FORMAT}; update interplake")
     tables = {spec["name"]: _table(spec) for spec in found["tables"]}

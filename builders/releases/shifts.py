@@ -41,9 +41,11 @@ def score_shifts(a: Release, b: Release) -> tuple[ScoreShift, ...]:
 
     Scores are matched by key and unit; a score that is null in either release is left out.
     """
-    if any(not {SCORES, "saes"} <= release.tables.keys() for release in (a, b)) or _same(a, b):
+    if not (b.has(SCORES, "unit", "score") and b.has("saes", "sae", "kind")) or _same(a, b):
         return ()
     matched = [*b.tables[SCORES].key, "unit"]
+    if not a.has(SCORES, *matched, "score"):
+        return ()
     before, after = (release.read(SCORES, [*matched, "score"]).to_pandas().dropna(subset=["score"]) for release in (a, b))
     joined = before.merge(after, on=matched, suffixes=("_before", "_after"))
     kinds = b.read("saes", ["sae", "kind"]).to_pandas()

@@ -116,7 +116,7 @@ def _twice(release: Release, table: Table) -> Iterator[str]:
     keys = np.sort(np.concatenate([row_hashes(batch, table.key) for batch in release.batches(table.name, table.key)]))
     double = np.unique(keys[1:][keys[1:] == keys[:-1]])
     if len(double):
-        yield f"{table.name}: {len(double)} keys occur twice: {key_text(_with_key(release, table, double[:1]))}"
+        yield f"{table.name}: keys that occur twice: {len(double):,}, such as {key_text(_with_key(release, table, double[:1]))}"
 
 
 def _ends(release: Release, table: Table, name: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,17 +11,21 @@ from typing import Any
 
 import yaml
 
-from builders.errors import UserError
+from builders.errors import UserError, one_of
 from pipelines.graph.closure import ROOT
 from pipelines.params import Params, load
 
 PIPELINE = ROOT / "dvc.yaml"  # beside the code, whatever the working folder is
-WHOLE = {"build/inputs", "build/inputs/params.txt"}  # a stage that depends on one of these may read all params
+WHOLE = {"build/inputs", "build/inputs/sections"}  # a stage that depends on one of these may read all params
+SECTION = re.compile(r"^build/inputs/sections/(\w+)\.txt$")  # a stage that depends on such a file may read that section
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A stage of dvc.yaml: the params that it reads, as they are written there, what it depends on, and whether it always runs."""
+    """A stage of dvc.yaml: the params that it reads, as they are written there, what it depends on, and whether it always runs.
+
+    A section of params may be one of its `params`, or a file among its `deps`.
+    """
 
     params: tuple[str, ...]
     deps: tuple[str, ...]
@@ -44,7 +49,8 @@ def stages() -> dict[str, Declared]:
     for name, entry in yaml.load(PIPELINE.read_bytes(), yaml.CSafeLoader)["stages"].items():  # a safe loader
         body, over = entry.get("do", entry), entry.get("foreach", "")
         deps = tuple(body.get("deps", ()))
-        params = tuple(Params.model_fields) if WHOLE & set(deps) else tuple(body.get("params", ()))
+        as_files = [section for dep in deps for section in SECTION.findall(dep)]
+        params = tuple(Params.model_fields) if WHOLE & set(deps) else (*body.get("params", ()), *as_files)
         section = over.removeprefix("${").removesuffix("}") if isinstance(over, str) else ""
         found[name] = Declared(params, deps, section, bool(body.get("always_changed")))
     return found
@@ -76,7 +82,7 @@ class Named(dict[str, Any]):
 
 
 def declared(stage: str, *ids: str) -> Params:
-    """Return the params that *stage* declares for *ids*.
+    """Return the params that *stage* declares for *ids*; raise UserError where params do not have such an id.
 
     Reading any other raises AttributeError or KeyError: a mistake in the code, not the user's.
     """
@@ -93,6 +99,8 @@ def restricted(whole: Params, paths: Sequence[str]) -> Params:
         if not part:
             kept[section] = held
         elif isinstance(held, dict):
+            if part not in held:
+                raise UserError(f"{section}.{part}: params have no such entry; there are {one_of(held)}")
             kept.setdefault(section, Named())[part] = held[part]
         else:
             kept.setdefault(section, _emptied(type(held))).__dict__[part] = getattr(held, part)

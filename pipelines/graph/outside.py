@@ -1,8 +1,11 @@
 """Hashes of the files outside the project that params name, so that DVC sees them change; stage `inputs` writes them.
 
 They are small files with lines `hash path`: one for each corpus, subject, dictionary and explainer, one for all embedders and engines, one
-for all behaviours, and one with the hash of every section of params. A commit on the Hub, which cannot change, is a line of words, and so
-is the version of the machine's Python, whose documentation is a corpus.
+for all behaviours. A commit on the Hub, which cannot change, is a line of words, and so is the version of the machine's Python, whose
+documentation is a corpus.
+
+The values of each section of params are a file, too. A stage may depend on it in place of naming the section among its `params`: DVC copies
+those into dvc.lock, once for each stage, and reads all of dvc.lock again after each. Section `saes` alone was half of it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from builders.lake.hashes import Hashes, below
 from builders.subjects import gguf
 from builders.subjects.places import CODE, KEPT
 from builders.text import sources
-from pipelines.graph.stage import INPUTS
+from pipelines.graph.stage import INPUTS, SECTIONS
 from pipelines.params import FilesBehaviourParams, FilesParams, HubTextParams, Params, PythonDocsParams
 
 HASHES = Path(".interplake/hashes.json")
@@ -37,13 +40,8 @@ def inputs(params: Params, hashes: Hashes) -> Iterator[tuple[str, str]]:
     for file, sections in {"models": ("embedders", "engines"), "behaviours": ("behaviours",)}.items():
         each = ((section, entry_id, spec) for section in sections for entry_id, spec in getattr(params, section).items())
         yield file, "".join(line for entry in each for line in entry_lines(*entry, hashes)) or NOTHING
-    values = params.model_dump(mode="json")
-    yield "params", "".join(f"{value_sha256(value)} section {section} of params\n" for section, value in values.items())
-
-
-def value_sha256(value: Any) -> str:
-    """Return the SHA-256 of a value of params; the order of its keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    for section, value in params.model_dump(mode="json").items():
+        yield f"{SECTIONS.name}/{section}", json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def entry_lines(section: str, entry_id: str, spec: Any, hashes: Hashes) -> Lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import sys
@@ -11,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.errors import UserError
+from builders.errors import UserError, one_of
 from builders.lake.shards import Shelf, file_sha256
 from builders.library import spare_pandas
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 BUILD = Path("build")
 SOURCES = BUILD / "sources"  # what stage `sources` writes: hashes of the code of every stage
 INPUTS = BUILD / "inputs"  # what stage `inputs` writes: hashes of the files outside the project that params name
+SECTIONS = INPUTS / "sections"  # and the values of each section of params
 USAGE = "usage.json"  # how many tokens a stage's language models read and wrote, and their price
 USED = "answers.txt"  # the addresses of the answers that a stage's rows use
 WEIGHTS = "weights"  # the folder of a dictionary's own files in its output
@@ -82,19 +84,40 @@ def keep_only(place: Path, kept: Iterable[Path]) -> None:
                 ahead.append(path)
 
 
+def chosen(stage: str, groups: Iterable[tuple[str, ...]], only: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return those of the *groups* of ids that hold all ids of *only*; raise UserError where *stage* has no such group."""
+    known = list(groups)
+    found = [group for group in known if set(only) <= set(group)]
+    if only and not found:
+        ids = {entry_id for group in known for entry_id in group}
+        raise UserError(f"stage {stage} has no output for {' '.join(only)}; it has outputs for {one_of(ids)}")
+    return found
+
+
 def for_each(stage: str, ids: Collection[str], only: Sequence[str], work: Callable[[str], None]) -> None:
     """Let *work* fill the output folder of *stage* for each of *ids*, or *only* for one; folders of other ids are removed."""
-    for entry_id in ids:
-        if set(only) <= {entry_id}:
-            work(entry_id)
+    for (entry_id,) in chosen(stage, zip(ids), only):
+        work(entry_id)
     keep_only(BUILD / stage, [folder(stage, entry_id) for entry_id in ids])
 
 
 def run(main: Callable[..., None]) -> None:
     """Call *main* with the ids of the command line; a user's mistake ends with one line and exit code 2."""
     spare_pandas()
+    stage, ids = Path(sys.argv[0]).stem, sys.argv[1:]
     try:
-        main(*sys.argv[1:])
+        require_ids(stage, main, ids)
+        main(*ids)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def require_ids(stage: str, main: Callable[..., None], ids: Sequence[str]) -> None:
+    """Raise UserError unless the function *main* of *stage* takes as many *ids*."""
+    signature = inspect.signature(main)
+    try:
+        signature.bind(*ids)
+    except TypeError:
+        parts = ("[ID …]" if one.kind is one.VAR_POSITIONAL else one.name.upper() for one in signature.parameters.values())
+        raise UserError(f"stage {stage} takes {' '.join(parts) or 'no ids'}, and is given {' '.join(ids) or 'none'}") from None

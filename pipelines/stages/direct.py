@@ -5,7 +5,7 @@ from __future__ import annotations
 from builders.progress import track
 from builders.scorers.judging import Task
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import code, folder, keep_only, run, shelf
+from pipelines.graph.stage import chosen, code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines
 from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import Params
@@ -17,9 +17,8 @@ from pipelines.parts.windows import judged_windows, scored_latents, windows
 def main(scorer_id: str, *only: str) -> None:
     """Write the judgements and scores of scorer *scorer_id* for every dictionary, or for *only* the one given."""
     params, engines = declared("direct", scorer_id), Engines()
-    for sae_id in sorted(params.saes):
-        if set(only) <= {sae_id}:
-            score(params, sae_id, scorer_id, engines)
+    for (sae_id,) in chosen("direct", zip(sorted(params.saes)), only):
+        score(params, sae_id, scorer_id, engines)
     keep_only(folder("direct", scorer_id), [folder("direct", sae_id, scorer_id) for sae_id in params.saes])
 
 

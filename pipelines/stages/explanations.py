@@ -22,7 +22,7 @@ from builders.seeds import seed_of
 from builders.text.vocabulary import VOCABULARY, text_pieces
 from pipelines.graph.declared import declared
 from pipelines.graph.outside import require_same, seen
-from pipelines.graph.stage import code, folder, keep_only, run, shelf
+from pipelines.graph.stage import chosen, code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines, account, asked, require_share
 from pipelines.params import (
     AskingExplainerParams,
@@ -43,9 +43,8 @@ NOTHING = "nothing recurs"
 def main(explainer_id: str, *only: str) -> None:
     """Write the explanations by explainer *explainer_id* for every dictionary, or for *only* the one given."""
     params, engines = declared("explanations", explainer_id), Engines()
-    for sae_id in sorted(params.saes):
-        if set(only) <= {sae_id}:
-            explain(params, sae_id, explainer_id, engines)
+    for (sae_id,) in chosen("explanations", zip(sorted(params.saes)), only):
+        explain(params, sae_id, explainer_id, engines)
     keep_only(folder("explanations", explainer_id), [folder("explanations", sae_id, explainer_id) for sae_id in params.saes])
 
 

@@ -23,7 +23,7 @@ from builders.text import sources, tokens
 from cards.render import render
 from checkpoints import recipe as lab
 from checkpoints.architectures import Shape, build
-from pipelines.graph.stage import run
+from pipelines.graph.stage import chosen, run
 from pipelines.params import LabFurtherParams, LabParams, load_lab
 
 FOLDER = Path("checkpoints")
@@ -32,6 +32,7 @@ FOLDER = Path("checkpoints")
 def main(checkpoint_id: str) -> None:
     """Train lab checkpoint *checkpoint_id* by its recipe, and write it with its tokenizer and its card."""
     params = load_lab()
+    chosen("lab", zip(params.checkpoints), [checkpoint_id])
     spec = params.checkpoints[checkpoint_id]
     known, held_out = texts(params)
     if isinstance(spec, LabFurtherParams):

@@ -10,7 +10,7 @@ from builders.lake.shards import Shelf
 from builders.progress import track
 from builders.scorers.judging import Task
 from pipelines.graph.declared import declared
-from pipelines.graph.stage import code, folder, keep_only, run, shelf
+from pipelines.graph.stage import chosen, code, folder, keep_only, run, shelf
 from pipelines.opened.engines import Engines
 from pipelines.opened.scorers import open_panel, settings_of
 from pipelines.params import InterventionScorerParams, Params, ScorerParams
@@ -23,9 +23,8 @@ def main(scorer_id: str, *only: str) -> None:
     """Write the scores by scorer *scorer_id* of all explainers on all dictionaries, or of *only* the explainer or dictionary given."""
     params, engines = declared("scores", scorer_id), Engines()
     pairs = list(product(sorted(params.saes), sorted(params.explainers)))
-    for sae_id, explainer_id in pairs:
-        if set(only) <= {sae_id, explainer_id}:
-            score(params, sae_id, explainer_id, scorer_id, engines)
+    for sae_id, explainer_id in chosen("scores", pairs, only):
+        score(params, sae_id, explainer_id, scorer_id, engines)
     keep_only(folder("scores", scorer_id), [folder("scores", *ids, scorer_id) for ids in pairs])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from builders.lenses.lenses import LENSES
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.scorers.judgements import SCORES
-from cards.card import READ, results, results_page
+from cards.card import READ, headline, results, results_page
+from pipelines.graph.closure import ROOT
 from pipelines.registry import CONFIGS
 
 
@@ -57,6 +59,17 @@ def test_the_page_has_its_parts_without_scores(heading: str) -> None:
     """Where nothing could be scored the page still tells of the dictionaries."""
     assert f"## {heading}\n" in page(1.0)
     assert "| sae | trained, x |" in page(1.0)
+
+
+def test_the_main_scorer_comes_first_where_there_are_many() -> None:
+    """A long table of medians is folded below that of the main scorer; a short one stands alone."""
+    found = json.loads((ROOT / "docs/results.json").read_bytes())
+
+    told = headline(found, "fuzzing")
+    assert {line.split(" (")[0] for line in told.splitlines()[2:]} == {"| fuzzing"}
+    assert headline(found, None).splitlines()[2].startswith("| detection (")
+    assert headline({**found, "scores": [row for row in found["scores"] if row["scorer"] == "fuzzing"]}, "fuzzing") == ""
+    assert headline({**found, "scores": []}, None) == ""
 
 
 def test_lenses_have_a_section_where_there_are_some() -> None:

@@ -39,13 +39,13 @@ def release(root: Path, *words: str) -> dict[str, Part]:
 
 def test_the_header_gives_sizes_and_a_version() -> None:
     """Every config has its version and its sizes, and the first is the default; no config tells its number of rows."""
-    found = header([Part(NUMBERS, 5, 1, 100, 20, "0a"), Part(VECTORS, 2000, 2, 300, 40, "0b")], FACTS)
+    found = header([Part(NUMBERS, 5, 1, 100, "0a"), Part(VECTORS, 2000, 2, 300, "0b")], FACTS)
 
     assert found["size_categories"] == ["1K<n<10K"]
     assert [config["version"] for config in found["configs"]] == ["1.2.3", "1.2.3"]
     assert [config.get("default") for config in found["configs"]] == [True, None]
     assert found["configs"][1]["description"] == "One row is a vector. SHA-256 of the files: 0b"
-    assert [(info["download_size"], info["dataset_size"]) for info in found["dataset_info"]] == [(100, 20), (300, 40)]
+    assert [info["download_size"] for info in found["dataset_info"]] == [100, 300]
     assert not any("splits" in info for info in found["dataset_info"])
 
 
@@ -105,7 +105,7 @@ def test_a_config_that_loads_otherwise_is_refused(tmp_path: Path) -> None:
     open_once(tmp_path / "numbers", parts["numbers"], tmp_path / "cache")
 
     with pytest.raises(TableError, match=r"^numbers: load_dataset gives 2 rows of .*, not 3 rows of .*; rebuild the release$"):
-        open_once(tmp_path / "numbers", Part(NUMBERS, 3, 1, 0, 0, ""), tmp_path / "other")
+        open_once(tmp_path / "numbers", Part(NUMBERS, 3, 1, 0, ""), tmp_path / "other")
 
 
 @pytest.mark.parametrize(

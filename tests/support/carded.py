@@ -36,6 +36,7 @@ FACTS: dict[str, Any] = {
     "license": "apache-2.0",
     "language": ["en"],
     "repo": "org/tiny",
+    "scorer": None,
     "seed": 0,
     "corpora": {"topics": {"source": "files", "held_out": 0.1}},
     "tokens": {"length": 8, "window": 4, "bos": "row", "packing": "document", "partial": "keep"},

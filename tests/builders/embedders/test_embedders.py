@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import arrays
 from project import environment
 from safetensors.torch import load_file, save_file
 from sentences import LIMIT, PARTS, POOLING, WIDTH, make_model, write_json
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from builders.embedders import files
 from builders.embedders.embedder import normed
@@ -126,6 +127,12 @@ class TestLetters:
         found = embedder.embed(texts)
         assert same(found, np.concatenate([embedder.embed([text]) for text in texts]))
         assert np.linalg.norm(found, axis=1) == pytest.approx([float(bool(text.strip())) for text in texts], abs=1e-6)
+
+    @given(st.lists(st.text("aB Σ\t\n,İ€\0", max_size=20) | st.text(max_size=20), min_size=1, max_size=5))
+    def test_words_make_up_their_text(self, texts: list[str]) -> None:
+        """Counting each different word once gives, to the bit, what scikit-learn counts in whole texts."""
+        whole = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=1024, norm="l2", dtype=np.float32)
+        assert same(LetterEmbedder().embed(texts), whole.transform(texts).toarray())
 
 
 class TestSentence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,23 @@ def as_folder_of_features(folder: Path, made: Made) -> Path:
     return as_folder(folder, made, "feature")
 
 
+def as_batches(folder: Path, made: Made) -> Path:
+    """Write Neuronpedia's folder of a source, with two batches of explanations."""
+    path = folder / "3-res-jb/explanations"
+    path.mkdir(parents=True)
+    lines = [json.dumps({"id": "c", "index": str(latent), "description": text, "embedding": [0.5]}) for latent, text in made.items()]
+    for number, part in enumerate((lines[:1], lines[1:])):
+        (path / f"batch-{number}.jsonl.gz").write_bytes(packed(*part))
+    return path.parent
+
+
+def packed(*lines: str) -> bytes:
+    """Return lines in gzip."""
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode())
+
+
 TABLES = [as_parquet, as_csv, as_jsonl]
-FORMS = [*TABLES, as_published, as_published_with_long_keys, as_folder, as_folder_of_features]
+FORMS = [*TABLES, as_published, as_published_with_long_keys, as_folder, as_folder_of_features, as_batches]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -158,6 +174,17 @@ BAD: dict[str, tuple[str, bytes | Any, str]] = {
     "a folder of scores": ("made", {"x_latent1.txt": b'[{"probability": 0.5}]'}, r"x_latent1\.txt"),
     "a null in a folder": ("made", {"x_latent1.txt": b"null"}, r"x_latent1\.txt"),
     "a folder of several layers": ("made", {"l.3_latent1.txt": b'"a"', "l.4_latent1.txt": b'"b"'}, r"1.*twice|twice.*1"),
+    "batches that tell a latent twice": (
+        "made",
+        {f"batch-{n}.jsonl.gz": packed('{"index": "1", "description": "a"}') for n in range(2)},
+        r"latents come twice: 1; give each dictionary and each explainer files of its own",
+    ),
+    "a batch with a latent too many": ("made.gz", packed('{"index": "100", "description": "a"}'), r"does not have .*: 100"),
+    "a batch that is no gzip": ("made.gz", b"ice", r"cannot be read"),
+    "a batch cut off": ("made.gz", packed('{"index": "1", "description": "a"}')[:-12], r"cannot be read"),
+    "a batch that is no JSON": ("made.gz", packed("ice"), r"cannot be read"),
+    "a batch of latents that are no numbers": ("made.gz", packed('{"index": "a", "description": "a"}'), r"cannot be read"),
+    "a batch of something else": ("made", {"batch-0.jsonl.gz": packed('{"index": "1", "values": [0.5]}')}, r"no record has an `index` and"),
     "a folder with a latent too many": ("made", {"x_latent100.txt": b'"a"'}, r"does not have .*: 100"),
 }
 

@@ -163,6 +163,24 @@ def test_a_schema_change_is_told_by_column(tmp_path: Path) -> None:
     assert table.rows == RowCounts(0, 0, 0)
 
 
+def test_scores_and_texts_whose_columns_are_gone_are_not_compared(tmp_path: Path) -> None:
+    """Releases of before there was a text or a unit can be compared in all else."""
+    rows = {name: whole()[name] for name in ("scores", "explanations", "saes")}
+    tables = {
+        name: replace(TABLES[name], columns=tuple(column for column in TABLES[name].columns if column.name not in {"text", "unit"}))
+        for name in ("scores", "explanations")
+    }
+    bare = {name: [{k: v for k, v in row.items() if k not in {"text", "unit"}} for row in held] for name, held in rows.items()}
+    a = released(tmp_path / "a", bare, tables=tables)
+    rows["explanations"][0]["status"] = "other"
+
+    found = compare(a, released(tmp_path / "b", rows, "1.1.0"))
+
+    assert (found.explanations, found.scores) == ((), ())
+    assert {table.name: table.schema.added for table in found.tables} == {"scores": ("unit",), "explanations": ("text",), "saes": ()}
+    assert [table.rows for table in found.tables] == [RowCounts(0, 0, 0), RowCounts(0, 0, 1), RowCounts(0, 0, 0)]
+
+
 def test_rows_with_another_key_are_not_matched(tmp_path: Path) -> None:
     """The change of the key is told, and rows have no counts."""
     rows = {"latents": [{"sae": "one", "latent": 0}]}

@@ -63,3 +63,6 @@ def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
     (tmp_path / CONTENTS).write_text(json.dumps({**contents, "format": 2}))
     with pytest.raises(UserError, match="has format 2, and this version reads 1; update interplake"):
         open_release(tmp_path)
+    (tmp_path / CONTENTS).write_text("{")
+    with pytest.raises(UserError, match=r"release\.json: is damaged \(Expecting .*\); build the release again"):
+        open_release(tmp_path)

@@ -67,7 +67,7 @@ def test_every_file_is_there_as_it_was_written(tmp_path: Path) -> None:
         f"{path['scores']}: its SHA-256 is not that of release.json; {AGAIN}",
         f"{path['tokens']}: missing; {AGAIN}",
         f"{release.root}/scores/copy.parquet: not listed in release.json; {AGAIN}",
-        f"error: {release.root}: 4 problems",
+        f"error: {release.root}: this many problems: 4",
     ]
 
 
@@ -134,7 +134,7 @@ def test_a_key_occurs_once_in_all_files(tmp_path: Path) -> None:
     first, second, third = (rows_of(TABLES["subjects"], *({"subject": name} for name in names)) for names in (("b", "lab"), "ac", "bd"))
 
     assert verify(rewritten(release, "subjects", first, second)) == []
-    assert only(verify(rewritten(release, "subjects", first, second, third))) == "subjects: 1 keys occur twice: subject='b'"
+    assert only(verify(rewritten(release, "subjects", first, second, third))) == "subjects: keys that occur twice: 1, such as subject='b'"
 
 
 def test_a_config_has_rows(tmp_path: Path) -> None:
@@ -157,7 +157,11 @@ def test_a_config_has_rows(tmp_path: Path) -> None:
     ("config", "row", "said"),
     [
         ("scores", {**SCORE, "latent": 1}, "sae, latent, explainer no row of explanations has as sae, latent, explainer"),
-        ("explanations", {"sae": "one", "latent": 1, "explainer": "words", "source_latent": 7}, "sae, source_latent no row of latents has"),
+        (
+            "explanations",
+            {"sae": "one", "latent": 1, "explainer": "words", "source_latent": 7},
+            "sae, source_latent no row of latents has as sae, latent",
+        ),
         ("activations", {**WINDOW, "latent": 2, "position": 0}, "sae, latent no row of latents has as sae, latent"),
         ("activations", {**WINDOW, "row": 2, "position": 0}, "sae, row no row of tokens has as subject, row"),
         ("latents", {"sae": "two", "latent": 0}, "sae no row of saes has as sae"),
@@ -172,9 +176,9 @@ def test_what_a_row_refers_to_is_there(tmp_path: Path, config: str, row: dict[st
     line = only(verify(release))
 
     key = ", ".join(f"{name}={row[name]!r}" for name in release.tables[config].key)
-    assert line.startswith(f"{config}: 1 rows whose ")
-    assert said in line
-    assert set(key.split(", ")) <= set(line.rpartition(": ")[2].split(", "))
+    assert line.startswith(f"{config}: rows whose ")
+    assert f"{said}: 1, such as " in line
+    assert set(key.split(", ")) <= set(line.rpartition(" such as ")[2].split(", "))
 
 
 def test_numbers_of_trials_and_of_later_windows_are_no_windows(tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_a_config_that_is_gone_is_missed(tmp_path: Path) -> None:
     said = verify(released(tmp_path / "r", rows))
 
     assert [line.partition(":")[0] for line in said] == ["activations", "contexts", "explanations", "explanations", "scores"]
-    assert said[1].startswith("contexts: 3 rows whose sae, latent no row of latents has")
+    assert said[1].startswith("contexts: rows whose sae, latent no row of latents has as sae, latent: 3, such as sae='one', ")
     assert said[1].count("; ") == 3
 
 

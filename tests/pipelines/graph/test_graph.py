@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipelines.graph import closure, outside, sources
 from pipelines.graph.closure import ROOT, canonical, code_of, reached
 from pipelines.graph.declared import declared, restricted, stages
 from pipelines.graph.prompts import ASKING
+from pipelines.graph.stage import SECTIONS
 from pipelines.params import Params, Section, load
 from pipelines.stages import inputs
 
@@ -212,6 +214,14 @@ class TestDeclared:
         with pytest.raises((AttributeError, KeyError)):
             view.saes[part] if section == "saes" else getattr(getattr(view, section), part)
 
+    def test_a_section_that_is_a_file_among_the_dependencies_can_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Stages depend on the section `saes` by its file, and have it as if it were among their `params`."""
+        monkeypatch.chdir(ROOT)
+
+        assert "build/inputs/sections/saes.txt" in stages()["activations"].deps
+        assert "saes" in stages()["activations"].sections
+        assert declared("activations").saes == PARAMS.saes
+
     def test_a_stage_has_the_params_that_dvc_yaml_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`${key}` in dvc.yaml stands for the id of an explainer or scorer."""
         monkeypatch.chdir(ROOT)
@@ -249,7 +259,9 @@ class TestInputs:
         """Corpora, subjects, dictionaries and explainers have a file each; embedders and engines share one, and so do behaviours."""
         found = texts(small(), here)
 
-        assert set(found) == {"corpora/topics", "subjects/lab", "saes/topk", "explainers/lexical", "models", "behaviours", "params"}
+        sections = {f"sections/{section}" for section in Params.model_fields}
+        assert set(found) - sections == {"corpora/topics", "subjects/lab", "saes/topk", "explainers/lexical", "models", "behaviours"}
+        assert sections <= set(found)
         assert found["corpora/topics"] == f"{Hashes(here / 'x').of(Path('text/one.txt'))} text/one.txt\n"
         assert [line.split("/")[-1] for line in found["subjects/lab"].splitlines()][:1] == ["config.json"]
         assert found["saes/topk"] == outside.NOTHING
@@ -397,6 +409,16 @@ class TestWhy:
             "now imports c.py",
             "section tokens of params: a default, a type or a bound has changed",
         ]
+
+    def test_changes_of_a_section_that_is_a_file_show_both_values_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A value of a section on which a stage depends as on a file is shown as it was and as it is now."""
+        monkeypatch.chdir(tmp_path)
+        now, kept = tmp_path / SECTIONS / "saes.txt", tmp_path / why.CACHE / "ab" / "cd"
+        for path, k in ((kept, 8), (now, 9)):
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps({"a": {"k": k}}))
+
+        assert list(why.changes(SECTIONS / "saes.txt", "abcd", why.FILE)) == ["params saes.a.k: 8 → 9"]
 
     def test_changes_of_params_show_both_values(self) -> None:
         """A changed value is shown as it was and as it is now, at any depth."""
