@@ -47,7 +47,8 @@ def check_current() -> None:
     """Refuse a graph that is not up to date: what was read or made has changed since its stage last ran."""
     inputs.main()  # DVC does not see the files that params name
     try:
-        stale: dict[str, list[Any]] = Repo().status([STAGE], with_deps=True)
+        with Repo() as repo:
+            stale: dict[str, list[Any]] = repo.status([STAGE], with_deps=True)
     except DvcException as error:
         raise UserError(
             f"{PIPELINE.name}: DVC cannot say whether it is up to date ({first_line(error)}); run this in the project"

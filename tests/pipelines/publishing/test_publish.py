@@ -49,7 +49,7 @@ def test_two_versions_are_published_loaded_and_compared(publish: Publish, hub: D
     first = files_of(lake / "build/release")
     said = publish("--read-back").output
     release_of(lake, "1.1.0", small_tables({**TEXTS, "two": ["rivers", "seas", "lakes"]}))
-    second = publish("--read-back")
+    second = publish()
 
     assert second.exit_code == 0
     assert f'published {REPO} v1.0.0: load_dataset("{REPO}", revision="v1.0.0")' in said
@@ -59,6 +59,9 @@ def test_two_versions_are_published_loaded_and_compared(publish: Publish, hub: D
     assert hub.files(REPO, "v1.1.0") == hub.files(REPO)
     changes = hub.text(REPO, "v1.1.0", "CHANGELOG.md")
     assert changes.index("## 1.1.0") < changes.index("## 1.0.0")
+    run = json.loads(hub.text(REPO, "v1.1.0", "run.json"))
+    assert run["git"]["commit"]
+    assert not run["git"]["dirty"]
     texts = {"v1.0.0": ["dogs", "cats", "birds", "rivers", "mills"], "v1.1.0": ["dogs", "cats", "birds", "rivers", "seas", "lakes"]}
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "reader"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     ended = subprocess.run([sys.executable, "-c", READER, REPO], env=environment, capture_output=True, text=True, check=False)
@@ -90,7 +93,7 @@ def test_only_what_changed_travels(publish: Publish, hub: DatasetHub, lake: Path
 
     assert said.exit_code == 0, said.output
     assert hub.sent() == [files_of(root)["explanations/train-00000-of-00001.parquet"]]
-    assert hub.files(REPO).keys() == {*files_of(root), "CHANGELOG.md", "LICENSE", ".gitattributes"}
+    assert hub.files(REPO).keys() == {*files_of(root), "CHANGELOG.md", "run.json", "LICENSE", ".gitattributes"}
     assert "gone" in said.output
     assert "explanations/train-stray.parquet" in said.output
     assert hub.files(REPO, "v1.0.0").keys() >= {"figures/a.png", "figures/b.png"}
@@ -105,7 +108,7 @@ def test_a_dry_run_lists_what_would_travel(publish: Publish, hub: DatasetHub, la
 
     assert said.exit_code == 0, said.output
     assert f"new      {size:>13,} B  explanations/train-00000-of-00001.parquet" in said.output
-    assert "7 new, 0 changed, 0 gone, 0 unchanged" in said.output
+    assert "8 new, 0 changed, 0 gone, 0 unchanged" in said.output
     assert hub.repos == {}
     assert not [request for request in hub.requests if request.startswith("P")]
 
@@ -121,12 +124,12 @@ def test_nothing_is_published_without_consent(hub: DatasetHub, lake: Path) -> No
 
 def test_a_private_repository_is_read_back_with_the_token(publish: Publish, hub: DatasetHub) -> None:
     """--private makes a private repository, which only the token reads; a public one is not made private behind anybody's back."""
-    said = publish("--private", "--read-back")
+    said = publish("--private", "--read-back", "--pr")
     hub.create("lab/open")
 
     assert said.exit_code == 0, said.output
     assert hub.repos[REPO].private
-    assert "each row as it was written" in said.output
+    assert "read back refs/pr/1: 4 configs, 13 rows, each row as it was written" in said.output
     assert "lab/open: is public; make it private in its settings" in publish("--private", repo="lab/open").output
 
 
@@ -141,13 +144,13 @@ def test_a_branch_gets_the_release_and_main_does_not(publish: Publish, hub: Data
 
 
 def test_a_pull_request_gets_no_tag(publish: Publish, hub: DatasetHub) -> None:
-    """--pr opens one pull request, which is read back, says that it has no tag, and is found again by a second call."""
-    said, again = publish("--pr", "--read-back"), publish("--pr")
+    """--pr opens one pull request, says that it has no tag, and is found again by a second call."""
+    said, again = publish("--pr"), publish("--pr")
     found = hub.repos[REPO]
 
     assert said.exit_code == again.exit_code == 0, said.output
     assert f"opened {hub.endpoint}/datasets/{REPO}/discussions/1; it has no tag" in said.output
-    assert "read back refs/pr/1: 4 configs, 13 rows" in said.output
+    assert hub.files(REPO, "refs/pr/1").keys() > {"README.md", "CHANGELOG.md", "run.json"}
     assert list(found.requests) == [1]
     assert found.tags == {}
     assert hub.files(REPO).keys() == {".gitattributes"}
