@@ -29,12 +29,12 @@ GRAPH = {
     },
     "scores": {
         "cmd": "rm -rf build/scores && cp -r draft build/scores",
-        "deps": ["draft", "build/inputs/params.txt"],
+        "deps": ["draft", "build/inputs/sections"],
         "outs": ["build/scores"],
     },
     "release": {
         "cmd": "cp -r build/scores build/release",
-        "deps": ["build/scores", "build/inputs/params.txt"],
+        "deps": ["build/scores", "build/inputs/sections"],
         "outs": ["build/release"],
     },
 }
