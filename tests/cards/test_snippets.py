@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from released import released
+from assembled import released
 from rows import rows_of
 
 from builders.readers.browse import BROWSE

@@ -88,14 +88,15 @@ class TestCode:
         """Modules imported in a function, templates, and templates that these include count; other files do not."""
         release, contexts = code_of("release"), code_of("contexts")
 
-        assert {"cards/templates/release.md.j2", "cards/templates/columns.md.j2", "cards/steering.py"} <= set(release)
+        assert {"cards/templates/release.md.j2", "cards/templates/table.md.j2", "cards/steering.py"} <= set(release)
         assert "cards/templates/lab.md.j2" not in release
         assert {"builders/embedders/sentence.py", "pipelines/__init__.py", "pipelines/kernels.py"} <= set(contexts)
         assert not any(name.startswith("pipelines/params") for name in contexts)
 
     def test_every_data_file_belongs_to_a_stage_or_a_page(self) -> None:
-        """Every prompt and every template is one that some stage or page depends on."""
-        known = {name for stage in [*WITH_CODE, "lab"] for name in code_of(stage)} | set(reached(ROOT / "pipelines/docs.py"))
+        """Every prompt and every template is one that some stage, page or changelog depends on."""
+        pages = (ROOT / "pipelines/docs.py", ROOT / "builders/releases/changelog.py", ROOT / "cards/difference.py")
+        known = {name for stage in [*WITH_CODE, "lab"] for name in code_of(stage)} | {name for page in pages for name in reached(page)}
         data = [path for package in closure.PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in closure.DATA]
 
         assert {closure.named(path) for path in data} - known == {"checkpoints/recipe.yaml"}
