@@ -60,14 +60,13 @@ def small_params() -> dict[str, Any]:
     for section in ("explainers", "judges"):
         params[section] = {"lexical": params[section]["lexical"]}
     params["embedders"] = {"letters": {"kind": "lexical"}}
-    params["release"] |= {"scorer": None, "embedder": "letters"}
+    params["release"] |= {"scorer": None, "embedder": "letters", "licenses": {}}
     params["scorers"] = {name: params["scorers"][name] for name in ("detection", "fuzzing")}
     params["behaviours"] = {"bold": {"source": "townsfolk", "disposition": "bold", "describes": "dares"}}
     params["steering"] |= {"multipliers": [-1, 1], "pairs": 8, "questions": 6, "open": {"questions": 1, "tokens": 4}}
     params["direct_scorers"] = {"intruder": {"kind": "intruder", "judge": "lexical", "trials": 6}}
     params["similarity"] = {"rows": 64, "splice_rows": 4}
     params["lenses"] = {"kinds": ["logit"], "rows": 4}
-    params["release"]["licenses"] = {"lab": "Apache-2.0"}
     return params
 
 

@@ -25,7 +25,7 @@ def made_from(**sections: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def test_the_small_project() -> None:
     """Text of one's own has no licence that we know; a local subject has the one that params state, and no path of this machine."""
-    assert made_from() == [
+    assert made_from(release={"licenses": {"lab": "Apache-2.0"}}) == [
         ("corpus", "topics", "files", None),
         ("language model", "lab", "lab-transformer", "Apache-2.0"),
     ]

@@ -273,12 +273,11 @@ def test_a_release_has_weights_and_published_curves_beside_lenses(tmp_path: Path
     params = load()
     curves = next(config for config in CONFIGS if config.table is LENS_REFERENCE)
     release.copy_weights(params, tmp_path)
-    part = release.assemble(curves, params, tmp_path)
+    (part,) = release.collect(curves, params, tmp_path)
     written = pq.read_table(tmp_path / "lens_reference")
 
     assert sorted(path.name for path in (tmp_path / "weights/lenses").iterdir()) == ["llama", "mamba"]
     assert digests(tmp_path / "weights/lenses/llama") == digests(Path("build/lenses/llama/weights"))
-    assert part is not None
     assert written.num_rows == part.rows == reference_rows().num_rows
     assert written.equals(LENS_REFERENCE.sort(reference_rows()))
 
@@ -290,5 +289,5 @@ def test_a_release_without_lenses_has_no_published_curves(start: Callable[..., N
     params = load()
     release.copy_weights(params, tmp_path / "release")
 
-    assert [release.assemble(config, params, tmp_path / "release") for config in CONFIGS if config.stages == ("lenses",)] == [None] * 7
+    assert [release.collect(config, params, tmp_path / "release") for config in CONFIGS if config.stages == ("lenses",)] == [[]] * 7
     assert not (tmp_path / "release").exists()
