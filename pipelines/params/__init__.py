@@ -22,6 +22,7 @@ from pipelines.params.explainers import (
     InterventionExplainerParams,
     LexicalExplainerParams,
 )
+from pipelines.params.lab import LabFurtherParams, LabParams
 from pipelines.params.layers import text_of
 from pipelines.params.lenses import JacobianLensParams, LensesParams, TunedLensParams
 from pipelines.params.models import (
@@ -34,6 +35,7 @@ from pipelines.params.models import (
     VllmEngineParams,
 )
 from pipelines.params.problems import explain
+from pipelines.params.release import ReleaseParams
 from pipelines.params.scoring import (
     CalibrationParams,
     DetectionScorerParams,
@@ -70,7 +72,7 @@ from pipelines.params.sources import (
     TownsfolkParams,
 )
 from pipelines.params.steering import BehaviourParams, FilesBehaviourParams, OpenEndedParams, SteeringParams, TownsfolkBehaviourParams
-from pipelines.params.whole import FILE, LabFurtherParams, LabParams, Params, ReleaseParams, load, load_lab, path_of
+from pipelines.params.whole import FILE, Params, load, load_lab, path_of
 
 __all__ = [
     "FILE",

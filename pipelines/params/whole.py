@@ -6,21 +6,22 @@ import os
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from builders.errors import UserError, one_of
 from builders.explainers.explanations import PERMUTED, sample_of
-from pipelines.params.base import NAME, REPO, VERSION, Count, Id, Section, Share, Whole
+from pipelines.params.base import Id, Section
 from pipelines.params.dictionaries import SaeParams, TrainingParams, are_sisters
 from pipelines.params.explainers import AskingExplainerParams, ExplainerParams
+from pipelines.params.lab import LabParams
 from pipelines.params.layers import text_of
 from pipelines.params.lenses import LensesParams
 from pipelines.params.models import EngineParams
 from pipelines.params.problems import explain, no_yaml
-from pipelines.params.publishing import BucketParams
+from pipelines.params.release import ReleaseParams
 from pipelines.params.scoring import (
     DirectScorerParams,
     EmbedderParams,
@@ -36,103 +37,6 @@ FILE = "params.yaml"
 LAB = Path("checkpoints/recipe.yaml")
 LICENSED = ("corpora", "subjects", "saes", "engines", "embedders")  # sections whose entries a release is made from
 Read = TypeVar("Read", bound=Section)
-LessonName = Literal["short", "same", "free"]
-
-
-class LabShapeParams(Section):
-    """The sizes of a lab checkpoint."""
-
-    architecture: Literal["llama", "mamba2", "rwkv"]
-    width: Count
-    layers: Count
-    heads: Count = 1
-    hidden: Whole = 0
-    state: Whole = 0
-
-
-class LabTrainingParams(Section):
-    """How lab checkpoints are trained on text; *batch* is in rows."""
-
-    batch: Count
-    lr: Annotated[float, Field(gt=0)]
-    dropout: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-
-
-class LabLessonParams(LabTrainingParams):
-    """How lab checkpoints are trained further on *talks* talks, mixed with a share of the documents so that these are not forgotten."""
-
-    talks: Count
-    documents: Share
-
-
-class LabCheckpointParams(Section):
-    """A new model of a *shape*, trained on the documents for *epochs* epochs and then on the lessons that *talks* names."""
-
-    shape: LabShapeParams
-    epochs: Count
-    talks: tuple[LessonName, ...] = ()
-
-
-class LabFurtherParams(Section):
-    """The stored lab checkpoint *start*, trained further on the lessons that *talks* names."""
-
-    start: Id
-    talks: tuple[LessonName, ...]
-
-
-def checkpoint_kind(spec: Any) -> str:
-    """Return `further` for the params of a checkpoint that names its `start`, otherwise `new`."""
-    return "further" if isinstance(spec, dict) and "start" in spec else "new"
-
-
-LabCheckpointKind = Annotated[
-    Annotated[LabCheckpointParams, Tag("new")] | Annotated[LabFurtherParams, Tag("further")], Discriminator(checkpoint_kind)
-]
-
-
-class LabParams(Section):
-    """The recipe of the lab checkpoints, from the file beside them: Python's documentation, then talks; *length* is in tokens."""
-
-    seed: int
-    held_out: Share
-    vocabulary: Count
-    length: Count
-    reading: LabTrainingParams
-    talking: dict[LessonName, LabLessonParams]
-    checkpoints: dict[Id, LabCheckpointKind]
-
-    @model_validator(mode="after")
-    def _names(self) -> LabParams:
-        for checkpoint_id, spec in self.checkpoints.items():
-            if unknown := set(spec.talks) - set(self.talking):
-                lacking, known = one_of(unknown), one_of(self.talking)
-                raise ValueError(f"checkpoints.{checkpoint_id}.talks: no lesson {lacking} in `talking`; it has {known}")
-            if isinstance(spec, LabFurtherParams) and spec.start not in self.checkpoints:
-                raise ValueError(f"checkpoints.{checkpoint_id}.start: no checkpoint {spec.start}; there are {one_of(self.checkpoints)}")
-        return self
-
-
-class ReleaseParams(Section):
-    """The name, version, license and languages of the release, and what its configs for readers hold.
-
-    *scorer* chooses each latent's best explanation in `browse`; without it that is the first scorer by name. *vectors* is the type of the
-    directions in `vectors`; null leaves them out. Explanations are embedded by *embedder*, if one is named. *repo* is where
-    it is published, as owner/name: the card's lines of code read it from there. *licenses* are those of what it is made from, by id:
-    corpora, subjects, dictionaries, engines and embedders.
-    """
-
-    name: Annotated[str, Field(pattern=NAME)]
-    title: str
-    version: Annotated[str, Field(pattern=VERSION)]
-    license: str
-    language: list[str]
-    scorer: Id | None = None
-    vectors: Literal["float32", "float16"] | None = "float32"
-    embedder: Id | None = None
-    repo: Annotated[str, Field(pattern=REPO)] | None = None
-    licenses: dict[Id, str] = Field(default_factory=dict)
-    bucket: BucketParams | None = None
 
 
 class Params(Section):
