@@ -67,7 +67,7 @@ def write(
     known = filling(release, parts, absent, {**facts, **told(read, found), "headline": headline(found, facts["scorer"])})
     top = yaml.safe_dump(header(parts, facts), sort_keys=False, allow_unicode=True)
     (release / "README.md").write_text(f"---\n{top}---\n\n{render('release.md.j2', known)}", encoding="utf-8")
-    croissant.write(release, [part.table for part in parts], known["croissant"])
+    croissant.write(release, parts, known["croissant"])
 
 
 def filling(release: Path, parts: Sequence[Part], absent: Sequence[Table], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from builders.lake.shards import file_sha256
 from builders.lake.table import Column, Reference, Table
+from cards.header import Part
 
 FILE = "croissant.json"
 SPECIFICATIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -42,12 +42,13 @@ CONTEXT: dict[str, Any] = {
 }
 
 
-def write(release: Path, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
-    """Write croissant.json of the folder *release*, whose configs are *tables*.
+def write(release: Path, parts: Sequence[Part], facts: Mapping[str, Any]) -> None:
+    """Write croissant.json of the folder *release*, whose configs are *parts*.
 
     *facts* has `name`, `title`, `version`, `license`, `language`, `description`, `citation` and `creator` of the release, what it was
     `made_from` and `made_by`, and the responsible-AI terms by their names (`rai`).
     """
+    tables = [part.table for part in parts]
     described = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -65,26 +66,26 @@ def write(release: Path, tables: Sequence[Table], facts: Mapping[str, Any]) -> N
         "prov:wasDerivedFrom": list(facts["made_from"]),
         "prov:wasGeneratedBy": facts["made_by"],
         **{f"rai:{term}": said for term, said in facts["rai"].items()},
-        "distribution": [*_files(release), *(_file_set(table) for table in tables)],
+        "distribution": [*_files(parts), *(_file_set(table) for table in tables)],
         "recordSet": [_record_set(table, {other.name: other.key for other in tables}) for table in tables],
     }
     (release / FILE).write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _files(release: Path) -> list[dict[str, Any]]:
+def _files(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Return every parquet file of the release, by its path within it."""
-    paths = {path.relative_to(release).as_posix(): path for path in sorted(release.glob("*/*.parquet"))}
     return [
         {
             "@type": "cr:FileObject",
             "@id": name,
-            "name": path.name,
+            "name": name.rpartition("/")[2],
             "contentUrl": name,
-            "contentSize": f"{path.stat().st_size} B",
+            "contentSize": f"{file.bytes} B",
             "encodingFormat": PARQUET,
-            "sha256": file_sha256(path),
+            "sha256": file.sha256,
         }
-        for name, path in paths.items()
+        for part in sorted(parts, key=lambda part: part.table.name)
+        for name, file in part.files.items()
     ]
 
 

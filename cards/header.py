@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from builders.errors import UserError
-from builders.lake.shards import file_sha256
 from builders.lake.table import Table, TableError
+from builders.releases.release import File
 from builders.steering.effects import STEERING
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
@@ -21,20 +19,30 @@ SPLIT = "train"  # the only split: `contexts` has a column of that name
 
 @dataclass(frozen=True)
 class Part:
-    """One config of a release: its rows, its parquet files, their *bytes*, and a hash of all that is in them."""
+    """One config of a release: its table, and its parquet files by path within the release, in order."""
 
     table: Table
-    rows: int
-    files: int
-    bytes: int
-    sha256: str
+    files: Mapping[str, File]
 
     @staticmethod
     def of(table: Table, paths: Sequence[Path]) -> Part:
-        """Return what a config's parquet files hold."""
-        rows = sum(pq.read_metadata(path).num_rows for path in paths)
-        whole = hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
-        return Part(table, rows, len(paths), sum(path.stat().st_size for path in paths), whole)
+        """Return the config of a table whose parquet files are *paths*."""
+        return Part(table, {f"{table.name}/{path.name}": File.of(path) for path in paths})
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(file.rows for file in self.files.values())
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files."""
+        return sum(file.bytes for file in self.files.values())
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all that is in its files."""
+        return hashlib.sha256("".join(file.sha256 for file in self.files.values()).encode()).hexdigest()
 
 
 def header(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:

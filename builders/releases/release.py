@@ -76,14 +76,14 @@ class Release:
         """Yield the rows of a config, or of the files *among* its own, in batches, so that memory does not grow with them."""
         size, names = self.tables[config].row_group, None if columns is None else list(columns)
         for name in self.parquet(config) if among is None else among:
-            with pq.ParquetFile(self.path(name)) as file:
+            with pq.ParquetFile(self.path(name), pre_buffer=False) as file:  # a buffer would hold the whole file
                 yield from file.iter_batches(batch_size=size, columns=names)
 
 
-def write_contents(root: Path, name: str, version: str, tables: Iterable[Table]) -> None:
-    """Write release.json of the finished folder *root*, whose configs are *tables*."""
+def write_contents(root: Path, name: str, version: str, tables: Iterable[Table], known: Mapping[str, File] | None = None) -> None:
+    """Write release.json of the finished folder *root*, whose configs are *tables*; files that are *known* already are not read again."""
     files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file() and path.name != CONTENTS}
-    listed = {place: asdict(File.of(path)) for place, path in files.items()}
+    listed = {place: asdict((known or {}).get(place) or File.of(path)) for place, path in files.items()}
     found = {"format": FORMAT, "name": name, "version": version, "tables": [asdict(table) for table in tables], "files": listed}
     write_atomic(root / CONTENTS, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
 

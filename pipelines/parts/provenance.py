@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from builders.lake.shards import Shelf, file_sha256
 from pipelines.graph.closure import ROOT
+from pipelines.graph.git import git
 from pipelines.graph.prompts import ASKING, prompts_of
 from pipelines.graph.stage import shelf
 from pipelines.params import ModelJudgeParams, Params, load
@@ -62,9 +62,14 @@ def stable(release: Path, params: Params, packages: Mapping[str, str], costs: Se
         "authors": {name: _distinct(_rows(release, name, columns)) for name, columns in AUTHORS.items()},
         "asked": list(costs),
         "prompts": {path: file_sha256(ROOT / path) for path in prompts(params)},
-        "params_sha256": hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest(),
+        "params_sha256": params_sha256(params),
         "params": spec,
     }
+
+
+def params_sha256(params: Params) -> str:
+    """Return the hash of all params."""
+    return hashlib.sha256(json.dumps(params.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def varying() -> dict[str, Any]:
@@ -73,7 +78,7 @@ def varying() -> dict[str, Any]:
 
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": git(),
+        "git": committed(),
         "machine": machine(),
         "code": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sources(load())},
     }
@@ -96,18 +101,10 @@ def prompts(params: Params) -> list[str]:
     return sorted(used)
 
 
-def git() -> dict[str, Any] | None:
+def committed() -> dict[str, Any] | None:
     """Return the commit of the project in the working folder, and whether files differ from it; None where there is no commit."""
-    said = [_git("rev-parse", "HEAD"), _git("status", "--porcelain")]
-    return None if said[0] is None else {"commit": said[0], "dirty": bool(said[1])}
-
-
-def _git(*command: str) -> str | None:
-    try:
-        ended = subprocess.run(["git", *command], capture_output=True, text=True, check=False)  # noqa: S603, S607  # git of this machine
-    except OSError:
-        return None
-    return ended.stdout.strip() if ended.returncode == 0 else None
+    commit = git("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit.strip(), "dirty": bool(git("status", "--porcelain"))}
 
 
 def machine() -> dict[str, Any]:

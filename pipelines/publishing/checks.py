@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from builders.releases.verify import verify
 from cards.header import require_loadable
 from pipelines.graph.closure import PACKAGES
 from pipelines.graph.declared import PIPELINE
+from pipelines.graph.git import git
 from pipelines.graph.lock import LOCK, md5_of, stages_of
 from pipelines.graph.stage import BUILD
 from pipelines.params import FILE
@@ -71,12 +71,6 @@ def check_committed() -> None:
     unknown = [name for name in (FILE, PIPELINE.name, LOCK.name) if git("ls-files", "--error-unmatch", name) is None]
     if changed or unknown:
         raise UserError(f"{one_of({*changed, *unknown})}: not committed; run `git add` and `git commit`, then publish")
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says in this folder, and None where it fails."""
-    ended = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607  # the git of this machine
-    return ended.stdout if ended.returncode == 0 else None
 
 
 def check_recorded(root: Path) -> None:

@@ -54,7 +54,7 @@ def leaks(files: Mapping[str, Parcel], tables: Mapping[str, Table]) -> Iterator[
 
 def in_parquet(name: str, path: Path, table: Table | None) -> Iterator[str]:
     """Yield a line for each secret in the texts of a parquet file: its columns, and what it says of itself."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         own = file.metadata.metadata or {}
         for key in own.keys() - {b"ARROW:schema"}:
             yield from in_bytes(f"{name}: metadata {key.decode(errors='replace')}", own[key])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -97,7 +95,9 @@ def write(table: Table, groups: Iterable[pa.Table], staging: Path) -> list[Part]
 
 def contents(params: Params, staging: Path, parts: Iterable[Part]) -> Release:
     """Write release.json for what lies in the folder, and return it as a release."""
-    write_contents(staging, params.release.name, params.release.version, [part.table for part in parts])
+    held = list(parts)
+    known = {name: file for part in held for name, file in part.files.items()}
+    write_contents(staging, params.release.name, params.release.version, [part.table for part in held], known)
     return open_release(staging)
 
 
@@ -123,7 +123,7 @@ def facts(params: Params) -> dict[str, object]:
         "engines": engines,
         "ingredients": ingredients(params),
         "made_by": version("interplake"),
-        "pipeline": pipeline_hash(params),
+        "pipeline": provenance.params_sha256(params)[:12],
     }
 
 
@@ -135,11 +135,6 @@ def versions(params: Params) -> dict[str, str]:
             for name, number in Shelf(path).manifest["made_by"].items():
                 found.setdefault(name, set()).add(number)
     return {name: " and ".join(sorted(numbers)) for name, numbers in sorted(found.items())}
-
-
-def pipeline_hash(params: Params) -> str:
-    """Return the first 12 hexadecimal digits of the hash of all params."""
-    return hashlib.sha256(json.dumps(params.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

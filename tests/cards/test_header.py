@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from datasets import load_dataset
 from builders.errors import UserError
 from builders.lake.shards import write_parquet
 from builders.lake.table import Column, Table, TableError
+from builders.releases.release import File
 from cards.header import Part, header, open_once, require_loadable
 
 if TYPE_CHECKING:
@@ -39,12 +41,14 @@ def release(root: Path, *words: str) -> dict[str, Part]:
 
 def test_the_header_gives_sizes_and_a_version() -> None:
     """Every config has its version and its sizes, and the first is the default; no config tells its number of rows."""
-    found = header([Part(NUMBERS, 5, 1, 100, "0a"), Part(VECTORS, 2000, 2, 300, "0b")], FACTS)
+    numbers = Part(NUMBERS, {"numbers/0": File(100, "0a", 5)})
+    vectors = Part(VECTORS, {"vectors/0": File(200, "0b", 1500), "vectors/1": File(100, "0c", 500)})
+    found = header([numbers, vectors], FACTS)
 
     assert found["size_categories"] == ["1K<n<10K"]
     assert [config["version"] for config in found["configs"]] == ["1.2.3", "1.2.3"]
     assert [config.get("default") for config in found["configs"]] == [True, None]
-    assert found["configs"][1]["description"] == "One row is a vector. SHA-256 of the files: 0b"
+    assert found["configs"][1]["description"] == "One row is a vector. SHA-256 of the files: " + hashlib.sha256(b"0b0c").hexdigest()
     assert [info["download_size"] for info in found["dataset_info"]] == [100, 300]
     assert not any("splits" in info for info in found["dataset_info"])
 
@@ -105,7 +109,7 @@ def test_a_config_that_loads_otherwise_is_refused(tmp_path: Path) -> None:
     open_once(tmp_path / "numbers", parts["numbers"], tmp_path / "cache")
 
     with pytest.raises(TableError, match=r"^numbers: load_dataset gives 2 rows of .*, not 3 rows of .*; rebuild the release$"):
-        open_once(tmp_path / "numbers", Part(NUMBERS, 3, 1, 0, ""), tmp_path / "other")
+        open_once(tmp_path / "numbers", Part(NUMBERS, {"numbers/0": File(0, "", 3)}), tmp_path / "other")
 
 
 @pytest.mark.parametrize(

@@ -52,17 +52,17 @@ def test_prompts_are_those_that_were_asked() -> None:
 def test_a_commit_and_files_that_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clean tree has its commit, a changed file makes it dirty, and outside of git nothing is known."""
     monkeypatch.chdir(tmp_path)
-    assert provenance.git() is None
+    assert provenance.committed() is None
 
     git("init")
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     git("add", "-A")
     git("commit", "-m", "one")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S607
-    assert provenance.git() == {"commit": commit, "dirty": False}
+    assert provenance.committed() == {"commit": commit, "dirty": False}
 
     (tmp_path / "params.yaml").write_text("seed: 1\n")
-    assert provenance.git() == {"commit": commit, "dirty": True}
+    assert provenance.committed() == {"commit": commit, "dirty": True}
 
 
 def test_what_varies() -> None:
