@@ -9,7 +9,7 @@ from builders.releases.release import Release
 from pipelines.graph.stage import BUILD
 from pipelines.params import FILE, load
 from pipelines.publishing.checks import check_clean
-from pipelines.publishing.patience import hub_errors, patient
+from pipelines.publishing.patience import patient, publishing_errors
 from pipelines.publishing.remote import Parcel, Remote, Target
 
 
@@ -29,7 +29,7 @@ def fill(target: Target) -> Iterator[str]:
     if (bucket := load().release.bucket) is None:
         return
     for stage in bucket.stages:
-        with hub_errors(bucket.repo):
+        with publishing_errors(bucket.repo):
             sent = filled(Remote(target), bucket.repo, stage)
         yield f"bucket {bucket.repo}/{stage}: {sent['uploads']} files sent, {sent['deletes']} gone, {sent['skips']} as they were"
 

@@ -65,7 +65,7 @@ def _say(details: stamina.instrumentation.RetryDetails) -> None:
 
 
 @contextmanager
-def hub_errors(repo: str) -> Iterator[None]:
+def publishing_errors(repo: str) -> Iterator[None]:
     """Say on standard error when something is tried again, and raise UserError for every failure of the Hub that remains."""
     stamina.instrumentation.set_on_retry_hooks([_say])
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -19,7 +19,7 @@ from pipelines.params import FILE, load
 from pipelines.parts.provenance import varying
 from pipelines.publishing.bucket import check_bucket
 from pipelines.publishing.checks import check_clean, check_release, parcels
-from pipelines.publishing.patience import hub_errors, patient
+from pipelines.publishing.patience import patient, publishing_errors
 from pipelines.publishing.remote import MAIN, Blob, Parcel, Remote, Target
 
 CHANGES, RUN = "CHANGELOG.md", "run.json"  # what publishing adds to a release
@@ -98,7 +98,7 @@ def prepare(root: Path, target: Target, *, dry: bool = False) -> Plan:
     release = open_release(root)
     check_release(release)
     check_bucket(release)
-    with hub_errors(target.repo):
+    with publishing_errors(target.repo):
         state = look(Remote(target), f"v{release.version}")
         return planned(release, target, state)
 

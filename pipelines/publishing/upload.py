@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builders.errors import UserError
-from pipelines.publishing.patience import REFUSED, hub_errors, patient
+from pipelines.publishing.patience import REFUSED, patient, publishing_errors
 from pipelines.publishing.plan import RUN, Plan
 from pipelines.publishing.remote import Blob, Parcel, Remote
 
@@ -35,7 +35,7 @@ def publish(plan: Plan) -> Published:
     """Carry out *plan*, and return where the release is; raise UserError for what the Hub refuses."""
     if plan.tagged:
         return Published(plan.tag)
-    with hub_errors(plan.target.repo):
+    with publishing_errors(plan.target.repo):
         return (requested if plan.target.pr else tagged)(plan, Remote(plan.target))
 
 
