@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from builders.lake.table import Table
 
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')  # the tokens that an explanation names
-TRIED = 100  # of the best explanations, of which the first that names a word is shown
+TRIED = 100  # of the best explanations, of which the first that names a telling word, or else any word, is shown
 WORD = re.compile(r"[^\W\d_]{3,}")
 ANY = "the"  # where nothing is explained
+TELLING = 5  # letters of a word that is worth looking for
 LEARNED = ("trained", "pretrained")  # kinds of dictionaries whose latents are the better examples
 
 
@@ -57,7 +58,8 @@ def _best(release: Path) -> Mapping[str, Any] | None:
     rows = rows.append_column("learned", pc.is_in(rows["kind"], pa.array(LEARNED)))
     order = [("learned", "descending"), ("score", "descending"), ("sae", "ascending"), ("latent", "ascending")]
     best: list[dict[str, Any]] = rows.sort_by(order).slice(0, TRIED).to_pylist()
-    return next((row for row in best if _named(row["explanation"])), next(iter(best), None))
+    longest = [max(map(len, _named(row["explanation"])), default=0) for row in best]
+    return next((row for least in (TELLING, 1, 0) for row, length in zip(best, longest, strict=True) if length >= least), None)
 
 
 def _first(release: Path, config: str) -> dict[str, Any]:

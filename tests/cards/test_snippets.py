@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from assembled import released
+from releases import released
 from rows import rows_of
 
 from builders.readers.browse import BROWSE
@@ -37,13 +37,14 @@ def latent(sae: str, number: int, **facts: Any) -> dict[str, Any]:
 
 
 def test_the_best_explained_latent_is_shown(tmp_path: Path) -> None:
-    """It is one of a learned dictionary whose explanation names a word, and vectors and embeddings are those that are there."""
+    """It is one of a learned dictionary whose explanation names a word worth looking for; vectors and embeddings are those there are."""
     browse = rows_of(
         BROWSE,
         latent("a", 0, explanation='on " def"', score=0.6),
         latent("a", 1, explanation='on "class"', score=0.8),
         latent("a", 2, explanation='on ","', score=0.9),
         latent("a", 3),
+        latent("a", 4, explanation='on " the"', score=0.85),
         latent("planted", 0, explanation='on "perfect"', score=1.0, kind="planted"),
     )
     vectors = VECTORS.sized(encoder=1, decoder=1)
