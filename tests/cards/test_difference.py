@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from released import released
+from known import release_of
 from rich.console import Console
 
 from builders.releases.compare import Difference, compare
@@ -17,7 +17,7 @@ def explained(tmp_path: Path) -> Difference:
     """Return the difference between two releases of one explanation, which now holds what would break a page."""
     texts = {"a": "cats", "b": "dogs\n\n# loud | <b>`\x1b[31m"}
     rows = ({"explanations": [{"sae": "one", "latent": 3, "explainer": "words", "text": text}]} for text in texts.values())
-    return compare(*(released(tmp_path / name, held, f"1.0.{place}") for place, (name, held) in enumerate(zip(texts, rows, strict=True))))
+    return compare(*(release_of(tmp_path / name, held, f"1.0.{place}") for place, (name, held) in enumerate(zip(texts, rows, strict=True))))
 
 
 def test_the_page_of_a_difference(tmp_path: Path) -> None:

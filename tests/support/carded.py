@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from assembled import released
+from releases import released
 from rows import rows_of
 
 from builders.contexts.contexts import CONTEXTS

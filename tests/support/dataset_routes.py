@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs
 
 from answers import Answers
 from dataset_hub import TIME, DatasetHub, Refusal, now
+from loopback import listening
 
 ID, REV = r"(?P<repo>[\w.-]+/[\w.-]+)", r"(?P<rev>[^/]+)"
 LARGE = (".parquet", ".safetensors", ".png")
@@ -213,14 +212,5 @@ def serving(root: Path) -> Iterator[DatasetHub]:
     """Serve an empty hub, whose files lie in *root*, on a free port of this machine while inside."""
     root.mkdir(parents=True, exist_ok=True)
     hub = DatasetHub(root)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub, "routes": ROUTES}))
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with listening(type("Bound", (Handler,), {"hub": hub, "routes": ROUTES})) as hub.endpoint:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

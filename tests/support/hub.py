@@ -6,12 +6,13 @@ import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import close_session, constants
+from loopback import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,13 +133,5 @@ def serving(root: Path) -> Iterator[Hub]:
         def log_message(self, *_: object) -> None:
             """Say nothing: the requests are on record."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as hub.endpoint:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

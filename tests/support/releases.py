@@ -13,7 +13,7 @@ from rows import rows_of
 from builders.explainers.explanations import EXPLANATIONS
 from builders.lake.shards import write_parquet
 from builders.lake.table import Table
-from builders.releases.release import write_contents
+from builders.releases.release import Release, open_release, write_contents
 from builders.saes.latents import LATENTS
 from builders.saes.table import SAES
 from builders.subjects.checkpoints import SUBJECTS
@@ -22,11 +22,18 @@ from cards.header import Part, header
 FACTS = {"license": "mit", "language": ["en"], "title": "Small"}
 
 
+def released(root: Path, tables: Mapping[Table, pa.Table], version: str = "1.0.0") -> Release:
+    """Write a release of *tables* without a card into *root*, and return it."""
+    for table, rows in tables.items():
+        write_parquet(root / table.name / "train-00000-of-00001.parquet", table, table.row_groups(rows))
+    write_contents(root, "small", version, tables)
+    return open_release(root)
+
+
 def write_release(root: Path, version: str, tables: Mapping[Table, pa.Table], others: Mapping[str, bytes] | None = None) -> Path:
     """Write a release of *tables* and of *others*, files by path, into the new folder *root*."""
-    for table, rows in tables.items():
-        write_parquet(root / table.name / "train-00000-of-00001.parquet", table, [rows])
-    parts = [Part.of(table, [root / table.name / "train-00000-of-00001.parquet"]) for table in tables]
+    release = released(root, tables, version)
+    parts = [Part.of(table, release.paths(table.name)) for table in tables]
     top = yaml.safe_dump(header(parts, {**FACTS, "version": version}), sort_keys=False)
     (root / "README.md").write_text(f"---\n{top}---\n\n# Small\n")
     for name, content in (others or {}).items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from assembled import released
+from releases import released
 from rows import rows_of
 
 from builders.contexts.contexts import CONTEXTS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from assembled import released
+from releases import released
 from rows import rows_of
 
 from builders.embedders.letters import LetterEmbedder

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hub import TAG, ask, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from released import SCORE, TABLES, released, whole
+from known import SCORE, TABLES, release_of, whole
 from rows import rows_of
 
 from builders.lake.shards import write_parquet
@@ -47,7 +47,7 @@ def two(tmp_path: Path) -> tuple[Release, Release]:
         saes=[{"sae": "two", "subject": "lab", "kind": "trained"}],
     )
     del after["activations"], after["latents"][1]
-    return released(tmp_path / "a", before), released(tmp_path / "b", after, "1.1.0")
+    return release_of(tmp_path / "a", before), release_of(tmp_path / "b", after, "1.1.0")
 
 
 def test_what_differs_is_counted_by_key(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_scores_of_the_same_latents_are_compared_in_pairs(tmp_path: Path) -> Non
     for name, scores in (("a", before), ("b", [*after, 0.9])):
         rows = [{**SCORE, "latent": latent, "score": score} for latent, score in enumerate(scores)]
         saes = [{"sae": "one", "subject": "lab", "kind": "trained"}]
-        releases.append(released(tmp_path / name, {"scores": rows, "saes": saes}))
+        releases.append(release_of(tmp_path / name, {"scores": rows, "saes": saes}))
 
     whole_, kind = compare(*releases).scores
 
@@ -105,17 +105,17 @@ def test_scores_of_the_same_latents_are_compared_in_pairs(tmp_path: Path) -> Non
 def test_scores_that_have_not_moved_have_no_p(tmp_path: Path) -> None:
     """A file that differs in another column has shifts of zero and no test; of one score there is no error."""
     rows = {"scores": [{**SCORE, "latent": 0, "score": 0.5, "n": 4}], "saes": [{"sae": "one", "kind": "trained"}]}
-    a = released(tmp_path / "a", rows)
+    a = release_of(tmp_path / "a", rows)
     rows["scores"][0]["n"] = 5
 
-    (row, _) = compare(a, released(tmp_path / "b", rows)).scores
+    (row, _) = compare(a, release_of(tmp_path / "b", rows)).scores
 
     assert (row.n, row.shift, row.se, row.p, row.up, row.down) == (1, 0.0, None, None, 0, 0)
 
 
 def test_the_first_release_is_all_new(tmp_path: Path) -> None:
     """Without a release before, everything is added and nothing compared."""
-    b = released(tmp_path / "b", whole())
+    b = release_of(tmp_path / "b", whole())
 
     found = compare(None, b)
 
@@ -128,12 +128,12 @@ def test_the_first_release_is_all_new(tmp_path: Path) -> None:
 
 def test_releases_of_different_dictionaries_have_nothing_in_common(tmp_path: Path) -> None:
     """It is said in one sentence, rows count as added and removed, and no score has a counterpart."""
-    a = released(tmp_path / "a", whole())
+    a = release_of(tmp_path / "a", whole())
     rows = whole()
     for name in rows:
         rows[name] = [{**row, **({"sae": "other"} if "sae" in row else {})} for row in rows[name]]
 
-    found = compare(a, released(tmp_path / "b", rows, "2.0.0"))
+    found = compare(a, release_of(tmp_path / "b", rows, "2.0.0"))
     code, said, _ = diffed(str(tmp_path / "a"), str(tmp_path / "b"))
 
     assert found.disjoint
@@ -154,9 +154,9 @@ def test_a_schema_change_is_told_by_column(tmp_path: Path) -> None:
     }
     columns = (*(changed.get(column.name, column) for column in latents.columns if column.name != "mean"), Column("new", "bool", ""))
     rows = {"latents": [{"sae": "one", "latent": 0, "status": "alive"}]}
-    a = released(tmp_path / "a", rows)
+    a = release_of(tmp_path / "a", rows)
 
-    (table,) = compare(a, released(tmp_path / "b", rows, tables={"latents": replace(latents, columns=columns)})).tables
+    (table,) = compare(a, release_of(tmp_path / "b", rows, tables={"latents": replace(latents, columns=columns)})).tables
 
     assert (table.schema.added, table.schema.removed, table.schema.changed) == (("new",), ("mean",), ("count", "density", "status"))
     assert table.changes == ("status: null never → allowed", "count: type int64 → int32", "density: unit none → per million")
@@ -171,10 +171,10 @@ def test_scores_and_texts_whose_columns_are_gone_are_not_compared(tmp_path: Path
         for name in ("scores", "explanations")
     }
     bare = {name: [{k: v for k, v in row.items() if k not in {"text", "unit"}} for row in held] for name, held in rows.items()}
-    a = released(tmp_path / "a", bare, tables=tables)
+    a = release_of(tmp_path / "a", bare, tables=tables)
     rows["explanations"][0]["status"] = "other"
 
-    found = compare(a, released(tmp_path / "b", rows, "1.1.0"))
+    found = compare(a, release_of(tmp_path / "b", rows, "1.1.0"))
 
     assert (found.explanations, found.scores) == ((), ())
     assert {table.name: table.schema.added for table in found.tables} == {"scores": ("unit",), "explanations": ("text",), "saes": ()}
@@ -184,9 +184,9 @@ def test_scores_and_texts_whose_columns_are_gone_are_not_compared(tmp_path: Path
 def test_rows_with_another_key_are_not_matched(tmp_path: Path) -> None:
     """The change of the key is told, and rows have no counts."""
     rows = {"latents": [{"sae": "one", "latent": 0}]}
-    a = released(tmp_path / "a", rows)
+    a = release_of(tmp_path / "a", rows)
 
-    (table,) = compare(a, released(tmp_path / "b", rows, tables={"latents": replace(TABLES["latents"], key=("latent", "sae"))})).tables
+    (table,) = compare(a, release_of(tmp_path / "b", rows, tables={"latents": replace(TABLES["latents"], key=("latent", "sae"))})).tables
 
     assert (table.key, table.rows) == ((("sae", "latent"), ("latent", "sae")), None)
 
@@ -215,7 +215,7 @@ def test_the_command_prints_a_page_and_writes_json(tmp_path: Path) -> None:
 
 def test_the_same_release_twice_differs_in_nothing(tmp_path: Path) -> None:
     """The page says so in one sentence."""
-    released(tmp_path / "a", whole())
+    release_of(tmp_path / "a", whole())
 
     assert diffed(str(tmp_path / "a"), str(tmp_path / "a")) == (0, "# small 1.0.0 → 1.0.0\n\nBoth releases are the same.\n", "")
 
@@ -224,7 +224,7 @@ def test_of_many_explanations_the_first_are_shown(tmp_path: Path) -> None:
     """Ten of twelve are shown, and all with --all."""
     for name in "ab":
         rows = [{"sae": "one", "latent": latent, "explainer": "words", "text": f"{name}{latent}"} for latent in range(12)]
-        released(tmp_path / name, {"explanations": rows})
+        release_of(tmp_path / name, {"explanations": rows})
 
     _, few, _ = diffed(str(tmp_path / "a"), str(tmp_path / "b"))
     _, every, _ = diffed(str(tmp_path / "a"), str(tmp_path / "b"), "--all")
@@ -266,8 +266,8 @@ def test_a_release_on_the_hub_is_read_as_far_as_it_differs(tmp_path: Path, monke
 )
 def test_a_place_without_release_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, said: str) -> None:
     """An unknown repository, tag or folder, and a repository that holds no release, end the command with 2."""
-    b = released(tmp_path / "b", whole())
-    released(tmp_path / "hub/owner/data", whole())
+    b = release_of(tmp_path / "b", whole())
+    release_of(tmp_path / "hub/owner/data", whole())
     (tmp_path / "hub/owner/empty").mkdir()
     with serving(tmp_path / "hub") as hub:
         ask(hub.endpoint, tmp_path, monkeypatch)
@@ -279,7 +279,7 @@ def test_a_place_without_release_is_one_line(tmp_path: Path, monkeypatch: pytest
 
 def test_a_hub_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names what could not be fetched, and what to do without the Hub."""
-    released(tmp_path / "b", whole())
+    release_of(tmp_path / "b", whole())
     ask("http://127.0.0.1:9", tmp_path, monkeypatch)
 
     code, _, error = diffed("owner/data@v1.0.0", str(tmp_path / "b"), "--endpoint", "http://127.0.0.1:9")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from released import SCORE, TABLES, WINDOW, released, whole
+from known import SCORE, TABLES, WINDOW, release_of, whole
 from rows import rows_of
 
 from builders.lake.shards import write_parquet
@@ -38,7 +38,7 @@ def only(problems: list[str]) -> str:
 
 def test_a_whole_release_has_no_problems(tmp_path: Path) -> None:
     """The command counts what it has checked; what publishing adds to a release is no part of it."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     for name in ("CHANGELOG.md", ".gitattributes", ".cache/huggingface/download/README.md.lock"):
         path = release.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def test_a_whole_release_has_no_problems(tmp_path: Path) -> None:
 
 def test_every_file_is_there_as_it_was_written(tmp_path: Path) -> None:
     """A missing file, one of another size, one of other bytes, and one that is not listed are named, and the command ends with 2."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     path = {name: release.paths(name)[0] for name in release.tables}
     path["tokens"].unlink()
     path["saes"].write_bytes(b"short")
@@ -81,7 +81,7 @@ def test_a_folder_that_is_no_release_is_one_line(tmp_path: Path) -> None:
 
 def test_other_columns_are_named(tmp_path: Path) -> None:
     """A file with a column of another type and one too many, and one with its columns in another order, are not of their table."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     latents = release.read("latents")
     wide = latents.set_column(1, "latent", latents["latent"].cast(pa.int64()))
     wide = wide.append_column("extra", pa.array([True, False]))
@@ -105,7 +105,7 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
 )
 def test_the_first_wrong_row_is_named(tmp_path: Path, column: str, values: list[Any], said: str) -> None:
     """Of a hundred rows the last is out of bounds, null, or has the key of the one before: place, key and mistake are told."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     rows = rows_of(TABLES["latents"], *({"sae": "one", "latent": latent} for latent in range(100)))
     place = rows.column_names.index(column)
     rows = rows.set_column(place, column, pa.array(values, rows.schema.field(column).type)).cast(rows.schema)
@@ -119,7 +119,7 @@ def test_the_first_wrong_row_is_named(tmp_path: Path, column: str, values: list[
 
 def test_a_row_after_the_first_batch_is_counted_from_the_files_start(tmp_path: Path) -> None:
     """A batch has as many rows as a row group, and the last row of one batch comes before the first of the next."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     rows = rows_of(TABLES["tokens"], *({"subject": "lab", "row": row} for row in range(2500)))
     row = pa.array([*range(2000), 1999, *range(2001, 2500)], pa.int32())
 
@@ -130,7 +130,7 @@ def test_a_row_after_the_first_batch_is_counted_from_the_files_start(tmp_path: P
 
 def test_a_key_occurs_once_in_all_files(tmp_path: Path) -> None:
     """Files that rise by key may overlap, as those of two scorers do, but no key is in two of them."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     first, second, third = (rows_of(TABLES["subjects"], *({"subject": name} for name in names)) for names in (("b", "lab"), "ac", "bd"))
 
     assert verify(rewritten(release, "subjects", first, second)) == []
@@ -139,7 +139,7 @@ def test_a_key_occurs_once_in_all_files(tmp_path: Path) -> None:
 
 def test_a_config_has_rows(tmp_path: Path) -> None:
     """A file without rows, a config without files and a file without config are told."""
-    release = released(tmp_path / "r", whole())
+    release = release_of(tmp_path / "r", whole())
     stray = release.root / "others/train-00000-of-00001.parquet"
     write_parquet(stray, TABLES["subjects"], [rows_of(TABLES["subjects"], {"subject": "x"})])
     release.paths("scores")[0].unlink()
@@ -171,7 +171,7 @@ def test_a_config_has_rows(tmp_path: Path) -> None:
 )
 def test_what_a_row_refers_to_is_there(tmp_path: Path, config: str, row: dict[str, Any], said: str) -> None:
     """A row that refers to nothing is named by its key, with the table that lacks what it refers to."""
-    release = released(tmp_path / "r", whole(**{config: [row]}))
+    release = release_of(tmp_path / "r", whole(**{config: [row]}))
 
     line = only(verify(release))
 
@@ -185,7 +185,7 @@ def test_numbers_of_trials_and_of_later_windows_are_no_windows(tmp_path: Path) -
     """What scorers without explanations number, and windows of the pool, is not looked for in `contexts`."""
     row = {**SCORE, "latent": 0, "negatives": "pool"}
 
-    assert verify(released(tmp_path / "r", whole(scores=[row], judgements=[{**row, "example": 500}]))) == []
+    assert verify(release_of(tmp_path / "r", whole(scores=[row], judgements=[{**row, "example": 500}]))) == []
 
 
 def test_a_config_that_is_gone_is_missed(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_config_that_is_gone_is_missed(tmp_path: Path) -> None:
     rows = whole()
     del rows["latents"]
 
-    said = verify(released(tmp_path / "r", rows))
+    said = verify(release_of(tmp_path / "r", rows))
 
     assert [line.partition(":")[0] for line in said] == ["activations", "contexts", "explanations", "explanations", "scores"]
     assert said[1].startswith("contexts: rows whose sae, latent no row of latents has as sae, latent: 3, such as sae='one', ")

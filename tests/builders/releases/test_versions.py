@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from released import SCORE, TABLES, released, whole
+from known import SCORE, TABLES, release_of, whole
 
 from builders.errors import UserError
 from builders.lake.table import Column, Table
@@ -51,9 +51,9 @@ CASES: dict[str, tuple[Level, dict[str, Any], dict[str, Table]]] = {
 @pytest.mark.parametrize(("level", "rows", "tables"), CASES.values(), ids=CASES)
 def test_what_a_change_demands(tmp_path: Path, level: Level, rows: Any, tables: Any) -> None:
     """What breaks readers' code is major, what is new or gone among rows is minor, and other values are a patch."""
-    a = released(tmp_path / "a", ROWS)
+    a = release_of(tmp_path / "a", ROWS)
 
-    assert required(compare(a, released(tmp_path / "b", rows, tables=tables))) is level
+    assert required(compare(a, release_of(tmp_path / "b", rows, tables=tables))) is level
 
 
 def test_the_next_version() -> None:
@@ -82,8 +82,8 @@ def test_the_next_version() -> None:
 )
 def test_a_version_that_is_too_low_is_refused(tmp_path: Path, before: str, after: str, said: str) -> None:
     """A version says what the change demands at least; numbers are compared as numbers."""
-    a = released(tmp_path / "a", ROWS, before)
-    b = released(tmp_path / "b", ROWS, after, {"latents": replace(TABLE, columns=without("truth"))})
+    a = release_of(tmp_path / "a", ROWS, before)
+    b = release_of(tmp_path / "b", ROWS, after, {"latents": replace(TABLE, columns=without("truth"))})
 
     with pytest.raises(UserError) as error:
         require_version(a, b, compare(a, b))
@@ -95,7 +95,7 @@ def test_a_version_that_is_too_low_is_refused(tmp_path: Path, before: str, after
 def test_a_minor_change_needs_a_minor_version(tmp_path: Path) -> None:
     """Two changes of the level are told as one and another; the version that is asked for, and any above it, passes."""
     rows = whole(failures=[{"sae": "one", "latent": 0}], saes=[{"sae": "two", "subject": "lab"}])
-    a, b = released(tmp_path / "a", ROWS), released(tmp_path / "b", rows, "1.0.1")
+    a, b = release_of(tmp_path / "a", ROWS), release_of(tmp_path / "b", rows, "1.0.1")
     found = compare(a, b)
 
     with pytest.raises(UserError, match=r"^change since 1\.0\.0 \(config failures added and \d+ more\) needs at least 1\.1\.0; "):
@@ -111,7 +111,7 @@ def releases(tmp_path: Path) -> tuple[Difference, Difference]:
     rows["scores"][0]["score"] = 0.75
     rows["explanations"][0]["text"] = "dogs"
     tables = {"latents": replace(TABLE, columns=(*without("truth"), Column("new", "bool", "")))}
-    a, b = released(tmp_path / "a", whole()), released(tmp_path / "b", rows, "2.0.0", tables)
+    a, b = release_of(tmp_path / "a", whole()), release_of(tmp_path / "b", rows, "2.0.0", tables)
     return compare(None, a), compare(a, b)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from alike import Given
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -26,26 +27,6 @@ pytestmark = pytest.mark.numeric
 
 seeds = st.integers(0, 2**31)
 KINDS = ("real", "ties", "mostly zero", "shared")
-
-
-class Given:
-    """A measure whose values [latents of A, latents of B] are at hand."""
-
-    def __init__(self, values: Floats32) -> None:
-        self.values = values
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """How many latents A and B have."""
-        return self.values.shape[0], self.values.shape[1]
-
-    def block(self, low: int, high: int) -> Floats32:
-        """Return the rows from *low* up to *high*."""
-        return self.values[low:high]
-
-    def flipped(self) -> Given:
-        """Return the transpose."""
-        return Given(np.ascontiguousarray(self.values.T))
 
 
 def drawn(kind: str, n: int, m: int, seed: int) -> Floats32:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from assembled import released
 from coders import random_coder
 from project import small_params
+from releases import released
 from rows import rows_of
 
 from builders.explainers.explanations import EXPLANATIONS

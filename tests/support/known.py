@@ -1,20 +1,20 @@
-"""Small releases: rows of any config, written as a release that knows itself by its release.json."""
+"""Rows of a small release by config, whose foreign keys hold, and releases of such rows."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from releases import released
 from rows import rows_of
 
-from builders.lake.shards import write_parquet
-from builders.releases.release import Release, open_release, write_contents
 from pipelines.registry import CONFIGS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from builders.lake.table import Table
+    from builders.releases.release import Release
 
 Rows = dict[str, list[dict[str, Any]]]
 TABLES: dict[str, Table] = {config.table.name: config.table for config in CONFIGS}
@@ -42,12 +42,9 @@ def whole(**more: list[dict[str, Any]]) -> Rows:
     return rows
 
 
-def released(root: Path, rows: Rows, version: str = "1.0.0", tables: dict[str, Table] | None = None) -> Release:
+def release_of(root: Path, rows: Rows, version: str = "1.0.0", tables: dict[str, Table] | None = None) -> Release:
     """Write a release of *rows* by config into the new folder *root* and open it; *tables* take the place of those of the same name."""
     held = {name: (tables or {}).get(name, TABLES.get(name)) for name in rows}
-    found = [table for table in held.values() if table is not None]
-    for table in found:
-        write_parquet(root / table.name / "train-00000-of-00001.parquet", table, [rows_of(table, *rows[table.name])])
+    root.mkdir(parents=True, exist_ok=True)
     (root / "README.md").write_text(f"version {version}")
-    write_contents(root, "small", version, found)
-    return open_release(root)
+    return released(root, {table: rows_of(table, *rows[table.name]) for table in held.values() if table is not None}, version)
