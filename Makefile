@@ -23,15 +23,16 @@ repro: $(READY)
 	dvc repro
 
 # One worker a core, four at most (each holds a gigabyte); `python -m pytest tests/builders/lake/test_table.py` runs a file in one process.
+PYTEST := python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 test: $(READY)
-	python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(PYTEST)
 
 # What compares arithmetic must hold whatever kernels a processor has; `make test` runs it on this one's own.
 ANY_X86 := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem
 AVX2    := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 test-kernels: $(READY)
-	env $(ANY_X86) OMP_NUM_THREADS=1 python -m pytest -q -m numeric tests/builders tests/checkpoints
-	env $(AVX2) OMP_NUM_THREADS=1 python -m pytest -q -m numeric tests/builders tests/checkpoints
+	env $(ANY_X86) OMP_NUM_THREADS=1 $(PYTEST) -m numeric tests/builders tests/checkpoints
+	env $(AVX2) OMP_NUM_THREADS=1 $(PYTEST) -m numeric tests/builders tests/checkpoints
 
 # Hold the readers against the packages whose files they read; those live in an environment of their own.
 test-reference:

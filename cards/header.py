@@ -101,15 +101,17 @@ def require_loadable(config: str, split: str = SPLIT) -> None:
 
 
 def open_once(release: Path, part: Part, cache: Path) -> None:
-    """Open a config with `load_dataset`, map-style and streaming; raise TableError where it differs from what was written."""
-    from datasets import disable_progress_bars, load_dataset
+    """Open a config as `load_dataset` does, map-style and streaming; raise TableError where it differs from what was written."""
+    from datasets import disable_progress_bars, load_dataset_builder
 
     disable_progress_bars()
     name = part.table.name
-    data = load_dataset(str(release), name, split=SPLIT, cache_dir=str(cache))
+    builder = load_dataset_builder(str(release), name, cache_dir=str(cache))  # once for both, since it reads the whole header
+    first = next(iter(builder.as_streaming_dataset(split=SPLIT)))
+    builder.download_and_prepare()
+    data = builder.as_dataset(split=SPLIT)
     if len(data) != part.rows or data.features != part.table.features():
         written = f"{part.rows} rows of {part.table.features()}"
         raise TableError(f"{name}: load_dataset gives {len(data)} rows of {data.features}, not {written}; rebuild the release")
-    first = next(iter(load_dataset(str(release), name, split=SPLIT, streaming=True, cache_dir=str(cache))))
     if first.keys() != data[0].keys():
         raise TableError(f"{name}: streaming gives other columns than map style; rebuild the release")

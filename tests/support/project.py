@@ -94,7 +94,7 @@ def environment() -> dict[str, str]:
     """Return the environment in which this interpreter is the `python` that stages find."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith("INTERPLAKE_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return keep | {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return keep | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -102,9 +102,9 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
-def repro(folder: Path) -> list[str]:
-    """Run `dvc repro` in *folder* and return the stages that ran, without stage `inputs`, which always runs."""
-    ended = run(folder, "dvc", "repro")
+def repro(folder: Path, *targets: str) -> list[str]:
+    """Run `dvc repro` in *folder*, up to the stages *targets* if any are given; return what ran, without `inputs`, which always runs."""
+    ended = run(folder, "dvc", "repro", *targets)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     ran = {line.split("'")[1] for line in ended.stdout.splitlines() if line.startswith("Running stage")}
     return sorted(ran - {"inputs"})
