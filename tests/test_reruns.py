@@ -24,12 +24,12 @@ COMMENT = "\n# A comment.\n"
 
 
 def two_of_each() -> dict[str, Any]:
-    """Return params with a second corpus, a second subject that reads it and has no dictionary, and no behaviours."""
+    """Return params with a second corpus, a second subject that reads it and has no dictionary; no behaviours and no lenses."""
     params = small_params()
     params["corpora"]["more"] = {"source": "files", "paths": ["more/*.txt"], "held_out": 0.2}
     params["subjects"]["other"] = {"path": "checkpoints/lab-transformer", "corpus": "more"}
     params["scorers"] = {"detection": params["scorers"]["detection"]}
-    params["behaviours"] = {}
+    params["behaviours"], params["lenses"] = {}, {}
     return params
 
 
