@@ -314,9 +314,11 @@ def test_recover_after_a_crash(project: Path) -> None:
     shard = project / f"build/activations/{SAE}/activations-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
     shutil.rmtree(project / "build/contexts" / SAE)
-    told = run(project, "pipelines.stages.contexts", SAE).stderr
+    ended = run(project, "pipelines.stages.contexts", SAE)
+    said = f"build/activations/{SAE}/{shard.name}: damaged or missing (its checksum is not the manifest's); rebuild it with `dvc repro`"
+    assert (ended.returncode, ended.stderr) == (2, f"error: {said}\n")
 
-    followed(project, page_of("recover-after-a-crash"), told, leave="rm -rf")
+    followed(project, page_of("recover-after-a-crash"), ended.stderr, leave="rm -rf")
 
     assert digests(project / "build") == whole
     assert repro(project) == []
